@@ -1,0 +1,1 @@
+"""Warehouse tables -> cleaned query-title pairs (Delta) -> tokenised Petastorm dataset."""

@@ -1,0 +1,166 @@
+"""One flow for every setting: ``warehouse.toml`` -> command line -> one frozen, validated model.
+
+A job declares its settings as a subclass of :class:`JobConfig`; the docstring under a field is its
+``--help``. Each default stands there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import tomllib
+import types
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from etl.errors import InputError
+
+SECTIONS = (
+    "warehouse",
+    "spark",
+    "sample",
+    "pairs",
+    "dataset",
+    "train",
+    "promote",
+    "embed",
+    "predict",
+    "audit",
+    "report",
+)
+
+
+class JobConfig(BaseModel):
+    """What every job takes: where the warehouse is, for which day, and what that warehouse lacks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+    sections: ClassVar[tuple[str, ...]] = ("warehouse",)
+
+    root: str
+    """Directory (or URI) of the warehouse: input tables, output tables, bundles, reports."""
+
+    ds: dt.date
+    """Day to work for, YYYY-MM-DD (UTC)."""
+
+    absent: tuple[Literal["taxonomy", "vocabulary"], ...] = ()
+    """Input tables that this warehouse declares it does not have; that half is skipped, and said."""
+
+
+class SparkJobConfig(JobConfig):
+    """What every Spark job takes beside that."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark")
+
+    master: str = "local[*]"
+    """Spark master URL: local[*], spark://..., yarn, k8s://..."""
+
+    driver_memory: str = "4g"
+    """Heap of the driver; in local mode the executors live in it too."""
+
+    spark_conf: dict[str, str] = {}
+    """Further Spark settings; on the command line as --spark-conf key=value, repeatable."""
+
+
+ConfigT = TypeVar("ConfigT", bound=JobConfig)
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: type[JobConfig]) -> None:
+    """Give ``parser`` one flag for each field of ``config``, and ``--config``."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of settings (default: ROOT/warehouse.toml, if it is there)"
+    )
+    for name, field in config.model_fields.items():
+        default = "required" if field.is_required() else f"default: {_shown(field.default)}"
+        options: dict[str, Any] = {
+            "dest": name,
+            "default": argparse.SUPPRESS,
+            "help": f"{field.description} ({default})".replace("%", "%%"),
+        }
+        kind = field.annotation
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif get_origin(kind) is dict:
+            options |= {"action": "append", "metavar": "KEY=VALUE"}
+        elif get_origin(kind) is tuple:
+            options |= {"nargs": "*", "metavar": _metavar(get_args(kind)[0], name)}
+        else:
+            options["metavar"] = _metavar(kind, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def arg_parser(config: type[JobConfig], prog: str, description: str) -> argparse.ArgumentParser:
+    """Parser of the job that ``config`` belongs to."""
+    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    add_arguments(parser, config)
+    return parser
+
+
+def from_args(config: type[ConfigT], args: argparse.Namespace) -> ConfigT:
+    """Settings from the file, overridden by the flags that were given.
+
+    Raises:
+        InputError: unknown section or key, or a value that a field refuses; all of them at once.
+    """
+    given = {k: v for k, v in vars(args).items() if k in config.model_fields}
+    for name, field in config.model_fields.items():
+        if name in given and get_origin(field.annotation) is dict:
+            given[name] = dict(_key_value(name, entry) for entry in given[name])
+    path = args.config or _default_file(given.get("root"))
+    values = _file_values(path, config) if path else {}
+    try:
+        return config(**{**values, **given})
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (found {e.get('input')!r})" for e in error.errors()
+        ]
+        source = f"command line{f' and {path}' if path else ''}"
+        raise InputError.of(problems, heading=f"settings refused ({source}):") from None
+
+
+def warehouse_settings(root: str, **fields: Any) -> dict[str, Any]:
+    """The ``[warehouse]`` section of ``ROOT/warehouse.toml``, for code that has no command line."""
+    path = _default_file(root)
+    return (_file_values(path, JobConfig) if path else {}) | {"root": root} | fields
+
+
+def _default_file(root: str | None) -> Path | None:
+    path = Path(root) / "warehouse.toml" if root and "://" not in root else None
+    return path if path and path.is_file() else None
+
+
+def _file_values(path: Path, config: type[JobConfig]) -> dict[str, Any]:
+    try:
+        sections = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read as TOML: {error}") from None
+    problems = [f"[{name}] is no section (known: {', '.join(SECTIONS)})" for name in sections if name not in SECTIONS]
+    values: dict[str, Any] = {}
+    for section in config.sections:
+        for key, value in sections.get(section, {}).items():
+            if key not in config.model_fields:
+                problems.append(f"[{section}] {key} is no setting of this job")
+            values[key] = value
+    if problems:
+        raise InputError.of(problems, heading=f"{path} refused:")
+    return values
+
+
+def _key_value(name: str, entry: str) -> tuple[str, str]:
+    key, found, value = entry.partition("=")
+    if not found:
+        raise InputError(f"--{name.replace('_', '-')} {entry!r}: expected KEY=VALUE")
+    return key, value
+
+
+def _metavar(kind: Any, name: str) -> str:
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    if get_origin(kind) in (types.UnionType,):
+        return _metavar(next(a for a in get_args(kind) if a is not type(None)), name)
+    return {int: "N", float: "X", dt.date: "YYYY-MM-DD", str: name.upper()}.get(kind, name.upper())
+
+
+def _shown(value: Any) -> str:
+    return "none" if value in ((), None, {}) else str(value)

@@ -1,0 +1,308 @@
+"""Every table's columns, types, keys and meaning, once, as plain data.
+
+Spark schemas, Delta tables with their comments and constraints, input checks and the data dictionary
+are all derived from here (:mod:`etl.tables`, :mod:`etl.inputs`). Nothing is imported from pyspark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its Spark SQL type and what it means.
+
+    ``accepts`` lists further types that an input table may bring; they are cast without loss.
+    """
+
+    name: str
+    type: str
+    comment: str
+    nullable: bool = False
+    optional: bool = False
+    accepts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: rows are unique in ``keys``; ``checks`` are SQL conditions that every row meets."""
+
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    checks: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def ddl(self) -> str:
+        """Columns as a Spark DDL string."""
+        return ", ".join(f"{c.name} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in self.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+_ID_TYPES = ("bigint", "int")
+_DAY_TYPES = ("string",)
+
+# ---------------------------------------------------------------- inputs
+
+CLICK_LOG = Table(
+    "click_log",
+    "What shoppers were shown and did; one row is one event.",
+    (
+        Column("ds", "date", "Day of the partition (UTC).", accepts=_DAY_TYPES),
+        Column("event_time", "timestamp", "When it happened (UTC).", accepts=("timestamp_ntz",)),
+        Column("user_id", "string", "Who; never leaves etl.", accepts=_ID_TYPES),
+        Column("session_id", "string", "Visit; never leaves etl.", accepts=_ID_TYPES),
+        Column("query", "string", "What was typed, raw.", nullable=True),
+        Column("item_id", "string", "Which item.", accepts=_ID_TYPES),
+        Column("event", "string", "impression, click, cart or order."),
+        Column("position", "int", "Rank on the result page, from 1.", nullable=True, accepts=("bigint", "smallint")),
+        Column("dwell_ms", "bigint", "Time on the item's page, milliseconds.", nullable=True, accepts=("int",)),
+    ),
+    keys=(),
+    partition_by=("ds",),
+)
+
+CATALOGUE = Table(
+    "catalogue",
+    "The items on sale on a day; one row is one item.",
+    (
+        Column("ds", "date", "Day of the snapshot (UTC).", accepts=_DAY_TYPES),
+        Column("item_id", "string", "Which item.", accepts=_ID_TYPES),
+        Column("title", "string", "The seller's title, raw.", nullable=True),
+        Column("language", "string", "Language of the title, as BCP 47.", nullable=True, optional=True),
+        Column("updated_at", "timestamp", "Last change by the seller (UTC).", nullable=True, accepts=("timestamp_ntz",)),
+        Column(
+            "seller_category", "string", "Category that the seller chose.", nullable=True, optional=True, accepts=_ID_TYPES
+        ),
+    ),
+    keys=("ds", "item_id"),
+    partition_by=("ds",),
+)
+
+VOCABULARY = Table(
+    "vocabulary",
+    "The curated product terms; one row is one term.",
+    (
+        Column("term_id", "string", "Which term.", accepts=_ID_TYPES),
+        Column("term", "string", "Its canonical form.", nullable=True),
+        Column("synonyms", "array<string>", "Other forms of the same term.", nullable=True),
+        Column("language", "string", "Language of the canonical form.", nullable=True),
+        Column("status", "string", "active terms are used, others are not.", nullable=True),
+    ),
+    keys=("term_id",),
+)
+
+TAXONOMY = Table(
+    "taxonomy",
+    "The category tree; one row is one node.",
+    (
+        Column("category_id", "string", "Which node.", accepts=_ID_TYPES),
+        Column("parent_id", "string", "Its parent; null for a root.", nullable=True, accepts=_ID_TYPES),
+        Column("name", "string", "Its name.", nullable=True),
+    ),
+    keys=("category_id",),
+)
+
+OVERRIDES = Table(
+    "overrides",
+    "Labels set by people; they win over the model's. Optional.",
+    (
+        Column("item_id", "string", "Which item.", accepts=_ID_TYPES),
+        Column("what", "string", "term or category."),
+        Column("value", "string", "term_id or category_id."),
+        Column("author", "string", "Who decided."),
+        Column("at", "timestamp", "When (UTC).", accepts=("timestamp_ntz",)),
+        Column("until", "timestamp", "End of validity (UTC).", nullable=True, optional=True, accepts=("timestamp_ntz",)),
+    ),
+    keys=("item_id", "what", "value"),
+)
+
+# ---------------------------------------------------------------- outputs of etl
+
+_DS = Column("ds", "date", "Day that the row was made for.")
+
+PAIRS = Table(
+    "pairs",
+    "Cleaned query-item pairs over the window of days that ends with ds.",
+    (
+        _DS,
+        Column("query_id", "bigint", "xxhash64 of the normalised query."),
+        Column("query", "string", "The query, normalised; asked by at least k distinct users."),
+        Column("item_id", "string", "The item that was clicked."),
+        Column("item_group", "bigint", "xxhash64 of the normalised title: equal titles are one product."),
+        Column("title", "string", "The item's title at ds, raw."),
+        Column("clicks", "bigint", "Clicks, carts and orders kept, each counted once a session."),
+        Column("users", "bigint", "Distinct users among them."),
+        Column("weight", "double", "Strength of the pair: sum over sessions of the weight of its strongest event."),
+        Column("query_logp", "double", "ln of the query's share of all pair weight."),
+        Column("item_logp", "double", "ln of the item group's share of all pair weight."),
+        Column("split", "string", "train, valid or test: by hash of the query."),
+    ),
+    keys=("ds", "query_id", "item_id"),
+    partition_by=("ds",),
+    checks={"split_known": "split IN ('train', 'valid', 'test')", "clicks_positive": "clicks >= 1 AND users >= 1"},
+)
+
+ETL_COUNTS = Table(
+    "etl_counts",
+    "What each cleaning rule dropped, per day of events; rows_in = rows_dropped + rows_kept.",
+    (
+        _DS,
+        Column("event_day", "date", "Day (UTC) of the click_log partition."),
+        Column("step", "int", "Order in which the rules apply, from 1."),
+        Column("rule", "string", "Name of the rule."),
+        Column("rows_in", "bigint", "Events before the rule."),
+        Column("rows_dropped", "bigint", "Events that it dropped."),
+        Column("rows_kept", "bigint", "Events after it."),
+    ),
+    keys=("ds", "event_day", "step"),
+    partition_by=("ds",),
+    checks={"reconciles": "rows_in = rows_dropped + rows_kept"},
+)
+
+# ---------------------------------------------------------------- outputs of labeling
+
+LINEAGE = (
+    Column("run_id", "string", "Run that made the row: ds and a hash of all that it depends on."),
+    Column("bundle", "string", "Encoder that made it."),
+    Column("calibration", "string", "Calibration that turned scores into probabilities."),
+    Column("vocabulary", "string", "Version (hash) of the vocabulary; empty if the warehouse has none."),
+    Column("taxonomy", "string", "Version (hash) of the taxonomy; empty if the warehouse has none."),
+    Column("inputs", "string", "Versions of the input tables, as JSON."),
+)
+
+ITEM_EMBEDDINGS = Table(
+    "item_embeddings",
+    "Vectors of product texts, kept so that only what changed is encoded again.",
+    (
+        Column("bundle", "string", "Encoder that made it."),
+        Column("text_hash", "string", "First 32 hex digits of SHA-256 of the normalised text."),
+        Column("vector", "binary", "Unit vector, little-endian float16; null if the text cannot be encoded.", nullable=True),
+        Column("dim", "int", "Its length."),
+        Column("reason", "string", "Why there is no vector.", nullable=True),
+        Column("first_ds", "date", "Day that it was made for."),
+    ),
+    keys=("bundle", "text_hash"),
+    partition_by=("bundle",),
+)
+
+ITEM_TERMS = Table(
+    "item_terms",
+    "Product terms of every item; an item without any has one row of rank 0 with the reason.",
+    (
+        _DS,
+        Column("item_id", "string", "Which item."),
+        Column("rank", "int", "1 for the best term; 0 where the system abstains."),
+        Column("term_id", "string", "Which term.", nullable=True),
+        Column("term", "string", "Its canonical form.", nullable=True),
+        Column("score", "double", "Cosine of item and term, best over its synonyms.", nullable=True),
+        Column("probability", "double", "Calibrated probability that the term is right.", nullable=True),
+        Column("margin", "double", "Score minus that of the best term not chosen.", nullable=True),
+        Column("lexical_hit", "boolean", "Whether the title contains the term or a synonym.", nullable=True),
+        Column("evidence", "array<string>", "Queries that led to clicks on this item, strongest first."),
+        Column("reason", "string", "Why the system abstains.", nullable=True),
+        *LINEAGE,
+    ),
+    keys=("ds", "item_id", "rank"),
+    partition_by=("ds",),
+    checks={
+        "term_or_reason": "(rank = 0) = (term_id IS NULL) AND (rank = 0) = (reason IS NOT NULL)",
+        "probability_range": "probability IS NULL OR probability BETWEEN 0 AND 1",
+    },
+)
+
+LEVELS = 6
+
+ITEM_CATEGORIES = Table(
+    "item_categories",
+    "Category path of every item.",
+    (
+        _DS,
+        Column("item_id", "string", "Which item."),
+        Column("category_id", "string", "Deepest node of the path.", nullable=True),
+        Column("path_ids", "array<string>", "Node ids from the root down."),
+        Column("path", "array<string>", "Node names from the root down."),
+        *(Column(f"level_{n}", "string", f"Name at depth {n}.", nullable=True) for n in range(1, LEVELS + 1)),
+        Column("probabilities", "array<double>", "Probability of the path down to each level."),
+        Column("probability", "double", "Probability of the whole path.", nullable=True),
+        Column("stopped", "string", "leaf, or why the path ends at an inner node or nowhere."),
+        *LINEAGE,
+    ),
+    keys=("ds", "item_id"),
+    partition_by=("ds",),
+    checks={"same_length": "size(path) = size(path_ids) AND size(path) = size(probabilities)"},
+)
+
+LABELS_CURRENT = Table(
+    "labels_current",
+    "What is live: one row for every item of the newest published day.",
+    (
+        Column("item_id", "string", "Which item."),
+        Column("ds", "date", "Day whose run last changed this row."),
+        Column("title", "string", "Its title then, raw.", nullable=True),
+        Column("term", "string", "Best term.", nullable=True),
+        Column("term_probability", "double", "Its calibrated probability.", nullable=True),
+        Column(
+            "terms",
+            "array<struct<term_id: string, term: string, score: double, probability: double>>",
+            "All terms, best first.",
+        ),
+        Column("term_source", "string", "model or override."),
+        Column("term_reason", "string", "Why there is no term.", nullable=True),
+        Column("category_id", "string", "Deepest node of the category path.", nullable=True),
+        Column("category_path", "string", "Names from the root down, joined by ' > '.", nullable=True),
+        Column("category_probability", "double", "Probability of the whole path.", nullable=True),
+        Column("category_source", "string", "model or override."),
+        Column("category_reason", "string", "Why the path stops before a leaf.", nullable=True),
+        *LINEAGE,
+    ),
+    keys=("item_id",),
+    properties={"delta.enableChangeDataFeed": "true"},
+)
+
+QUALITY = Table(
+    "quality",
+    "Results of the checks that stand between a run and the live labels.",
+    (
+        _DS,
+        Column("run_id", "string", "Run that was checked."),
+        Column("check", "string", "Name of the check."),
+        Column("hard", "boolean", "Whether its failure stops the publishing."),
+        Column("value", "double", "What was measured.", nullable=True),
+        Column("expected", "string", "What it should be, with the reason."),
+        Column("passed", "boolean", "Whether it is."),
+    ),
+    keys=("ds", "run_id", "check"),
+    partition_by=("ds",),
+)
+
+RUNS = Table(
+    "runs",
+    "What each stage of a run read, wrote and took; the newest attempt of a stage replaces earlier ones.",
+    (
+        _DS,
+        Column("stage", "string", "pairs, dataset, train, embed, predict, audit or publish."),
+        Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
+        Column("bundle", "string", "Encoder used or made.", nullable=True),
+        Column("code", "string", "Version of this package, with the git revision where there is one."),
+        Column("inputs", "string", "Versions of what was read, as JSON."),
+        Column("counts", "string", "Rows read, written, reused, as JSON."),
+        Column("seconds", "double", "Wall time of the stage."),
+        Column("finished_at", "timestamp", "When it ended (UTC)."),
+    ),
+    keys=("ds", "stage"),
+    partition_by=("ds",),
+)
+
+INPUTS = (CLICK_LOG, CATALOGUE, VOCABULARY, TAXONOMY, OVERRIDES)
+OUTPUTS = (PAIRS, ETL_COUNTS, ITEM_EMBEDDINGS, ITEM_TERMS, ITEM_CATEGORIES, LABELS_CURRENT, QUALITY, RUNS)

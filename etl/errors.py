@@ -1,0 +1,22 @@
+"""The two ways in which a job stops on purpose, and the exit codes that Airflow reads."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_BAD_INPUT = 2
+EXIT_GATE_REFUSED = 3
+EXIT_NOTHING_DUE = 99  # BashOperator turns it into a skipped task (skip_on_exit_code)
+
+
+class InputError(ValueError):
+    """What the job was given cannot be used; says what, found, expected and the cure."""
+
+    @classmethod
+    def of(cls, problems: list[str], *, heading: str) -> InputError:
+        """One error that lists every problem found, so that nobody mends them one run at a time."""
+        return cls(heading + "".join(f"\n  - {problem}" for problem in problems))
+
+
+class GateRefused(RuntimeError):
+    """A hard gate failed: what is live stays live and the run is red."""

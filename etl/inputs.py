@@ -1,0 +1,81 @@
+"""Input tables of any warehouse, Delta or Parquet: found, checked against their contract, cast, versioned."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from etl.contracts import Table
+from etl.errors import InputError
+from etl.tables import latest_version
+from etl.warehouse import Warehouse, is_delta, parquet_version
+
+log = logging.getLogger(__name__)
+
+
+def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame:
+    """The whole input table, its columns as the contract names and types them; further columns are left out.
+
+    Raises:
+        InputError: the table is missing or no table, or columns are missing or of another type; all listed.
+    """
+    path = warehouse.table(table)
+    if not warehouse.has(table):
+        cure = "put it there"
+        if table.name in ("taxonomy", "vocabulary"):
+            cure += f', or declare `absent = ["{table.name}"]` under [warehouse] in {warehouse.root}/warehouse.toml'
+        raise InputError(f"input table {table.name} is not at {path} (expected a Delta table or Parquet files): {cure}")
+    try:
+        reader = spark.read.format("delta" if is_delta(path) else "parquet")
+        frame = reader.load(path)
+    except AnalysisException as error:
+        raise InputError(f"input table {table.name} at {path} cannot be read: {error.getMessage()}") from error
+    problems = schema_problems(frame, table)
+    if problems:
+        raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
+    further = sorted(set(frame.columns) - set(table.names))
+    if further:
+        log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(further))
+    columns = [
+        F.col(c.name).cast(c.type).alias(c.name) if c.name in frame.columns else F.lit(None).cast(c.type).alias(c.name)
+        for c in table.columns
+    ]
+    return frame.select(*columns)
+
+
+def schema_problems(frame: DataFrame, table: Table) -> list[str]:
+    """Every difference between a frame and a contract, as sentences."""
+    found = dict(frame.dtypes)
+    problems = []
+    for column in table.columns:
+        if column.name not in found:
+            if not column.optional:
+                problems.append(f"column {column.name} is missing (expected {column.type}: {column.comment})")
+        elif found[column.name] != column.type and found[column.name] not in column.accepts:
+            expected = " or ".join((column.type, *column.accepts))
+            problems.append(f"column {column.name} is {found[column.name]} (expected {expected})")
+    return problems
+
+
+def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame:
+    """One day of an input table that is partitioned by ``ds``.
+
+    Raises:
+        InputError: as :func:`read_input`; the day has no rows.
+    """
+    frame = read_input(spark, warehouse, table).where(F.col("ds") == F.lit(ds))
+    if frame.isEmpty():
+        days = sorted(str(r[0]) for r in read_input(spark, warehouse, table).select("ds").distinct().collect())
+        span = f"{days[0]} to {days[-1]}" if days else "no day at all"
+        raise InputError(f"{table.name}/ds={ds} has 0 rows (expected >= 1; the table holds {span}): is that day complete?")
+    return frame
+
+
+def version_of(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
+    """Which state of an input was read: Delta's version, or a hash over the Parquet files' names and sizes."""
+    path = warehouse.table(table)
+    return f"delta:{latest_version(spark, path)}" if is_delta(path) else parquet_version(path)

@@ -1,0 +1,56 @@
+"""What every job's ``main`` does around its own work: logging, settings, exit codes, one summary line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etl.config import ConfigT, from_args
+from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError
+
+log = logging.getLogger(__name__)
+
+# Written by pyspark's Python side for a page a job; nothing in it that a reader of our log could use.
+NOISY_LOGGERS = ("py4j", "petastorm", "pyarrow", "fsspec")
+
+
+def configure_logging() -> None:
+    """One line a record on stderr; called by ``main`` functions only."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_job(
+    parser: argparse.ArgumentParser,
+    config_type: type[ConfigT],
+    work: Callable[[ConfigT], Mapping[str, Any] | int],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run ``work`` with its settings; returns the exit code.
+
+    ``work`` returns either the figures of its summary line or an exit code of its own. Bad input
+    exits with 2 and one message, a refused gate with 3; anything else is a bug and keeps its traceback (1).
+    """
+    args = parser.parse_args(argv)
+    configure_logging()
+    started = time.monotonic()
+    try:
+        config = from_args(config_type, args)
+        log.info("%s settings: %s", parser.prog, config.model_dump_json())
+        summary = work(config)
+    except InputError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except GateRefused as error:
+        print(f"{parser.prog}: gate refused: {error}", file=sys.stderr)
+        return EXIT_GATE_REFUSED
+    if isinstance(summary, int):
+        return summary
+    figures = " ".join(f"{key}={value}" for key, value in summary.items())
+    log.info("%s done: %s seconds=%.1f", parser.prog, figures, time.monotonic() - started)
+    return EXIT_OK

@@ -1,0 +1,190 @@
+"""Texts to token ids: hashed words (DSSM's letter n-grams) or WordPiece, one interface for both.
+
+A text is a sequence of tokens, a token a bag of *features* (rows of the encoder's embedding table):
+
+* word hashing: a token is a word (for scripts without spaces: a character with its two successors), its id
+  the 64-bit hash of that word, its features the hashed letter n-grams (Huang et al. 2013, "Learning Deep
+  Structured Semantic Models", section 3.2; for CJK: the character, its bigram and trigram) and the word itself;
+* WordPiece: a token is a piece, its id the row in the vocabulary and its only feature.
+
+Datasets store token ids; which features an id has travels beside them (:class:`TokenTable`), so that a word is
+hashed once in a night, not once in an occurrence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from etl.errors import InputError
+from etl.text import is_cjk, normalise, normaliser_hash, words
+
+TOKENIZER_FILE = "tokenizer.json"
+SPEC_FILE = "tokenizer_spec.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerSpec:
+    """All that decides which ids and features a text has; hashed into datasets and bundles."""
+
+    kind: Literal["wordhash", "wordpiece"] = "wordhash"
+    rows: int = 2**17
+    """Rows of the embedding table: hash buckets, or the size of the WordPiece vocabulary."""
+    ngrams: tuple[int, ...] = (3, 4)
+    """Lengths of letter n-grams (word hashing only)."""
+    max_query_tokens: int = 32
+    max_title_tokens: int = 100
+    normaliser: str = ""
+    """Hash of the text normaliser, see :func:`etl.text.normaliser_hash`."""
+
+    def limit(self, side: Literal["query", "title"]) -> int:
+        return self.max_query_tokens if side == "query" else self.max_title_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """Features of each distinct token, as CSR: ``features[offsets[i]:offsets[i + 1]]`` belong to ``ids[i]``.
+
+    ``ids`` (int64) ascend; ``features`` are int64 rows of the embedding table.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    features: np.ndarray
+
+
+class WordHashTokenizer:
+    """Stateless: needs no vocabulary, and a misspelt or unseen word still shares most of its n-grams."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        self.spec = spec
+
+    def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
+        """The tokens of a raw text, as strings, cut at the side's limit."""
+        found = words(normalise(text))[: self.spec.limit(side)]
+        return ["".join(_cjk_run(found, i)) if is_cjk(word) else word for i, word in enumerate(found)]
+
+    def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
+        """Token ids of a raw text, int64."""
+        return np.fromiter(map(token_id, self.tokens(text, side)), dtype=np.int64)
+
+    def features(self, token: str) -> list[int]:
+        """Rows of the embedding table that make up a token."""
+        if is_cjk(token):
+            grams = [token[:n] for n in range(1, len(token) + 1)]
+        else:
+            marked = f"^{token}$"
+            grams = [marked] + [marked[i : i + n] for n in self.spec.ngrams for i in range(len(marked) - n + 1)]
+        return [zlib.crc32(gram.encode()) % self.spec.rows for gram in dict.fromkeys(grams)]
+
+    def table(self, tokens: Iterable[str]) -> TokenTable:
+        """Features of distinct token strings.
+
+        Raises:
+            InputError: two tokens share a 64-bit id (expected once in 10^10 vocabularies of 10^5 tokens).
+        """
+        distinct = sorted({token_id(t): t for t in tokens}.items())
+        lists = [self.features(token) for _, token in distinct]
+        return TokenTable(
+            ids=np.array([i for i, _ in distinct], dtype=np.int64),
+            offsets=np.cumsum([0, *map(len, lists)], dtype=np.int64),
+            features=np.array([f for row in lists for f in row], dtype=np.int64),
+        )
+
+    def save(self, directory: Path) -> None:
+        _save_spec(self.spec, directory)
+
+
+class WordPieceTokenizer:
+    """BERT's WordPiece, trained on the shop's own text by the ``tokenizers`` library."""
+
+    def __init__(self, spec: TokenizerSpec, tokenizer: HuggingFaceTokenizer) -> None:
+        self.spec = spec
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def train(cls, spec: TokenizerSpec, texts: Iterable[str]) -> WordPieceTokenizer:
+        """Learn a vocabulary of at most ``spec.rows`` pieces from raw texts."""
+        tokenizer = HuggingFaceTokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        trainer = trainers.WordPieceTrainer(vocab_size=spec.rows, special_tokens=special, show_progress=False)
+        tokenizer.train_from_iterator((normalise(text) for text in texts), trainer)
+        pair = [("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))]
+        tokenizer.post_processor = processors.BertProcessing(pair[1], pair[0])
+        return cls(spec, tokenizer)
+
+    def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
+        """Token ids of a raw text with [CLS] and [SEP], int64."""
+        found = self.tokenizer.encode(normalise(text)).ids
+        limit = self.spec.limit(side)
+        if len(found) > limit:
+            found = [*found[: limit - 1], found[-1]]
+        return np.array(found, dtype=np.int64)
+
+    def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
+        return [self.tokenizer.id_to_token(int(i)) for i in self.ids(text, side)]
+
+    def save(self, directory: Path) -> None:
+        _save_spec(self.spec, directory)
+        self.tokenizer.save(str(directory / TOKENIZER_FILE))
+
+
+Tokenizer = WordHashTokenizer | WordPieceTokenizer
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer that was saved in ``directory``.
+
+    Raises:
+        InputError: it belongs to another text normaliser than the installed one.
+    """
+    raw = json.loads((directory / SPEC_FILE).read_text(encoding="utf-8"))
+    spec = TokenizerSpec(**{**raw, "ngrams": tuple(raw["ngrams"])})
+    if spec.normaliser != normaliser_hash():
+        raise InputError(
+            f"{directory}: made with text normaliser {spec.normaliser}, installed is {normaliser_hash()}: "
+            "install the version of this package that made it, or train again"
+        )
+    if spec.kind == "wordhash":
+        return WordHashTokenizer(spec)
+    return WordPieceTokenizer(spec, HuggingFaceTokenizer.from_file(str(directory / TOKENIZER_FILE)))
+
+
+def tokenizer_hash(directory: Path) -> str:
+    """Identity of a saved tokenizer: spec and, for WordPiece, vocabulary."""
+    digest = hashlib.sha256()
+    for name in (SPEC_FILE, TOKENIZER_FILE):
+        if (directory / name).exists():
+            digest.update((directory / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def token_id(token: str) -> int:
+    """64-bit id of a token: the same in every process, on every machine."""
+    return int.from_bytes(hashlib.blake2b(token.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def _cjk_run(found: Sequence[str], start: int) -> list[str]:
+    run = [found[start]]
+    for word in found[start + 1 : start + 3]:
+        if not is_cjk(word):
+            break
+        run.append(word)
+    return run
+
+
+def _save_spec(spec: TokenizerSpec, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / SPEC_FILE).write_text(json.dumps(asdict(spec), indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Bundle + catalogue -> embeddings, terms, categories -> Delta tables -> audit -> publish."""

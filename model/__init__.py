@@ -1,0 +1,1 @@
+"""Petastorm dataset -> DeepSpeed training -> bundle (weights, tokenizer, calibration, manifest)."""

@@ -1,0 +1,40 @@
+"""One Spark session for the whole run, and a fresh warehouse directory for each test that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from etl.config import SparkJobConfig
+from etl.session import start_session
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one Spark session; jobs under test get it from ``getOrCreate`` too."""
+    scratch = tmp_path_factory.mktemp("spark")
+    config = SparkJobConfig(
+        root=str(scratch),
+        ds="2024-05-07",
+        master="local[2]",
+        driver_memory="2g",
+        spark_conf={
+            "spark.sql.shuffle.partitions": "2",
+            "spark.local.dir": str(scratch),
+            "spark.sql.warehouse.dir": str(scratch / "spark-warehouse"),
+        },
+    )
+    session = start_session("tests", config)
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty warehouse."""
+    path = tmp_path / "warehouse"
+    path.mkdir()
+    return path
