@@ -24,6 +24,7 @@ SECTIONS = (
     "pairs",
     "dataset",
     "train",
+    "calibrate",
     "promote",
     "embed",
     "predict",

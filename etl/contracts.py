@@ -54,6 +54,8 @@ _DAY_TYPES = ("string",)
 
 # ---------------------------------------------------------------- inputs
 
+MAX_TITLE_CHARACTERS = 2_000  # the longest real titles seen have some 300; a page pasted into the field has more
+
 CLICK_LOG = Table(
     "click_log",
     "What shoppers were shown and did; one row is one event.",
@@ -291,7 +293,7 @@ RUNS = Table(
     "What each stage of a run read, wrote and took; the newest attempt of a stage replaces earlier ones.",
     (
         _DS,
-        Column("stage", "string", "pairs, dataset, train, embed, predict, audit or publish."),
+        Column("stage", "string", "pairs, dataset, train, calibrate, embed, predict, audit or publish."),
         Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package, with the git revision where there is one."),

@@ -9,13 +9,19 @@ EXIT_GATE_REFUSED = 3
 EXIT_NOTHING_DUE = 99  # BashOperator turns it into a skipped task (skip_on_exit_code)
 
 
+MAX_SHOWN = 20  # of 10^6 terms without a text, twenty tell the story
+
+
 class InputError(ValueError):
     """What the job was given cannot be used; says what, found, expected and the cure."""
 
     @classmethod
     def of(cls, problems: list[str], *, heading: str) -> InputError:
-        """One error that lists every problem found, so that nobody mends them one run at a time."""
-        return cls(heading + "".join(f"\n  - {problem}" for problem in problems))
+        """One error that lists the problems found, so that nobody mends them one run at a time."""
+        shown = problems[:MAX_SHOWN]
+        if len(problems) > len(shown):
+            shown = [*shown, f"and {len(problems) - len(shown)} more"]
+        return cls(heading + "".join(f"\n  - {problem}" for problem in shown))
 
 
 class GateRefused(RuntimeError):

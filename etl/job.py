@@ -15,7 +15,7 @@ from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, 
 log = logging.getLogger(__name__)
 
 # Written by pyspark's Python side for a page a job; nothing in it that a reader of our log could use.
-NOISY_LOGGERS = ("py4j", "petastorm", "pyarrow", "fsspec")
+NOISY_LOGGERS = ("py4j", "petastorm", "pyarrow", "fsspec", "bm25s")
 
 
 def configure_logging() -> None:

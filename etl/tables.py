@@ -6,7 +6,8 @@ import datetime as dt
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -94,6 +95,17 @@ def write_slice(
         raise WriteError(f"{table.name} version {entry['version']}: {landed} rows landed with {predicate}, {sent} were sent")
     log.info("%s version %d: %d rows with %s", table.name, entry["version"], landed, predicate)
     return landed
+
+
+@contextmanager
+def commit_metadata(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[None]:
+    """While entered, each Delta commit of the session carries ``metadata``: MERGE takes it no other way."""
+    key = "spark.databricks.delta.commitInfo.userMetadata"
+    spark.conf.set(key, json.dumps(metadata, default=str, sort_keys=True))
+    try:
+        yield
+    finally:
+        spark.conf.unset(key)
 
 
 def latest_version(spark: SparkSession, path: str) -> int:

@@ -1,0 +1,117 @@
+# Two commands do all: `make nightly` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+
+# An interpreter of version 3.11, on which both environments are built.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 python 2>/dev/null) python3.11)
+# Warehouse to label; empty means a generated sample.
+ROOT ?=
+# Day to label, YYYY-MM-DD.
+DS ?=
+# Pinned requirements of the jobs; name your own file for a CPU-only torch from your index.
+JOBS_LOCK ?= requirements/jobs.txt
+# Clicks of the generated sample.
+CLICKS ?= 320000
+
+SAMPLE_ROOT := $(CURDIR)/warehouse/sample
+SAMPLE_DS := 2024-05-07
+
+BIN := $(CURDIR)/.venv/bin
+UV := $(CURDIR)/.venv-uv/bin/uv
+AIRFLOW_BIN := $(CURDIR)/.venv-airflow/bin
+export AIRFLOW_HOME := $(CURDIR)/build/airflow
+export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
+export AIRFLOW__CORE__LOAD_EXAMPLES := False
+# One attempt only: a person who watches wants the error now, not after five minutes.
+export LABELLER_RETRIES ?= 0
+
+.PHONY: help setup preflight nightly label sample doctor tables test test-slow lint types format lock clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
+	@echo
+	@echo "Variables: ROOT=warehouse DS=YYYY-MM-DD CLICKS=size of the sample PYTHON=interpreter"
+
+# ---------------------------------------------------------------- set-up
+
+preflight:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "set-up: $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -1), but Python 3.11 is needed: install it and say where it is, as in 'make setup PYTHON=/usr/bin/python3.11'." >&2; exit 2; }
+	@command -v java >/dev/null || { \
+	  echo "set-up: no java on the PATH, but Spark needs Java 17: install a JDK or JRE of version 17 (Debian: openjdk-17-jre-headless) and put its bin directory on the PATH." >&2; exit 2; }
+	@java -version 2>&1 | grep -qE 'version "17\.' || { \
+	  echo "set-up: java is $$(java -version 2>&1 | head -1), but Spark needs Java 17: put the bin directory of a version 17 first on the PATH." >&2; exit 2; }
+
+setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs and Airflow need (other targets do it by themselves)
+
+.venv-uv/.ready: | preflight
+	@echo "set-up: installer"
+	@"$(PYTHON)" -m venv .venv-uv
+	@.venv-uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@touch $@
+
+.venv/.ready: $(JOBS_LOCK) setup.py | .venv-uv/.ready preflight
+	@echo "set-up: the jobs' environment in .venv (7 GB, about a minute from a near index)"
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
+	@$(UV) pip sync --quiet --python $(BIN)/python $(JOBS_LOCK)
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo "set-up: Delta's jars"
+	@$(BIN)/python -m etl.jars
+	@echo "set-up: DeepSpeed's CPU collectives"
+	@$(BIN)/python -m model.warm_up
+	@touch $@
+
+.venv-airflow/.ready: requirements/airflow.txt | .venv-uv/.ready preflight
+	@echo "set-up: Airflow's own environment in .venv-airflow"
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-airflow
+	@$(UV) pip sync --quiet --python $(AIRFLOW_BIN)/python requirements/airflow.txt
+	@mkdir -p $(AIRFLOW_HOME)
+	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
+	@touch $@
+
+lock: .venv-uv/.ready  ## Refresh the pinned requirements from the .in files
+	$(UV) pip compile --quiet --upgrade --python-version 3.11 requirements/jobs.in -o requirements/jobs.txt
+	$(UV) pip compile --quiet --upgrade --python-version 3.11 requirements/airflow.in -o requirements/airflow.txt
+
+# ---------------------------------------------------------------- running
+
+nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a generated sample
+	@if [ -n "$(ROOT)" ] && [ -z "$(DS)" ]; then echo "nightly: say which day to label, as in 'make nightly ROOT=$(ROOT) DS=$(SAMPLE_DS)'." >&2; exit 2; fi
+	@$(BIN)/python -c 'import json, sys; root, ds, clicks = sys.argv[1:]; \
+	  print(json.dumps({"root": root or "$(SAMPLE_ROOT)", "ds": ds, "sample": not root, "sample_clicks": int(clicks)}))' \
+	  "$(and $(ROOT),$(abspath $(ROOT)))" "$(or $(DS),$(SAMPLE_DS))" "$(CLICKS)" >build/nightly.json
+	@started=$$SECONDS; \
+	$(AIRFLOW_BIN)/airflow dags test nightly_labeling --conf "$$(cat build/nightly.json)" 2>&1 \
+	  | tee build/nightly.log | sed -unEf airflow_dags/readable.sed; \
+	echo; echo "nightly run finished in $$((SECONDS - started)) s; Airflow's whole log: build/nightly.log"
+
+sample: setup  ## Generate the sample warehouse (CLICKS, ROOT)
+	@mkdir -p "$(or $(ROOT),$(SAMPLE_ROOT))"
+	$(BIN)/labeller sample --root "$(or $(ROOT),$(SAMPLE_ROOT))" --clicks $(CLICKS)
+
+tables: setup  ## List the output tables with their row counts, as an independent reader sees them
+	@$(BIN)/labeller tables --root "$(or $(ROOT),$(SAMPLE_ROOT))"
+
+doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
+	@$(BIN)/labeller doctor --root "$(or $(ROOT),$(SAMPLE_ROOT))"
+
+# ---------------------------------------------------------------- checking
+
+test: setup lint types  ## Run all tests that take less than half an hour together, cheap ones first
+	@$(BIN)/pytest -m "not slow" tests
+
+test-slow: setup  ## Run the slow tests
+	@$(BIN)/pytest -m slow tests
+
+lint: setup  ## Check style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup  ## Check types
+	@$(BIN)/mypy
+
+format: setup  ## Rewrite to the house format
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean:  ## Remove environments, sample warehouse and build files
+	rm -rf .venv .venv-uv .venv-airflow build warehouse

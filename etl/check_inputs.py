@@ -1,0 +1,128 @@
+"""Check every input table of a day before anything expensive starts: existence, columns, types, rows, ids, tree.
+
+Names table, column and value of everything that is wrong, all at once. Single rows that a later stage can set aside
+(titles that are null, empty or too long) are counted, not refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from etl import config
+from etl.catalogue import read_catalogue, with_item_group
+from etl.config import SparkJobConfig
+from etl.contracts import CLICK_LOG, MAX_TITLE_CHARACTERS, OVERRIDES
+from etl.errors import InputError
+from etl.inputs import read_day, read_input
+from etl.job import run_job
+from etl.session import start_session
+from etl.taxonomy import load_taxonomy
+from etl.vocabulary import load_vocabulary
+from etl.warehouse import Warehouse
+
+log = logging.getLogger(__name__)
+
+
+class CheckConfig(SparkJobConfig):
+    """Settings of the job: those of every Spark job."""
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return config.arg_parser(CheckConfig, "labeller check", __doc__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), CheckConfig, run, argv)
+
+
+def run(config: CheckConfig) -> Mapping[str, Any]:
+    """Check the inputs; returns the figures of the summary.
+
+    Raises:
+        InputError: everything that stands in the way of a run.
+    """
+    if {"taxonomy", "vocabulary"} <= set(config.absent):
+        raise InputError(
+            "both taxonomy and vocabulary are declared absent (expected one at least): nothing could be labelled"
+        )
+    warehouse = Warehouse.at(config.root)
+    spark = start_session("labeller check", config)
+    figures: dict[str, int] = {}
+    problems = []
+    for check in _checks(spark, warehouse, config):
+        try:
+            figures |= check()
+        except InputError as error:
+            problems.append(str(error).replace("\n", "\n    "))
+    if problems:
+        raise InputError.of(problems, heading=f"inputs under {warehouse.root} cannot be used for ds={config.ds}:")
+    return figures
+
+
+def _checks(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> list[Callable[[], dict[str, int]]]:
+    """One function per table; each returns its figures or raises InputError."""
+
+    def clicks() -> dict[str, int]:
+        return {"events": read_day(spark, warehouse, CLICK_LOG, config.ds).count()}
+
+    def catalogue() -> dict[str, int]:
+        return title_figures(spark, warehouse, config)
+
+    def vocabulary() -> dict[str, int]:
+        return {"terms": len(load_vocabulary(spark, warehouse).terms)}
+
+    def taxonomy() -> dict[str, int]:
+        return {"categories": len(load_taxonomy(spark, warehouse).nodes)}
+
+    def overrides() -> dict[str, int]:
+        return {"overrides": read_input(spark, warehouse, OVERRIDES).count()}
+
+    checks = [clicks, catalogue]
+    for name, check in (("vocabulary", vocabulary), ("taxonomy", taxonomy)):
+        if name in config.absent:
+            log.info("%s is declared absent in warehouse.toml: not checked, and that half of the labels is skipped", name)
+        else:
+            checks.append(check)
+    return [*checks, overrides] if warehouse.has(OVERRIDES) else checks
+
+
+def title_figures(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> dict[str, int]:
+    """Items of the day, and how many of their titles are good, null, without a word, or too long.
+
+    Raises:
+        InputError: as :func:`etl.catalogue.read_catalogue`; not one title is good.
+    """
+    items = read_catalogue(spark, warehouse, config.ds)
+    long = F.length("title") > MAX_TITLE_CHARACTERS
+    counts = (
+        items.select("title")
+        .transform(with_item_group)
+        .agg(
+            F.count(F.lit(1)).alias("items"),
+            F.count("item_group").alias("titles_good"),
+            F.count_if(F.col("title").isNull()).alias("titles_null"),
+            F.count_if(F.col("item_group").isNull() & F.col("title").isNotNull() & ~long).alias("titles_empty"),
+            F.count_if(long).alias("titles_too_long"),
+        )
+    )
+    figures: dict[str, int] = counts.collect()[0].asDict()
+    bad = {name: count for name, count in figures.items() if name.startswith("titles_") and name != "titles_good"}
+    if not figures["titles_good"]:
+        raise InputError(
+            f"table catalogue, ds={config.ds}: column title is good in none of {figures['items']} rows "
+            f"(expected >= 1; found {bad}; at most {MAX_TITLE_CHARACTERS} characters with at least one word)"
+        )
+    if any(bad.values()):
+        log.warning("catalogue/ds=%s: %s; these items get an outcome with the reason, and no pairs", config.ds, bad)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Fit score -> probability on held-out clicks and store it in the candidate bundle: PAIRS -> calibration.json."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from sklearn.isotonic import IsotonicRegression
+
+from etl import config, tables
+from etl.config import SparkJobConfig
+from etl.contracts import PAIRS
+from etl.errors import InputError
+from etl.inputs import version_of
+from etl.job import run_job
+from etl.runs import record_stage
+from etl.session import start_session
+from etl.taxonomy import load_taxonomy
+from etl.text import normalise
+from etl.vocabulary import load_vocabulary
+from etl.warehouse import Warehouse
+from labeling.categories import CategoryTree
+from labeling.encoding import labelling_bundle
+from labeling.probability import DEFAULT_KNOTS, DEFAULT_TEMPERATURE, FORMAT
+from labeling.terms import TermIndex, TermSearch
+from model.bundle import Bundle, add_calibration, candidate, load_bundle
+
+log = logging.getLogger(__name__)
+
+HELD_OUT = "valid"
+"""Split whose queries training never saw; ``test`` is left to the gate."""
+
+TEMPERATURES = np.geomspace(0.005, 1.0, 93)  # 6% apart; the likelihood is flatter than that
+
+
+class CalibrateConfig(SparkJobConfig):
+    """Settings of the calibration job."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "calibrate")
+
+    bundle: str = ""
+    """Bundle to calibrate, by its id; empty: the candidate that the last training made."""
+
+    min_cases: Annotated[int, Field(ge=2)] = 100
+    """Least number of right (item, label) cases to fit on; with fewer the documented default stands in."""
+
+    min_queries: Annotated[int, Field(ge=2)] = 10
+    """Least number of distinct queries that those cases come from: items of one query are no independent cases."""
+
+    max_items: Annotated[int, Field(ge=10)] = 5_000
+    """Most items that are encoded for either fit, drawn by their hash; more do not move the curve."""
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return config.arg_parser(CalibrateConfig, "labeller calibrate", __doc__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), CalibrateConfig, run, argv)
+
+
+def run(settings: CalibrateConfig) -> Mapping[str, Any]:
+    """Fit and store.
+
+    Raises:
+        InputError: no candidate, no pairs of that day, or a vocabulary or taxonomy that cannot be used.
+    """
+    started = time.monotonic()
+    warehouse = Warehouse.at(settings.root)
+    path = labelling_bundle(warehouse, settings.bundle) if settings.bundle else candidate(warehouse)
+    if path is None:
+        raise InputError(f"{warehouse.bundles} has no candidate bundle: run `labeller train` first, or give --bundle")
+    bundle = load_bundle(path)
+    spark = start_session("labeller calibrate", settings)
+    pairs = tables.read(spark, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
+    if pairs.isEmpty():
+        raise InputError(f"pairs/ds={settings.ds} has 0 rows (expected >= 1): run `labeller pairs` for that day first")
+    content: dict[str, Any] = {"format": FORMAT, "ds": str(settings.ds)}
+    if "vocabulary" not in settings.absent:
+        content["terms"] = calibrate_terms(pairs, bundle, spark, warehouse, settings)
+    if "taxonomy" not in settings.absent:
+        content["categories"] = calibrate_categories(pairs, bundle, spark, warehouse, settings)
+    calibration_id = add_calibration(path, content)
+    counts = {
+        f"{half}_{key}": content[half][key]
+        for half in ("terms", "categories")
+        if half in content
+        for key in ("cases", "queries")
+    }
+    record_stage(
+        spark, warehouse, settings.ds, "calibrate",
+        inputs={PAIRS.name: version_of(spark, warehouse, PAIRS)}, counts=counts, seconds=time.monotonic() - started,
+        bundle=bundle.id,
+    )  # fmt: skip
+    return counts | {"calibration": calibration_id, "bundle": bundle.id} | _shown(content)
+
+
+# ---------------------------------------------------------------- terms
+
+
+@dataclass(frozen=True, slots=True)
+class Clicked:
+    """One item with clicks for labels: which in training, which only in the held-out split, and whose query that was."""
+
+    title: str
+    trained: frozenset[int]
+    held_out: frozenset[int]
+    query_id: int
+
+
+def calibrate_terms(
+    pairs: DataFrame, bundle: Bundle, spark: SparkSession, warehouse: Warehouse, settings: CalibrateConfig
+) -> dict[str, Any]:
+    """Content of ``terms`` of the calibration, see :func:`fit_terms`."""
+    vocabulary = load_vocabulary(spark, warehouse)
+    search = TermSearch(TermIndex.build(vocabulary, lambda texts: bundle.encode(texts, side="query")))
+    texts = [(normalise(form), position) for position, term in enumerate(vocabulary.terms) for form in term.forms]
+    items = clicked_items(pairs, texts, HELD_OUT, settings.max_items)
+    return fit_terms(items, search.candidates(encode_titles(bundle, items)), settings)
+
+
+def fit_terms(
+    items: Sequence[Clicked], candidates: Sequence[Sequence[tuple[int, float]]], settings: CalibrateConfig
+) -> dict[str, Any]:
+    """One curve for all ranks, from the ranked candidates of items with clicks for a term only in the held-out split.
+
+    A case is (item, candidate term), right if a held-out query that is a form of the term led to a click on the item.
+    Terms that led to a click on the item in training are left out: of them the encoder has been told. Three things
+    bend the curve. A right term that nobody clicked counts as wrong, and the labels of the night include pairs that
+    were trained on: both make its probabilities too low. Only items enter that have a right term in the vocabulary:
+    for others they are too high.
+    """
+    cases = [
+        (score, term in item.held_out, item.query_id)
+        for item, ranked in zip(items, candidates, strict=True)
+        for term, score in ranked
+        if term not in item.trained
+    ]
+    scores = np.array([score for score, _, _ in cases])
+    right = np.array([label for _, label, _ in cases], dtype=np.float64)
+    queries = np.array([query for _, _, query in cases], dtype=np.int64)
+    distinct = len(set(queries[right > 0].tolist()))
+    content = {"cases": len(cases), "right": int(right.sum()), "queries": distinct, "calibrated": False}
+    if content["right"] < settings.min_cases or distinct < settings.min_queries:
+        log.warning("terms stay uncalibrated: %d right cases of %d queries (expected >= %d of >= %d)",
+                    content["right"], distinct, settings.min_cases, settings.min_queries)  # fmt: skip
+        return content | {"knots": [list(knot) for knot in DEFAULT_KNOTS]}
+    # Halves by query: items of one query are alike, and would make the curve look better than it is.
+    half = np.isin(queries, sorted(set(queries.tolist()))[::2])
+    measured = expected_calibration_error(_interpolate(scores[~half], isotonic(scores[half], right[half])), right[~half])
+    return content | {
+        "calibrated": True,
+        "knots": isotonic(scores, right),
+        "ece": round(measured, 6),
+        "ece_cases": int((~half).sum()),
+        "base_rate": round(float(right.mean()), 6),
+    }
+
+
+def isotonic(scores: np.ndarray, right: np.ndarray) -> list[list[float]]:
+    """[score, probability] knots of the best non-decreasing curve (Zadrozny and Elkan 2002).
+
+    Its ends keep away from 0 and 1 by the rule of succession: a hundred cases cannot show a certainty.
+    """
+    low, high = 1 / (len(right) + 2), 1 - 1 / (right.sum() + 2)
+    fitted = IsotonicRegression(y_min=low, y_max=high, out_of_bounds="clip").fit(scores, right)
+    return [
+        [round(float(x), 6), round(float(y), 6)] for x, y in zip(fitted.X_thresholds_, fitted.y_thresholds_, strict=True)
+    ]
+
+
+def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Mean distance of probability and frequency over bins of equal mass (Nguyen and O'Connor 2015)."""
+    order = np.argsort(probabilities, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(sum(len(p) * abs(probabilities[p].mean() - right[p].mean()) for p in parts) / max(len(order), 1))
+
+
+# ---------------------------------------------------------------- categories
+
+
+def calibrate_categories(
+    pairs: DataFrame, bundle: Bundle, spark: SparkSession, warehouse: Warehouse, settings: CalibrateConfig
+) -> dict[str, Any]:
+    """Content of ``categories`` of the calibration.
+
+    Fitted on items clicked for a held-out query that is the name of one node. Trees have few names and few of them are
+    held out; where they do not suffice, queries of training stand in, the temperature is then too sharp, and
+    ``calibrated`` stays false.
+    """
+    tree = CategoryTree.build(load_taxonomy(spark, warehouse), lambda texts: bundle.encode(texts, side="query"))
+    nodes: defaultdict[str, list[int]] = defaultdict(list)
+    for position, name in enumerate(tree.names):
+        nodes[normalise(name)].append(position)
+    unique = [(name, positions[0]) for name, positions in nodes.items() if len(positions) == 1]
+    content: dict[str, Any] = {}
+    for split in (HELD_OUT, "train"):
+        items = clicked_items(pairs, unique, split, settings.max_items)
+        content = {"cases": sum(len(i.held_out) for i in items), "queries": len({i.query_id for i in items})}
+        if content["cases"] >= settings.min_cases and content["queries"] >= settings.min_queries:
+            fitted = fit_temperature(tree, encode_titles(bundle, items), items)
+            return content | fitted | {"source": split, "calibrated": split == HELD_OUT}
+    log.warning("categories stay uncalibrated: %d cases of %d queries that are the name of a category", *content.values())
+    return content | {"temperature": DEFAULT_TEMPERATURE, "source": "default", "calibrated": False}
+
+
+def fit_temperature(tree: CategoryTree, vectors_ND: np.ndarray, items: Sequence[Clicked]) -> dict[str, float]:
+    """The temperature under which the steps down to the clicked nodes are likeliest (Guo et al. 2017), on a fixed grid."""
+    gold = [(item, step) for item, found in enumerate(items) for node in sorted(found.held_out) for step in tree.way(node)]
+    item_index, node_index = np.array(gold, dtype=np.int64).T
+    scores_MN = tree.scores(vectors_ND)
+    losses = [-float(tree.log_steps(scores_MN, t)[node_index, item_index].mean()) for t in TEMPERATURES.tolist()]
+    best = int(np.argmin(losses))
+    return {"temperature": round(float(TEMPERATURES[best]), 6), "step_nll": round(losses[best], 6)}
+
+
+# ---------------------------------------------------------------- what was clicked
+
+
+def clicked_items(pairs: DataFrame, labels: Iterable[tuple[str, int]], split: str, most: int) -> list[Clicked]:
+    """Items of PAIRS with a click for a label in ``split`` that no training query led to (unless ``split`` is train).
+
+    Args:
+        pairs: Rows of PAIRS of one day.
+        labels: (normalised text, label) of each form or name.
+        split: The split whose queries count.
+        most: Items at most; the smallest of their hashes, which is a random draw that repeats.
+    """
+    forms = pairs.sparkSession.createDataFrame(list(labels), "query string, label int")
+    clicked = pairs.where(F.col("split").isin(split, "train")).join(F.broadcast(forms), on="query", how="inner")
+    chosen = clicked.where(F.col("split") == split).select("item_group").distinct().orderBy("item_group").limit(most)
+    rows = clicked.join(chosen, on="item_group", how="left_semi").select("item_group", "title", "label", "split", "query_id")
+    found: defaultdict[int, list[Any]] = defaultdict(list)
+    for row in rows.collect():
+        found[row["item_group"]].append(row)
+    items = [_clicked(group, split) for _, group in sorted(found.items())]
+    return [item for item in items if item.held_out]
+
+
+def encode_titles(bundle: Bundle, items: Sequence[Clicked]) -> np.ndarray:
+    """Unit vectors float64 [N, D], by way of float16 like those of the night."""
+    vectors = bundle.encode([normalise(item.title) for item in items], side="title").astype(np.float16).astype(np.float64)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _clicked(rows: Sequence[Any], split: str) -> Clicked:
+    trained = frozenset(row["label"] for row in rows if row["split"] != split)
+    held_out = frozenset(row["label"] for row in rows if row["split"] == split) - trained
+    query_id = min((row["query_id"] for row in rows if row["split"] == split and row["label"] in held_out), default=0)
+    return Clicked(min(row["title"] for row in rows), trained, held_out, query_id)
+
+
+def _interpolate(scores: np.ndarray, knots: Sequence[Sequence[float]]) -> np.ndarray:
+    return np.interp(scores, [knot[0] for knot in knots], [knot[1] for knot in knots])
+
+
+def _shown(content: Mapping[str, Any]) -> dict[str, Any]:
+    terms, categories = content.get("terms", {}), content.get("categories", {})
+    figures = {"terms_calibrated": terms.get("calibrated"), "terms_ece": terms.get("ece")}
+    return figures | {"temperature": categories.get("temperature"), "temperature_from": categories.get("source")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""Encode the titles of a day's catalogue that this bundle has not encoded yet: CATALOGUE -> ITEM_EMBEDDINGS."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from delta.tables import DeltaTable
+from pydantic import Field
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from etl import config, tables
+from etl.catalogue import read_catalogue
+from etl.config import SparkJobConfig
+from etl.contracts import CATALOGUE, ITEM_EMBEDDINGS
+from etl.errors import InputError
+from etl.inputs import version_of
+from etl.job import run_job
+from etl.runs import record_stage
+from etl.session import start_session
+from etl.warehouse import Warehouse
+from labeling.encoding import BUCKET_DIGITS, VECTOR_SCHEMA, encode_texts, labelling_bundle
+from labeling.product_text import NOT_ENCODABLE, with_texts
+from model.bundle import Bundle, load_bundle
+
+log = logging.getLogger(__name__)
+
+
+class EmbedConfig(SparkJobConfig):
+    """Settings of the embedding job."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "embed")
+
+    bundle: str = ""
+    """Bundle to encode with, by its id; empty: the champion."""
+
+    partitions: Annotated[int, Field(ge=0, le=16**BUCKET_DIGITS)] = 0
+    """Spark partitions for encoding; 0: twice the cores (or GPUs). The vectors do not depend on it."""
+
+    max_poison_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest share of items that may lack a vector (no text, too long, not encodable); real catalogues have under
+    1%, more means that the wrong column or a broken export came in."""
+
+    min_poison_items: Annotated[int, Field(ge=0)] = 20
+    """Items without a vector that are always let through: a share of few items says nothing."""
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return config.arg_parser(EmbedConfig, "labeller embed", __doc__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), EmbedConfig, run, argv)
+
+
+def run(settings: EmbedConfig) -> Mapping[str, Any]:
+    """Encode what is missing.
+
+    Raises:
+        InputError: no bundle, no catalogue of that day, or too many items that cannot be encoded.
+    """
+    started = time.monotonic()
+    warehouse = Warehouse.at(settings.root)
+    bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
+    spark = start_session("labeller embed", settings)
+    texts = with_texts(read_catalogue(spark, warehouse, settings.ds)).persist(StorageLevel.DISK_ONLY)
+    counts: dict[str, int] = {"items": texts.count()}
+    refuse_poison(texts, settings)  # before anything is encoded
+    tables.ensure(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
+    known = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
+    distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
+    missing = distinct.join(known.select("text_hash"), on="text_hash", how="left_anti")
+    encoded = encode(missing, bundle, settings.partitions).persist(StorageLevel.DISK_ONLY)
+    counts["texts"] = distinct.count()
+    counts["encoded"] = encoded.count()
+    counts["reused"] = counts["texts"] - counts["encoded"]
+    log.info("%d items, %d texts: reused %d, encoded %d", *(counts[k] for k in ("items", "texts", "reused", "encoded")))
+    failed = encoded.where(F.col("reason") == NOT_ENCODABLE).select("text_hash", F.col("reason").alias("failure"))
+    refuse_poison(
+        texts.join(failed, on="text_hash", how="left").withColumn("reason", F.coalesce("failure", "reason")), settings
+    )
+    if counts["encoded"]:
+        _insert(encoded, warehouse, bundle.id, settings.ds, counts["encoded"])
+    inputs = {CATALOGUE.name: version_of(spark, warehouse, CATALOGUE)}
+    for frame in (encoded, texts):
+        frame.unpersist()
+    record_stage(
+        spark, warehouse, settings.ds, "embed",
+        inputs=inputs, counts=counts, seconds=time.monotonic() - started, bundle=bundle.id,
+    )  # fmt: skip
+    return counts | {"bundle": bundle.id, "table": warehouse.table(ITEM_EMBEDDINGS)}
+
+
+def encode(texts: DataFrame, bundle: Bundle, partitions: int = 0) -> DataFrame:
+    """Rows text_hash, text, reason (hashes distinct) -> text_hash, vector, dim, reason; whole buckets in one task."""
+    tasks = partitions or 2 * texts.sparkSession.sparkContext.defaultParallelism
+    bucket = F.substring("text_hash", 1, BUCKET_DIGITS)
+    return (
+        texts.repartition(tasks, bucket)
+        .sortWithinPartitions("text_hash")
+        .mapInArrow(partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id), VECTOR_SCHEMA)
+    )
+
+
+def refuse_poison(texts: DataFrame, settings: EmbedConfig) -> None:
+    """Rows item_id, title, reason: stop the run if too many have a reason.
+
+    Raises:
+        InputError: with the number per reason and a sample of items.
+    """
+    by_reason = {row["reason"]: row["count"] for row in texts.groupBy("reason").count().collect()}
+    items = sum(by_reason.values())
+    poison = items - by_reason.pop(None, 0)
+    if poison <= max(settings.min_poison_items, settings.max_poison_share * items):
+        for reason, count in sorted(by_reason.items()):
+            log.warning("%d of %d items of the catalogue get no vector: %s", count, items, reason)
+        return
+    sample = texts.where("reason IS NOT NULL").orderBy("item_id").limit(5).collect()
+    shown = "".join(f"\n  - item_id {r['item_id']!r}: {r['reason']}, title {(r['title'] or '')[:60]!r}" for r in sample)
+    raise InputError(
+        f"catalogue/ds={settings.ds}: {poison} of {items} items cannot be encoded ({by_reason}; expected at most "
+        f"{settings.max_poison_share:.1%} or {settings.min_poison_items}): is column title the right one? "
+        f"Else raise [embed] max_poison_share. For example:{shown}"
+    )
+
+
+def _insert(encoded: DataFrame, warehouse: Warehouse, bundle_id: str, ds: dt.date, sent: int) -> None:
+    """Insert the new rows by one commit; texts that another day's run inserted meanwhile are left as they are."""
+    spark = encoded.sparkSession
+    path = warehouse.table(ITEM_EMBEDDINGS)
+    rows = encoded.withColumn("bundle", F.lit(bundle_id)).withColumn("first_ds", F.lit(ds)).select(*ITEM_EMBEDDINGS.names)
+    before = tables.latest_version(spark, path)
+    with tables.commit_metadata(spark, {"ds": ds, "stage": "embed", "bundle": bundle_id}):
+        # The literal keeps the MERGE to this bundle's partition and away from another bundle's writer.
+        (
+            DeltaTable.forPath(spark, path)
+            .alias("old")
+            .merge(rows.alias("new"), f"old.bundle = '{bundle_id}' AND old.text_hash = new.text_hash")
+            .whenNotMatchedInsertAll()
+            .execute()
+        )
+    landed = tables.read(spark, path, ITEM_EMBEDDINGS, bundle=bundle_id)
+    lacking = encoded.join(landed, on="text_hash", how="left_anti").count()
+    if tables.latest_version(spark, path) <= before or lacking:
+        raise tables.WriteError(f"{ITEM_EMBEDDINGS.name}: {lacking} of {sent} new vectors did not land")
+    log.info("%s version %d: %d new vectors", ITEM_EMBEDDINGS.name, tables.latest_version(spark, path), sent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Encoding on Spark's Python workers: the bundle once per process, a fixed bucket of texts at a time."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyspark import TaskContext
+
+from etl.errors import InputError
+from etl.warehouse import Warehouse
+from labeling.product_text import NOT_ENCODABLE
+from model.bundle import Bundle, champion, load_bundle
+
+log = logging.getLogger(__name__)
+
+BUCKET_DIGITS = 2
+"""Hex digits of the text hash that name a bucket: 256 buckets hold 78 texts each of 20,000, 400,000 of 10^8."""
+
+CHUNK = 4_096
+"""Texts of a bucket, in the order of their hashes, that go through the encoder in one call."""
+
+VECTOR_SCHEMA = "text_hash string, vector binary, dim int, reason string"
+
+_ARROW_SCHEMA = pa.schema(
+    [("text_hash", pa.string()), ("vector", pa.binary()), ("dim", pa.int32()), ("reason", pa.string())]
+)
+
+_Row = tuple[str, str | None, str | None]  # text_hash, text, reason
+
+
+def labelling_bundle(warehouse: Warehouse, pinned: str) -> Path:
+    """Directory of the bundle ``pinned``, or of the champion where that is empty.
+
+    Raises:
+        InputError: there is no such bundle, or no champion yet.
+    """
+    if pinned:
+        path = warehouse.bundles / pinned
+        if path.resolve().parent != warehouse.bundles.resolve() or not path.is_dir():
+            raise InputError(f"bundle {pinned!r} is not under {warehouse.bundles}: give the name of a directory there")
+        return path
+    found = champion(warehouse)
+    if found is None:
+        raise InputError(
+            f"{warehouse.bundles} has no champion: run `labeller train`, `labeller calibrate` and `labeller promote` first"
+        )
+    return found
+
+
+def encode_texts(batches: Iterable[pa.RecordBatch], *, path: str, bundle_id: str) -> Iterator[pa.RecordBatch]:
+    """Rows (text_hash, text, reason), whole buckets in the order of text_hash -> rows of VECTOR_SCHEMA.
+
+    What goes through the encoder together depends on the hashes alone, never on Spark's partitions or Arrow's batches.
+    A row that has no text keeps its reason; one that the encoder fails on gets one.
+    """
+    bundle = worker_bundle(path, bundle_id, task_device())
+    for _, bucket in itertools.groupby(_rows(batches), key=lambda row: row[0][:BUCKET_DIGITS]):
+        while chunk := list(itertools.islice(bucket, CHUNK)):
+            yield _encoded(bundle, chunk)
+
+
+@lru_cache(maxsize=1)
+def worker_bundle(path: str, bundle_id: str, device: str) -> Bundle:
+    """The bundle at ``path``, loaded once per Python worker; its files are verified against their hashes there.
+
+    Raises:
+        InputError: it is damaged, or not the one that the driver chose.
+    """
+    if device == "cpu":
+        torch.set_num_threads(1)  # Spark runs one worker per core; more threads each would fight for them
+    bundle = load_bundle(Path(path), device)
+    if bundle.id != bundle_id:
+        raise InputError(
+            f"{path} holds bundle {bundle.id} on this worker, the driver chose {bundle_id}: is the storage shared?"
+        )
+    return bundle
+
+
+def task_device() -> str:
+    """The GPU that Spark gave to this task, or the CPU. Spark does not set CUDA_VISIBLE_DEVICES."""
+    context = TaskContext.get()
+    gpu = context.resources().get("gpu") if context else None
+    return f"cuda:{gpu.addresses[0]}" if gpu else "cpu"
+
+
+def encode_each(bundle: Bundle, texts: Sequence[str]) -> list[bytes | None]:
+    """Float16 bytes of the unit vector of each text; None for a text that the encoder fails on.
+
+    A failing batch is halved until the texts that cause it stand alone: one poisonous title costs its own vector only.
+    """
+    try:
+        vectors = bundle.encode(texts, side="title")
+    except (ValueError, IndexError, RuntimeError) as error:  # RuntimeError: torch's own, out of memory included
+        if len(texts) == 1:
+            log.warning("one text of %d characters cannot be encoded: %s: %s", len(texts[0]), type(error).__name__, error)
+            return [None]
+        half = len(texts) // 2
+        return encode_each(bundle, texts[:half]) + encode_each(bundle, texts[half:])
+    unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2  # false for not-a-number too
+    halves = vectors.astype("<f2")
+    return [vector.tobytes() if good else None for vector, good in zip(halves, unit, strict=True)]
+
+
+def _encoded(bundle: Bundle, chunk: list[_Row]) -> pa.RecordBatch:
+    vectors = iter(encode_each(bundle, [text for _, text, _ in chunk if text is not None]))
+    found = [None if text is None else next(vectors) for _, text, _ in chunk]
+    reasons = [
+        NOT_ENCODABLE if vector is None and text is not None else reason
+        for (_, text, reason), vector in zip(chunk, found, strict=True)
+    ]
+    columns = ([text_hash for text_hash, _, _ in chunk], found, [bundle.dim] * len(chunk), reasons)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(values, field.type) for values, field in zip(columns, _ARROW_SCHEMA, strict=True)], schema=_ARROW_SCHEMA
+    )
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[_Row]:
+    for batch in batches:
+        yield from zip(*(batch.column(name).to_pylist() for name in ("text_hash", "text", "reason")), strict=True)

@@ -1,0 +1,237 @@
+"""Label a day's catalogue from its stored vectors: ITEM_EMBEDDINGS -> staged ITEM_TERMS and ITEM_CATEGORIES."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from etl import config, tables
+from etl.catalogue import read_catalogue
+from etl.config import SparkJobConfig
+from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, LEVELS, LINEAGE, PAIRS
+from etl.errors import InputError
+from etl.inputs import version_of
+from etl.job import run_job
+from etl.runs import record_stage
+from etl.session import start_session
+from etl.taxonomy import Taxonomy, load_taxonomy
+from etl.vocabulary import Vocabulary, load_vocabulary
+from etl.warehouse import Warehouse
+from labeling.encoding import labelling_bundle
+from labeling.product_text import with_texts
+from labeling.scoring import SCORED_SCHEMA, Scorer, ScoringSettings, score_items
+from model.bundle import Bundle, load_bundle
+
+log = logging.getLogger(__name__)
+
+
+class PredictConfig(SparkJobConfig):
+    """Settings of the labelling job; all but ``partitions`` are part of the run's identity."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "predict")
+
+    bundle: str = ""
+    """Bundle whose vectors are labelled, by its id; empty: the champion."""
+
+    partitions: Annotated[int, Field(ge=0)] = 0
+    """Spark partitions for scoring; 0: twice the cores. The labels do not depend on it."""
+
+    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Least calibrated probability of a term that is given. Below one half because the calibration counts a right
+    term that nobody happened to click as wrong, so its probabilities are too low."""
+
+    max_gap: Annotated[float, Field(ge=0, le=2)] = 0.15
+    """Largest distance, in cosine, of a further term from the best one."""
+
+    max_terms: Annotated[int, Field(ge=1, le=10)] = 5
+    """Most terms that an item is given; titles with more than five product terms are lists of keywords."""
+
+    min_step_probability: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Least probability of a child given its parent for the category path to go on down."""
+
+    evidence_queries: Annotated[int, Field(ge=0, le=20)] = 3
+    """Clicked queries that are kept with an item's terms as evidence, strongest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """All that the labels of a day depend on; ``lineage`` holds the columns that every row carries."""
+
+    bundle: Bundle
+    vocabulary: Vocabulary | None
+    taxonomy: Taxonomy | None
+    inputs: Mapping[str, str]
+    lineage: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        return self.lineage["run_id"]
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return config.arg_parser(PredictConfig, "labeller predict", __doc__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), PredictConfig, run, argv)
+
+
+def run(settings: PredictConfig) -> Mapping[str, Any]:
+    """Stage the labels of one day.
+
+    Raises:
+        InputError: bundle, catalogue, pairs, vocabulary or taxonomy cannot be used, or titles are not encoded yet.
+    """
+    started = time.monotonic()
+    warehouse = Warehouse.at(settings.root)
+    spark = start_session("labeller predict", settings)
+    this = plan(spark, warehouse, settings)
+    items = vectors(spark, warehouse, settings.ds, this.bundle.id)
+    asked = evidence(_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
+    scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
+    scored = score(items.join(asked, on="item_id", how="left"), scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
+    counts = {"items": scored.count()}
+    if this.vocabulary is None:
+        log.warning("vocabulary is declared absent: no %s for ds=%s", ITEM_TERMS.name, settings.ds)
+    else:
+        counts["term_rows"] = _stage(
+            as_item_terms(scored, settings.ds, this.lineage), warehouse, ITEM_TERMS, settings.ds, this
+        )
+        counts |= _by(scored, "terms", F.coalesce(F.col("terms")[0]["reason"], F.lit("labelled")))
+    if this.taxonomy is None:
+        log.warning("taxonomy is declared absent: no %s for ds=%s", ITEM_CATEGORIES.name, settings.ds)
+    else:
+        _stage(as_item_categories(scored, settings.ds, this.lineage), warehouse, ITEM_CATEGORIES, settings.ds, this)
+        counts |= _by(scored, "categories", F.col("category.stopped"))
+    scored.unpersist()
+    record_stage(
+        spark, warehouse, settings.ds, "predict",
+        inputs=this.inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
+    )  # fmt: skip
+    return counts | {"run_id": this.id, "staging": str(warehouse.root / "staging")}
+
+
+def scoring_settings(settings: PredictConfig) -> ScoringSettings:
+    return ScoringSettings(
+        min_probability=settings.min_probability,
+        max_gap=settings.max_gap,
+        max_terms=settings.max_terms,
+        min_step_probability=settings.min_step_probability,
+    )
+
+
+def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig) -> Run:
+    """Load bundle, vocabulary and taxonomy, and name the run after everything that its rows depend on.
+
+    Raises:
+        InputError: one of them cannot be used, or both vocabulary and taxonomy are declared absent.
+    """
+    if len(set(settings.absent)) == 2:
+        raise InputError(
+            "vocabulary and taxonomy are both declared absent: there is nothing to label with; give one of them"
+        )
+    bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
+    vocabulary = None if "vocabulary" in settings.absent else load_vocabulary(spark, warehouse)
+    taxonomy = None if "taxonomy" in settings.absent else load_taxonomy(spark, warehouse)
+    tables.read(spark, warehouse.table(PAIRS), PAIRS)  # says how to make it
+    inputs = {table.name: version_of(spark, warehouse, table) for table in (CATALOGUE, PAIRS)}
+    parts = {
+        "bundle": bundle.id,
+        "calibration": bundle.calibration_id or "default",
+        "vocabulary": vocabulary.version if vocabulary else "",
+        "taxonomy": taxonomy.version if taxonomy else "",
+        "inputs": json.dumps(inputs, sort_keys=True),
+    }
+    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle"}
+    identity = json.dumps(parts | settings.model_dump(mode="json", include=fields), sort_keys=True)
+    run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    return Run(bundle, vocabulary, taxonomy, inputs, {"run_id": run_id} | parts)
+
+
+def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle_id: str) -> DataFrame:
+    """Rows item_id, text, vector, reason of every item of the day.
+
+    Raises:
+        InputError: the day's titles are not all encoded by this bundle.
+    """
+    texts = with_texts(read_catalogue(spark, warehouse, ds)).select("item_id", "text_hash", "text")
+    stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle_id)
+    joined = texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")
+    lacking = joined.where("vector IS NULL AND reason IS NULL").count()
+    if lacking:
+        raise InputError(
+            f"{ITEM_EMBEDDINGS.name}: {lacking} items of catalogue/ds={ds} have no vector of bundle {bundle_id} "
+            "(expected one, or a reason, for each): run `labeller embed` for that day and bundle first"
+        )
+    return joined.drop("text_hash")
+
+
+def evidence(pairs: DataFrame, most: int) -> DataFrame:
+    """PAIRS -> item_id, evidence: the queries that led to clicks on each item, strongest first, ties by the query."""
+    strongest_first = F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("rank"), "query")))
+    return pairs.groupBy("item_id").agg(F.slice(strongest_first["query"], 1, most).alias("evidence"))
+
+
+def score(items: DataFrame, scorer: Scorer, partitions: int = 0) -> DataFrame:
+    """Rows item_id, text, vector, reason, evidence -> rows of SCORED_SCHEMA, one for one."""
+    context = items.sparkSession.sparkContext
+    shared = context.broadcast(scorer)
+    rows = items.withColumn("evidence", F.coalesce("evidence", F.array().cast("array<string>")))
+
+    def label(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return score_items(batches, shared.value)
+
+    return rows.repartition(partitions or 2 * context.defaultParallelism, "item_id").mapInArrow(label, SCORED_SCHEMA)
+
+
+def as_item_terms(scored: DataFrame, ds: dt.date, lineage: Mapping[str, str]) -> DataFrame:
+    """SCORED_SCHEMA -> ITEM_TERMS."""
+    rows = scored.select("item_id", "evidence", F.explode("terms").alias("label")).select("item_id", "evidence", "label.*")
+    return rows.withColumns(_constants(ds, lineage)).select(*ITEM_TERMS.names)
+
+
+def as_item_categories(scored: DataFrame, ds: dt.date, lineage: Mapping[str, str]) -> DataFrame:
+    """SCORED_SCHEMA -> ITEM_CATEGORIES; the level columns hold the first names of a path that is deeper still."""
+    rows = scored.select("item_id", "category.*")
+    levels = {f"level_{n}": F.get("path", F.lit(n - 1)) for n in range(1, LEVELS + 1)}
+    return rows.withColumns(levels | _constants(ds, lineage)).select(*ITEM_CATEGORIES.names)
+
+
+def _constants(ds: dt.date, lineage: Mapping[str, str]) -> dict[str, Any]:
+    return {"ds": F.lit(ds)} | {column.name: F.lit(lineage[column.name]) for column in LINEAGE}
+
+
+def _pairs(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> DataFrame:
+    pairs = tables.read(spark, warehouse.table(PAIRS), PAIRS, ds=ds)
+    if pairs.isEmpty():
+        raise InputError(
+            f"pairs/ds={ds} has 0 rows (expected >= 1, they are the labels' evidence): run `labeller pairs` first"
+        )
+    return pairs
+
+
+def _stage(frame: DataFrame, warehouse: Warehouse, table: Any, ds: dt.date, this: Run) -> int:
+    return tables.write_slice(frame, warehouse.staged(table), table, {"ds": ds}, this.lineage)
+
+
+def _by(scored: DataFrame, prefix: str, outcome: Any) -> dict[str, int]:
+    found = scored.groupBy(outcome.alias("outcome")).count().orderBy("outcome").collect()
+    return {f"{prefix}_{row['outcome']}": row["count"] for row in found}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Says where everything of a day lies, shows ten labelled items, and measures the labels beside simple baselines.
+
+Terms are measured by hit@1 and categories by accuracy at each level, on every item whose truth is known (`truth/`, in
+generated and adapted warehouses only) and on those whose title lacks its term. Starts no Spark. Also written to
+`reports/ds=…/report.json` and `report.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar
+
+import polars as pl
+from pydantic import Field
+
+from etl import config as settings
+from etl.config import JobConfig
+from etl.contracts import PAIRS
+from etl.job import run_job
+from etl.warehouse import Warehouse
+from labeling import local_tables
+from labeling.day_labels import Labels, examples, read_labels
+from labeling.figures import CategoryFigures, TermFigures, category_figures, term_figures
+from labeling.report_sections import report_sections
+from labeling.sections import markdown, show
+from labeling.tables import Found, survey
+from labeling.terminal import console
+from labeling.truth import Truth, load_truth
+from model.bundle import METRICS_FILE
+
+
+class ReportConfig(JobConfig):
+    """What to report on."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "report")
+
+    items: Annotated[int, Field(ge=0, le=1_000)] = 10
+    """Labelled items to show; half of them have titles that lack their term."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is printed; what could not be measured is None."""
+
+    root: str
+    ds: str
+    lineage: Mapping[str, str]
+    tables: Sequence[Found]
+    retrieval: Mapping[str, Any]
+    coverage: Mapping[str, int]
+    terms: TermFigures | None
+    categories: CategoryFigures | None
+    oracle: Mapping[str, Any]
+    examples: Sequence[Mapping[str, Any]]
+    next_query: str
+
+
+def run(config: ReportConfig) -> dict[str, Any]:
+    """Gather, print and write the report of a day."""
+    warehouse = Warehouse.at(config.root)
+    labels = read_labels(warehouse, config)
+    truth = load_truth(warehouse)
+    terms, categories = measure(warehouse, config, labels, truth)
+    report = Report(
+        root=str(warehouse.root),
+        ds=config.ds.isoformat(),
+        lineage=labels.lineage,
+        tables=list(survey(warehouse)),
+        retrieval=bundle_metrics(warehouse, labels.lineage["bundle"]),
+        coverage={"items": len(labels.titles), "with a term": len(labels.terms), "with a category": labels.with_category},
+        terms=terms,
+        categories=categories,
+        oracle=truth.oracle if truth else {},
+        examples=examples(labels, truth, config.items),
+        next_query=next_query(warehouse, labels),
+    )
+    sections = report_sections(report)
+    directory = warehouse.report(config.ds)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    heading = f"# Labels of {report.ds}\n\n"
+    (directory / "report.md").write_text(heading + "\n".join(map(markdown, sections)), encoding="utf-8")
+    out = console()
+    for section in sections:
+        show(section, out)
+    return {"items": len(labels.titles), "run_id": labels.lineage["run_id"], "path": directory / "report.md"}
+
+
+def measure(
+    warehouse: Warehouse, config: JobConfig, labels: Labels, truth: Truth | None
+) -> tuple[TermFigures | None, CategoryFigures | None]:
+    """The figures on the items of the day whose truth is known; None for a half without truth."""
+    terms = categories = None
+    if truth is None:
+        return None, None
+    if "vocabulary" not in config.absent and not labels.titles.keys().isdisjoint(truth.terms):
+        pairs = None
+        if warehouse.has(PAIRS):
+            pairs = local_tables.read(warehouse, PAIRS, config.ds, ("item_id", "query", "weight"))
+        first = {item: rows[0]["term_id"] for item, rows in labels.terms.items()}
+        terms = term_figures(truth, labels.titles, first, local_tables.vocabulary(warehouse), pairs)
+    if "taxonomy" not in config.absent and not labels.titles.keys().isdisjoint(truth.categories):
+        paths = {item: row["path_ids"] for item, row in labels.categories.items()}
+        categories = category_figures(truth, labels.titles, paths, local_tables.taxonomy(warehouse))
+    return terms, categories
+
+
+def bundle_metrics(warehouse: Warehouse, bundle: str) -> dict[str, Any]:
+    """What training measured on held-out queries; empty if the bundle is gone by now."""
+    path = warehouse.bundles / bundle / METRICS_FILE
+    return json.loads(path.read_text(encoding="utf-8")).get("heldout", {}) if path.is_file() else {}
+
+
+def next_query(warehouse: Warehouse, labels: Labels) -> str:
+    """A one-liner over the live labels, for the term (or top category) that most items got."""
+    counted = [rows[0]["term"] for rows in labels.terms.values()]
+    column = "term"
+    if not counted:
+        counted, column = [row["level_1"] for row in labels.categories.values() if row["level_1"]], "category_path"
+    value = pl.Series(counted or [""]).mode().sort()[0]
+    # JSON's double quotes are Python's too, and leave the single ones to the shell.
+    literal = json.dumps(value, ensure_ascii=False)
+    where = f'pl.col("term") == {literal}' if column == "term" else f'pl.col("category_path").str.starts_with({literal})'
+    code = (
+        f'import polars as pl; print(pl.read_delta("{warehouse.root}/labels_current").filter({where})'
+        '.select("item_id", "title", "term", "term_probability", "category_path").head(10))'
+    )
+    return f"{sys.executable} -c {shlex.quote(code)}"
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return settings.arg_parser(ReportConfig, "labeller report", __doc__ or "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), ReportConfig, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What a report shows: where everything is, how good the labels are, some of them, and the next query to type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labeling.figures import ALL, LACKING
+from labeling.sections import Section
+
+if TYPE_CHECKING:
+    from labeling.report import Report
+
+ORACLE_SUFFIX = {ALL: "", LACKING: "_lacking"}
+"""How ``truth/oracle.json`` names a slice at the end of a measure."""
+
+ORACLE = "oracle (sees the title, knows the generator)"
+
+
+def report_sections(report: Report) -> list[Section]:
+    """The report from top to bottom; the figures come last, where a log ends."""
+    return [
+        _places(report),
+        _examples(report),
+        *_retrieval(report),
+        *_terms(report),
+        *_categories(report),
+        Section("What an analyst would type next", note=report.next_query),
+    ]
+
+
+def _places(report: Report) -> Section:
+    rows = [
+        (entry.table, f"{entry.rows:,}" if entry.version is not None else "-", _days(entry.first, entry.last),
+         "-" if entry.version is None else str(entry.version))
+        for entry in report.tables
+    ]  # fmt: skip
+    beside = [("bundle", f"bundles/{report.lineage['bundle']}"), ("reports", f"reports/ds={report.ds}")]
+    note = "".join(f"{name}: {report.root}/{path}\n" for name, path in beside)
+    note += f"run {report.lineage['run_id']}: " + ", ".join(f"{number:,} {name}" for name, number in report.coverage.items())
+    return Section(f"Tables under {report.root}", ("table", "rows", "days", "version"), rows, note)
+
+
+def _days(first: str | None, last: str | None) -> str:
+    return "" if first is None or last is None else first if first == last else f"{first} … {last}"
+
+
+def _examples(report: Report) -> Section:
+    rows = [
+        (
+            ("lacks its term: " if example["lacks_term"] else "") + (example["title"] or "(no title)"),
+            ", ".join(_term(term, example["true_term_ids"]) for term in example["terms"]) or "(none)",
+            _path(example),
+        )
+        for example in report.examples
+    ]
+    note = "Probabilities after each term and path"
+    if any(example["true_term_ids"] or example["true_category_id"] for example in report.examples):
+        note += "; + is true, x is not, by the truth tables"
+    columns = ("title", "terms", "category path")
+    return Section(f"{len(rows)} labelled items, drawn by hash", columns, rows, note + ".", folded=(0, 1, 2))
+
+
+def _term(term: Mapping[str, Any], true: Sequence[str] | None) -> str:
+    mark = "" if not true else "+ " if term["term_id"] in true else "x "
+    return f"{mark}{term['term']} {term['probability']:.2f}"
+
+
+def _path(example: Mapping[str, Any]) -> str:
+    if not example["path"]:
+        return "(none)"
+    true = example["true_category_id"]
+    mark = "" if true is None else "+ " if example["category_id"] == true else "x "
+    return f"{mark}{' > '.join(example['path'])} {example['path_probability']:.2f}"
+
+
+def _retrieval(report: Report) -> Iterator[Section]:
+    if report.retrieval:
+        measures = list(dict.fromkeys(name for figures in report.retrieval.values() for name in figures))
+        rows = [(split, *(_number(figures.get(name)) for name in measures)) for split, figures in report.retrieval.items()]
+        yield Section(f"Held-out queries against all titles, bundle {report.lineage['bundle']}", ("split", *measures), rows)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,}" if value == int(value) and value > 1 else f"{value:.3f}"
+
+
+def _terms(report: Report) -> Iterator[Section]:
+    figures = report.terms
+    if figures is None:
+        yield Section("Terms: hit@1", note="not measured: no truth is known for the items of this day")
+        return
+    slices = list(figures.sizes)
+    rows = [(system, *(f"{hits[name]:.3f}" for name in slices)) for system, hits in figures.hits.items()]
+    known = [_oracle(report, "term_hit1", name) for name in slices]
+    if any(value is not None for value in known):
+        rows.append((ORACLE, *map(_number, known)))
+    columns = ("system", *(f"{name} ({size:,})" for name, size in figures.sizes.items()))
+    yield Section("Terms: hit@1, share of items whose first term is one of theirs", columns, rows)
+
+
+def _categories(report: Report) -> Iterator[Section]:
+    figures = report.categories
+    if figures is None:
+        yield Section("Categories: accuracy by level", note="not measured: no truth is known for the items of this day")
+        return
+    depth = max(map(len, figures.accuracy.values()))
+    rows = []
+    for name, accuracy in figures.accuracy.items():
+        known = _oracle(report, "category_accuracy_by_level", name)
+        for system, values in (("labels", accuracy), (ORACLE, known)):
+            if values:
+                cells = [_number(value) for value in values[:depth]]
+                rows.append((f"{name} ({figures.sizes[name][0]:,})", system, *cells, *["-"] * (depth - len(cells))))
+    columns = ("titles", "system", *(f"level {level}" for level in range(1, depth + 1)))
+    yield Section("Categories: accuracy by level, a path that stopped above counts as wrong", columns, rows)
+
+
+def _oracle(report: Report, measure: str, slice_name: str) -> Any:
+    return report.oracle.get(measure + ORACLE_SUFFIX[slice_name]) if slice_name in ORACLE_SUFFIX else None

@@ -1,0 +1,166 @@
+"""Vectors to labels: one scorer for the nightly job's workers and for a single title on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from etl.taxonomy import Taxonomy
+from etl.vocabulary import Vocabulary
+from labeling.categories import CategoryLabel, CategoryTree, no_category
+from labeling.probability import Calibration
+from labeling.terms import LOW_PROBABILITY, TermIndex, TermLabel, TermSearch, TermSettings
+from model.bundle import Bundle
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoringSettings(TermSettings):
+    """The cuts for terms, and the one for going on down the category tree."""
+
+    min_step_probability: float
+
+
+class ItemLabels(NamedTuple):
+    """What one item gets: ``term_reason`` says why ``terms`` is empty; None for a half that the warehouse lacks."""
+
+    terms: list[TermLabel]
+    term_reason: str | None
+    category: CategoryLabel | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """All that turns vectors into labels, as plain arrays: built on the driver, shipped to every worker."""
+
+    terms: TermIndex | None
+    tree: CategoryTree | None
+    calibration: Calibration
+    settings: ScoringSettings
+
+    @classmethod
+    def build(
+        cls, bundle: Bundle, vocabulary: Vocabulary | None, taxonomy: Taxonomy | None, settings: ScoringSettings
+    ) -> Scorer:
+        """Encode the forms of the vocabulary and the prompts of the tree with the bundle.
+
+        Raises:
+            InputError: the bundle makes no vector of one of them.
+        """
+        encode = partial(bundle.encode, side="query")
+        return cls(
+            terms=None if vocabulary is None else TermIndex.build(vocabulary, encode),
+            tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode),
+            calibration=Calibration.of(bundle.calibration, bundle.calibration_id),
+            settings=settings,
+        )
+
+    def search(self) -> TermSearch | None:
+        """The term index, ready for search; build it once in a process."""
+        return None if self.terms is None else TermSearch(self.terms)
+
+    def label(self, search: TermSearch | None, vectors_ND: np.ndarray, texts: Sequence[str]) -> list[ItemLabels]:
+        """Labels of items with a vector.
+
+        Args:
+            search: What :meth:`search` returned.
+            vectors_ND: Vectors of any float type, about unit length.
+            texts: Their normalised titles.
+        """
+        # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
+        unit_ND = np.asarray(vectors_ND, dtype=np.float64)
+        unit_ND = unit_ND / np.linalg.norm(unit_ND, axis=1, keepdims=True)
+        terms = search.label(unit_ND, texts, self.calibration, self.settings) if search else [[] for _ in texts]
+        categories: list[CategoryLabel | None] = [None] * len(texts)
+        if self.tree is not None:
+            categories = list(self.tree.label(unit_ND, self.calibration.temperature, self.settings.min_step_probability))
+        return [
+            ItemLabels(found, None if found or not search else LOW_PROBABILITY, category)
+            for found, category in zip(terms, categories, strict=True)
+        ]
+
+    def without_vector(self, reason: str) -> ItemLabels:
+        """Labels of an item that cannot be encoded."""
+        return ItemLabels([], None if self.terms is None else reason, None if self.tree is None else no_category(reason))
+
+
+_TERM = pa.struct(
+    [
+        ("rank", pa.int32()),
+        ("term_id", pa.string()),
+        ("term", pa.string()),
+        ("score", pa.float64()),
+        ("probability", pa.float64()),
+        ("margin", pa.float64()),
+        ("lexical_hit", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+_CATEGORY = pa.struct(
+    [
+        ("category_id", pa.string()),
+        ("path_ids", pa.list_(pa.string())),
+        ("path", pa.list_(pa.string())),
+        ("probabilities", pa.list_(pa.float64())),
+        ("probability", pa.float64()),
+        ("stopped", pa.string()),
+    ]
+)
+_ARROW_SCHEMA = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("evidence", pa.list_(pa.string())),
+        ("terms", pa.list_(_TERM)),
+        ("category", _CATEGORY),
+    ]
+)
+
+SCORED_SCHEMA = """item_id string, evidence array<string>,
+    terms array<struct<rank: int, term_id: string, term: string, score: double, probability: double, margin: double,
+                       lexical_hit: boolean, reason: string>>,
+    category struct<category_id: string, path_ids: array<string>, path: array<string>, probabilities: array<double>,
+                    probability: double, stopped: string>"""
+
+
+def score_items(batches: Iterable[pa.RecordBatch], scorer: Scorer) -> Iterator[pa.RecordBatch]:
+    """Rows (item_id, text, vector, reason, evidence) -> rows of SCORED_SCHEMA, one for one."""
+    faiss.omp_set_num_threads(1)  # Spark runs one worker per core
+    search = scorer.search()
+    for batch in batches:
+        labels = _label_batch(batch, scorer, search)
+        columns = (
+            batch.column("item_id"),
+            batch.column("evidence"),
+            pa.array([_term_rows(found) for found in labels], _ARROW_SCHEMA.field("terms").type),
+            pa.array([_category_row(found.category) for found in labels], _CATEGORY),
+        )
+        yield pa.RecordBatch.from_arrays(
+            [column.cast(field.type) for column, field in zip(columns, _ARROW_SCHEMA, strict=True)], schema=_ARROW_SCHEMA
+        )
+
+
+def _label_batch(batch: pa.RecordBatch, scorer: Scorer, search: TermSearch | None) -> list[ItemLabels]:
+    vectors = batch.column("vector").to_pylist()
+    texts = batch.column("text").to_pylist()
+    encoded = [i for i, vector in enumerate(vectors) if vector is not None]
+    found: dict[int, ItemLabels] = {}
+    if encoded:
+        matrix = np.frombuffer(b"".join(vectors[i] for i in encoded), dtype="<f2").reshape(len(encoded), -1)
+        found = dict(zip(encoded, scorer.label(search, matrix, [texts[i] for i in encoded]), strict=True))
+    reasons = batch.column("reason").to_pylist()
+    return [found[i] if i in found else scorer.without_vector(reason) for i, reason in enumerate(reasons)]
+
+
+def _term_rows(labels: ItemLabels) -> list[dict[str, Any]]:
+    if labels.term_reason is not None:
+        return [{"rank": 0, "reason": labels.term_reason}]
+    return [term._asdict() for term in labels.terms]
+
+
+def _category_row(label: CategoryLabel | None) -> dict[str, Any] | None:
+    return None if label is None else label._asdict() | {"probability": label.probability}

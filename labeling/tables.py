@@ -1,0 +1,113 @@
+"""The output tables as an independent reader (polars over delta-rs) sees them: rows, days, version.
+
+Inputs are not listed: ``labeller check`` looks at those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+from deltalake import DeltaTable
+from rich.table import Table as RichTable
+
+from etl.contracts import OUTPUTS, Table
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.warehouse import Warehouse, is_delta
+from labeling import local_tables
+from labeling.terminal import add_root_argument, console
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one table holds; ``version`` is None if it was never written."""
+
+    table: str
+    rows: int
+    days: int
+    first: str | None
+    last: str | None
+    version: int | None
+    reader_version: int | None
+    comment: str
+
+
+def survey(warehouse: Warehouse) -> Iterator[Found]:
+    """Every output table of the contracts, in their order."""
+    for table in OUTPUTS:
+        path = warehouse.table(table)
+        if not is_delta(path):
+            yield Found(table.name, 0, 0, None, None, None, None, table.comment)
+            continue
+        delta = DeltaTable(path)
+        figures: dict[str, Any] = local_tables.scan(path).select(*_figures(table)).collect().row(0, named=True)
+        yield Found(
+            table=table.name,
+            version=delta.version(),
+            reader_version=delta.protocol().min_reader_version,
+            comment=table.comment,
+            **figures,
+        )
+
+
+def _figures(table: Table) -> list[pl.Expr]:
+    day = next((name for name in ("ds", "first_ds") if name in table.names), None)
+    if day is None:
+        return [pl.len().alias("rows"), pl.lit(0).alias("days"), pl.lit(None).alias("first"), pl.lit(None).alias("last")]
+    text = pl.col(day).cast(pl.String)
+    return [
+        pl.len().alias("rows"),
+        pl.col(day).n_unique().alias("days"),
+        text.min().alias("first"),
+        text.max().alias("last"),
+    ]
+
+
+def as_table(found: Sequence[Found], title: str) -> RichTable:
+    """The survey for a terminal."""
+    shown = RichTable(title=title, title_justify="left")
+    for name in ("table", "rows", "days", "version"):
+        shown.add_column(name, justify="left" if name in ("table", "days") else "right", no_wrap=True)
+    shown.add_column("one row is", overflow="fold")
+    for entry in found:
+        days = "" if entry.first is None else entry.first if entry.first == entry.last else f"{entry.first} … {entry.last}"
+        written = entry.version is not None
+        shown.add_row(
+            entry.table,
+            f"{entry.rows:,}" if written else "-",
+            days,
+            str(entry.version) if written else "not yet",
+            entry.comment,
+        )
+    return shown
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="labeller tables", description=__doc__, allow_abbrev=False)
+    add_root_argument(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arg_parser().parse_args(argv)
+    try:
+        warehouse = Warehouse.at(args.root)
+        found = list(survey(warehouse))
+    except InputError as error:
+        print(f"labeller tables: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    if args.json:
+        print(json.dumps([asdict(entry) for entry in found], indent=1))
+    else:
+        console().print(as_table(found, f"output tables of {warehouse.root}"))
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Product terms: exact top-k over all forms of the vocabulary, best form per term, and how many of them to give."""
+
+# N items, F forms of all terms, D embedding
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+
+from etl.errors import InputError
+from etl.text import contains, normalise, words
+from etl.vocabulary import Vocabulary
+from labeling.probability import Calibration
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+"""Raw texts -> float32 unit vectors [len(texts), D], with the query side's limits."""
+
+CANDIDATES = 10
+"""Terms per item that are ranked and calibrated; far more than are ever given."""
+
+DECIMALS = 6
+"""Scores are computed in float64 and rounded, so that no batch size and no machine's BLAS shows in them."""
+
+LOW_PROBABILITY = "low_probability"
+
+_SPARE_FORMS = 16  # in float32 order faiss may cut equal forms at the last place
+_MAX_FORMS = 1_024  # more neighbours than this cost more than the exotic term that they would save
+_CHUNK = 256  # items whose neighbours' vectors are gathered at once: 256 x 64 x 256 float64 are 34 MB
+
+
+class TermLabel(NamedTuple):
+    """One term of one item; ``margin`` is None if every candidate was chosen."""
+
+    rank: int
+    term_id: str
+    term: str
+    score: float
+    probability: float
+    margin: float | None
+    lexical_hit: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TermSettings:
+    """How many of an item's ranked candidates become its terms."""
+
+    min_probability: float
+    max_gap: float
+    max_terms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TermIndex:
+    """Terms in the order of their ids, and the vectors [F, D] and words of their forms; picklable for broadcast."""
+
+    term_ids: tuple[str, ...]
+    terms: tuple[str, ...]
+    form_terms: np.ndarray
+    """int64 [F]: position of the term that each form belongs to."""
+    form_words: tuple[tuple[str, ...], ...]
+    vectors: np.ndarray
+
+    @classmethod
+    def build(cls, vocabulary: Vocabulary, encode: Encode) -> TermIndex:
+        """Encode every form of every term.
+
+        Raises:
+            InputError: the encoder makes no finite unit vector of a form.
+        """
+        forms = [(position, form) for position, term in enumerate(vocabulary.terms) for form in term.forms]
+        vectors = encode([form for _, form in forms])
+        bad = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2)
+        if bad.any():
+            raise InputError.of(
+                [f"term_id {vocabulary.terms[forms[i][0]].term_id!r}, form {forms[i][1]!r}" for i in np.flatnonzero(bad)],
+                heading="table vocabulary: forms that the encoder makes no vector of (expected a unit vector of each):",
+            )
+        return cls(
+            term_ids=tuple(term.term_id for term in vocabulary.terms),
+            terms=tuple(term.term for term in vocabulary.terms),
+            form_terms=np.array([position for position, _ in forms], dtype=np.int64),
+            form_words=tuple(tuple(words(normalise(form))) for _, form in forms),
+            vectors=vectors,
+        )
+
+    def forms_of(self, term: int) -> list[list[str]]:
+        """Words of each form of the term at this position."""
+        # Forms stand in the order of their terms.
+        start, end = np.searchsorted(self.form_terms, [term, term + 1])
+        return [list(form) for form in self.form_words[start:end]]
+
+
+class TermSearch:
+    """Exact search in a :class:`TermIndex`; built once in a process."""
+
+    def __init__(self, index: TermIndex) -> None:
+        self.index = index
+        self._vectors_FD = index.vectors.astype(np.float64)
+        self._vectors_FD /= np.linalg.norm(self._vectors_FD, axis=1, keepdims=True)
+        self._faiss = faiss.IndexFlatIP(index.vectors.shape[1])
+        self._faiss.add(np.ascontiguousarray(index.vectors, dtype=np.float32))
+        most_forms = int(np.bincount(index.form_terms).max())
+        wanted = min((CANDIDATES - 1) * most_forms + 1, _MAX_FORMS) + _SPARE_FORMS
+        self._neighbours = min(len(index.form_terms), wanted)
+
+    def candidates(self, vectors_ND: np.ndarray) -> list[list[tuple[int, float]]]:
+        """Per item at most CANDIDATES (position of a term, cosine of its best form), best first, ties by term_id.
+
+        ``vectors_ND`` are float64 unit vectors.
+        """
+        found: list[list[tuple[int, float]]] = []
+        for start in range(0, len(vectors_ND), _CHUNK):
+            chunk = np.ascontiguousarray(vectors_ND[start : start + _CHUNK])
+            _, forms = self._faiss.search(chunk.astype(np.float32), self._neighbours)
+            scores = np.einsum("nd,nfd->nf", chunk, self._vectors_FD[forms]).round(DECIMALS)
+            terms = self.index.form_terms[forms]
+            order = np.lexsort((terms, -scores), axis=1)
+            ranked = zip(
+                np.take_along_axis(terms, order, 1).tolist(), np.take_along_axis(scores, order, 1).tolist(), strict=True
+            )
+            found += [_best_per_term(*row) for row in ranked]
+        return found
+
+    def label(
+        self,
+        vectors_ND: np.ndarray,
+        texts: Sequence[str],
+        calibration: Calibration,
+        settings: TermSettings,
+    ) -> list[list[TermLabel]]:
+        """The terms of each item, best first; an empty list where no candidate is probable enough.
+
+        Args:
+            vectors_ND: float64 unit vectors.
+            texts: The items' normalised titles, for ``lexical_hit`` only.
+            calibration: Turns scores into probabilities.
+            settings: The cuts.
+        """
+        return [
+            self._labels(candidates, words(text), calibration, settings)
+            for candidates, text in zip(self.candidates(vectors_ND), texts, strict=True)
+        ]
+
+    def _labels(
+        self,
+        candidates: list[tuple[int, float]],
+        text_words: list[str],
+        calibration: Calibration,
+        settings: TermSettings,
+    ) -> list[TermLabel]:
+        scores = np.array([score for _, score in candidates])
+        probabilities = calibration.probability(scores).round(DECIMALS).tolist()
+        chosen = count_terms(scores, probabilities, settings)
+        runner_up = candidates[chosen][1] if chosen < len(candidates) else None
+        return [
+            TermLabel(
+                rank=rank,
+                term_id=self.index.term_ids[term],
+                term=self.index.terms[term],
+                score=score,
+                probability=probability,
+                margin=None if runner_up is None else round(score - runner_up, DECIMALS),
+                lexical_hit=any(contains(text_words, form) for form in self.index.forms_of(term)),
+            )
+            for rank, ((term, score), probability) in enumerate(
+                zip(candidates[:chosen], probabilities, strict=False), start=1
+            )
+        ]
+
+
+def count_terms(scores: Sequence[float] | np.ndarray, probabilities: Sequence[float], settings: TermSettings) -> int:
+    """How many of the ranked candidates are given: those above the cut that are not far behind the best."""
+    chosen = 0
+    for score, probability in zip(scores, probabilities, strict=True):
+        far = score < scores[0] - settings.max_gap
+        if far or probability < settings.min_probability or chosen == settings.max_terms:
+            break
+        chosen += 1
+    return chosen
+
+
+def _best_per_term(terms: list[int], scores: list[float]) -> list[tuple[int, float]]:
+    best: dict[int, float] = {}
+    for term, score in zip(terms, scores, strict=True):
+        best.setdefault(term, score)
+        if len(best) == CANDIDATES:
+            break
+    return list(best.items())

@@ -1,0 +1,262 @@
+"""A trained encoder as a directory of safetensors and JSON that checks itself: what training hands to labelling.
+
+``model.safetensors``, ``config.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, and
+``manifest.json`` with the SHA-256 of each; ``calibration.json`` is added later and carries its own identity.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from etl.errors import InputError
+from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from etl.warehouse import Warehouse
+from model.encoder import Encoder
+from model.packing import pack_texts
+from model.presets import EncoderConfig
+
+FORMAT = 1
+WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE = "model.safetensors", "config.json", "metrics.json"
+MANIFEST_FILE, CALIBRATION_FILE = "manifest.json", "calibration.json"
+IDENTITY = (WEIGHTS_FILE, CONFIG_FILE, SPEC_FILE, TOKENIZER_FILE)
+"""Files that decide a vector, and with it the bundle's id."""
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A loaded, verified bundle."""
+
+    id: str
+    path: Path
+    encoder: Encoder
+    tokenizer: Tokenizer
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    calibration: dict[str, Any] | None
+    calibration_id: str
+    """Identity of the calibration; empty if there is none."""
+    device: str
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.config.dim
+
+    def encode(self, texts: Sequence[str], side: Literal["query", "title"], batch_tokens: int = 16_384) -> np.ndarray:
+        """Raw texts -> float32 [N, D] unit vectors; a text without any token gets the zero vector."""
+        return encode(self.encoder, self.tokenizer, texts, side, batch_tokens, self.device)
+
+
+@torch.inference_mode()
+def encode(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    side: Literal["query", "title"],
+    batch_tokens: int = 16_384,
+    device: str = "cpu",
+) -> np.ndarray:
+    """See :meth:`Bundle.encode`; texts of similar length go through together, ``batch_tokens`` characters / 4 at a time."""
+    encoder.eval()
+    out = np.zeros((len(texts), encoder.config.dim), dtype=np.float32)
+    sizes = np.array([len(text) for text in texts], dtype=np.int64)
+    order = np.argsort(sizes, kind="stable")
+    # A word has about four letters, a CJK character is a token: this bounds memory, not the result.
+    batch = np.cumsum(sizes[order] // 4 + 1) // batch_tokens
+    for chosen in np.split(order, np.flatnonzero(np.diff(batch)) + 1) if len(texts) else ():
+        packed = pack_texts(tokenizer, [texts[i] for i in chosen], side).to(device)
+        out[chosen] = encoder(packed).float().cpu().numpy()
+    return out
+
+
+def write_bundle(
+    bundles: Path,
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    *,
+    ds: dt.date,
+    metrics: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+) -> Path:
+    """Lay a bundle down beside its final place, then rename it to ``bundles/<id>``; returns that path.
+
+    The same weights, config and tokenizer make the same id; if that bundle is there already it is kept.
+    """
+    bundles.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=bundles))
+    try:
+        weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
+        save_file(weights, aside / WEIGHTS_FILE)
+        _write_json(aside / CONFIG_FILE, encoder.config.to_json())
+        tokenizer.save(aside)
+        _write_json(aside / METRICS_FILE, metrics)
+        files = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        bundle_id = _bundle_id(files)
+        manifest = {"format": FORMAT, "id": bundle_id, "ds": ds.isoformat(), "files": files, "lineage": dict(lineage)}
+        _write_json(aside / MANIFEST_FILE, manifest)
+        final = bundles / bundle_id
+        if final.exists():
+            verify(final)
+        else:
+            aside.chmod(0o755)
+            aside.rename(final)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return final
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Check every file of a bundle against its manifest, and return the manifest.
+
+    Raises:
+        InputError: no bundle there, another format, or files missing or changed: all of them, by name.
+    """
+    manifest = _read_json(path / MANIFEST_FILE, "is no bundle: train one with `labeller train`")
+    if manifest.get("format") != FORMAT:
+        raise InputError(f"{path}: bundle format {manifest.get('format')!r}, this version reads {FORMAT}: train again")
+    problems = []
+    for name, expected in manifest["files"].items():
+        if not (path / name).is_file():
+            problems.append(f"{name} is missing")
+        elif (found := _sha256(path / name)) != expected:
+            problems.append(f"{name} has SHA-256 {found[:12]}…, expected {expected[:12]}…")
+    problems += [f"{name} is not in the manifest" for name in IDENTITY[:3] if name not in manifest["files"]]
+    if not problems and _bundle_id(manifest["files"]) != manifest["id"]:
+        problems.append(f"id {manifest['id']} is not that of its files ({_bundle_id(manifest['files'])})")
+    if problems:
+        raise InputError.of(problems, heading=f"bundle {path} is damaged (copy it again, or train again):")
+    return manifest
+
+
+def load_bundle(path: Path, device: str = "cpu") -> Bundle:
+    """A verified bundle, ready to encode.
+
+    Raises:
+        InputError: a file is missing, changed or truncated, or belongs to another text normaliser.
+    """
+    manifest = verify(path)
+    with torch.device("meta"):  # drawing 33 million random weights to overwrite them took a second
+        encoder = Encoder(EncoderConfig.from_json(_read_json(path / CONFIG_FILE)))
+    encoder.load_state_dict(load_file(path / WEIGHTS_FILE), assign=True)
+    calibration = _read_calibration(path)
+    return Bundle(
+        id=manifest["id"],
+        path=path,
+        encoder=encoder.to(device).eval(),
+        tokenizer=load_tokenizer(path),
+        manifest=manifest,
+        metrics=_read_json(path / METRICS_FILE),
+        calibration=calibration["calibration"] if calibration else None,
+        calibration_id=calibration["id"] if calibration else "",
+        device=device,
+    )
+
+
+def add_calibration(path: Path, calibration: Mapping[str, Any]) -> str:
+    """Give the bundle at ``path`` a calibration, replacing another; returns its id, a hash of its content."""
+    calibration_id = _calibration_id(calibration)
+    _write_json(path / CALIBRATION_FILE, {"id": calibration_id, "calibration": calibration})
+    return calibration_id
+
+
+def champion(warehouse: Warehouse) -> Path | None:
+    """The bundle that labels; None before the first promotion.
+
+    Raises:
+        InputError: the alias points to a bundle that is not there.
+    """
+    return _resolve(warehouse, CHAMPION)
+
+
+def candidate(warehouse: Warehouse) -> Path | None:
+    """The bundle that the last training made; None before it.
+
+    Raises:
+        InputError: the alias points to a bundle that is not there.
+    """
+    return _resolve(warehouse, CANDIDATE)
+
+
+def alias(warehouse: Warehouse, name: str) -> dict[str, Any] | None:
+    """What an alias says: ``bundle``, ``ds``, ``metrics``; None if it was never set."""
+    path = warehouse.bundles / f"{name}.json"
+    return _read_json(path) if path.exists() else None
+
+
+def set_alias(warehouse: Warehouse, name: str, path: Path, **more: Any) -> None:
+    """Point ``name`` to a bundle by one atomic rename.
+
+    Raises:
+        InputError: the bundle is not in the warehouse.
+    """
+    if path.parent != warehouse.bundles:
+        raise InputError(f"{path} is not under {warehouse.bundles}: an alias points into its own warehouse only")
+    manifest = _read_json(path / MANIFEST_FILE, "is no bundle")
+    metrics = _read_json(path / METRICS_FILE).get("heldout", {})
+    _write_json(warehouse.bundles / f"{name}.json", {"bundle": path.name, "ds": manifest["ds"], "metrics": metrics} | more)
+
+
+def _resolve(warehouse: Warehouse, name: str) -> Path | None:
+    entry = alias(warehouse, name)
+    if entry is None:
+        return None
+    path = warehouse.bundles / str(entry.get("bundle"))
+    if not (path / MANIFEST_FILE).is_file():
+        raise InputError(
+            f"{warehouse.bundles / name}.json points to bundle {entry.get('bundle')!r}, which is not there: "
+            "copy the bundle back, or delete the alias and train again"
+        )
+    return path
+
+
+def _read_calibration(path: Path) -> dict[str, Any] | None:
+    file = path / CALIBRATION_FILE
+    if not file.exists():
+        return None
+    found = _read_json(file)
+    if found.get("id") != _calibration_id(found.get("calibration", {})):
+        raise InputError(f"{file} was changed by hand (its id does not fit): run `labeller calibrate` again")
+    return found
+
+
+def _calibration_id(calibration: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(calibration, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _bundle_id(files: Mapping[str, str]) -> str:
+    identity = [(name, files[name]) for name in IDENTITY if name in files]
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path, missing: str = "is missing") -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} {missing} (no {path.name})") from None
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write aside, then rename: a reader sees the old file or the new one."""
+    aside = path.with_name(f".{path.name}.tmp")
+    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.replace(path)

@@ -1,0 +1,143 @@
+"""What takes a training step: DeepSpeed, or plain torch for tests and notebooks, behind one small interface."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import distributed as dist
+
+from etl.errors import InputError
+from model.compact import row_parameters
+from model.encoder import Encoder
+from model.loss import Ranks
+from model.packing import PackedTexts
+
+DEEPSPEED_CONFIG = Path(__file__).with_name("deepspeed.json")
+
+
+class Engine(Protocol):
+    """Forward, backward, step; ``scale`` of a step is its share of each group's learning rate."""
+
+    device: torch.device
+
+    def forward(self, texts: PackedTexts) -> torch.Tensor: ...
+    def backward(self, loss: torch.Tensor) -> None: ...
+    def step(self, scale: float) -> None: ...
+
+
+def parameter_groups(encoder: Encoder, *, lr: float, weight_lr: float, layers_lr: float) -> list[dict[str, Any]]:
+    """Adam's groups: the table, the weights of its rows (``weight_lr`` times as fast), and all else (``layers_lr`` times).
+
+    A row's weight is one number beside its 256, and starts at zero: at the table's rate it hardly moves in a night.
+    """
+    by_row = row_parameters(encoder)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        table = name.endswith("word_embeddings.weight")
+        factor = 1.0 if table else weight_lr if name in by_row else layers_lr
+        groups.setdefault(lr * factor, []).append(parameter)
+    return [{"params": parameters, "lr": rate, "base_lr": rate} for rate, parameters in groups.items()]
+
+
+def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Adam:
+    """Dense Adam, one fused kernel a step."""
+    return torch.optim.Adam(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+class TorchEngine:
+    """Gradients averaged over ranks, as DeepSpeed does, then one optimizer step."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        adam: torch.optim.Optimizer,
+        ranks: Ranks,
+        autocast: Callable[[], AbstractContextManager[None]],
+        clip: float = 0.0,
+    ) -> None:
+        self.encoder, self.adam, self.ranks, self.autocast, self.clip = encoder, adam, ranks, autocast, clip
+        self.device = next(encoder.parameters()).device
+
+    def forward(self, texts: PackedTexts) -> torch.Tensor:
+        with self.autocast():
+            return self.encoder(texts)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.ranks.world > 1:
+            for parameter in self.encoder.parameters():
+                assert parameter.grad is not None, "every parameter takes part in every step"
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.ranks.world
+
+    def step(self, scale: float) -> None:
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.clip)
+        _set_lr(self.adam.param_groups, scale)
+        self.adam.step()
+
+
+class DeepSpeedEngine:
+    """DeepSpeed's engine with our learning rates."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        adam: torch.optim.Optimizer,
+        settings: Mapping[str, Any],
+        rows: int,
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        import deepspeed  # takes seconds, and sets up logging of its own
+
+        config = {**settings, "train_micro_batch_size_per_gpu": rows, "steps_per_print": 2**31}
+        self.autocast = autocast
+        self.engine, *_ = deepspeed.initialize(model=encoder, optimizer=adam, config=config, dist_init_required=False)
+        self.device = torch.device(self.engine.device)
+
+    def forward(self, texts: PackedTexts) -> torch.Tensor:
+        with self.autocast():
+            return self.engine(texts)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.engine.backward(loss)
+
+    def step(self, scale: float) -> None:
+        _set_lr(self.engine.optimizer.param_groups, scale)
+        self.engine.step()
+
+
+def read_deepspeed_config(path: Path) -> dict[str, Any]:
+    """DeepSpeed's settings from a file.
+
+    Raises:
+        InputError: no such file, no JSON, or a setting without which training goes wrong in silence.
+    """
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"DeepSpeed settings {path} cannot be read: {error}") from None
+    problems = []
+    if "gradient_clipping" not in settings:
+        problems.append("gradient_clipping is not set: DeepSpeed would clip at 1.0 without a word; set it (0 is off)")
+    for key in ("optimizer", "scheduler", "train_batch_size", "train_micro_batch_size_per_gpu"):
+        if key in settings:
+            problems.append(f"{key} is set by the job (see `labeller train --help`): remove it")
+    if settings.get("zero_optimization", {}).get("stage", 0) > 2:
+        problems.append("zero_optimization.stage 3 is not supported: the bundle is written from whole parameters")
+    if settings.get("gradient_accumulation_steps", 1) != 1:
+        problems.append("gradient_accumulation_steps must be 1: negatives of several steps cannot be gathered")
+    if problems:
+        raise InputError.of(problems, heading=f"DeepSpeed settings {path} refused:")
+    return settings
+
+
+def _set_lr(groups: list[dict[str, Any]], scale: float) -> None:
+    for group in groups:
+        group["lr"] = group["base_lr"] * scale

@@ -1,0 +1,39 @@
+"""Which number format the encoder computes in, chosen by looking at the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def choose(precision: Precision, device: str) -> Literal["fp32", "bf16"]:
+    """``auto`` is bf16 on a GPU and on a CPU with AMX, fp32 elsewhere: without AMX bf16 is emulated and slow."""
+    if precision != "auto":
+        log.info("precision %s on %s, as configured", precision, device)
+        return precision
+    chosen: Literal["fp32", "bf16"] = "bf16" if device.startswith("cuda") or has_amx() else "fp32"
+    reason = "a GPU" if device.startswith("cuda") else "AMX" if has_amx() else "no AMX, where bf16 is slower"
+    log.info("precision %s on %s (%s)", chosen, device, reason)
+    return chosen
+
+
+def autocast(precision: Literal["fp32", "bf16"], device: str) -> Callable[[], AbstractContextManager[None]]:
+    """Context in which matrix products run in ``precision``; parameters stay fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext
+    return lambda: torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+
+
+def has_amx() -> bool:
+    info = Path("/proc/cpuinfo")
+    return info.exists() and " amx_bf16" in info.read_text(encoding="utf-8", errors="replace")

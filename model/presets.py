@@ -1,0 +1,137 @@
+"""The encoders that can be trained, and how each is trained unless the configuration says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from etl.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderConfig:
+    """All that decides the encoder's parameters and what it computes; ``config.json`` of a bundle."""
+
+    tokens: Literal["wordhash", "wordpiece"] = "wordhash"
+    """What a token is, see :mod:`etl.tokenizer`."""
+    rows: int = 2**17
+    """Rows of the embedding table, as in the tokenizer's spec."""
+    dim: int = 256
+    """Width of the word vectors and of the result."""
+    bag: bool = True
+    """Whether the weighted sum of the word vectors enters the result."""
+    feature_weights: bool = True
+    """Whether each feature has a learned weight in its words."""
+    token_weights: bool = False
+    """Whether each word has a learned weight in its texts, from its features."""
+    layers: int = 0
+    """Transformer layers over the word vectors; 0 leaves the bag alone."""
+    hidden: int = 256
+    heads: int = 4
+    ffn: int = 1024
+    positions: int = 128
+    """Longest text, in tokens, that the Transformer takes."""
+    dropout: float = 0.0
+    """Dropout inside the Transformer, in training."""
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.bag and not self.layers:
+            problems.append("bag = false and layers = 0 leave nothing to compute a text's vector from")
+        if self.layers and self.hidden % self.heads:
+            problems.append(f"hidden = {self.hidden} is no multiple of heads = {self.heads}")
+        if not self.bag and self.hidden != self.dim:
+            problems.append(f"hidden = {self.hidden} must equal dim = {self.dim} where there is no bag")
+        if problems:
+            raise InputError.of(problems, heading="encoder refused:")
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> EncoderConfig:
+        """The config that ``asdict`` made ``raw`` of.
+
+        Raises:
+            InputError: a field is unknown to this version.
+        """
+        unknown = sorted(set(raw) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise InputError(f"encoder config has unknown fields {unknown}: a newer version of this package made it")
+        return cls(**raw)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """An encoder and the training settings that suit it; batch sizes are per rank."""
+
+    encoder: EncoderConfig
+    tau: float = 0.05
+    lr: float = 2e-3
+    epochs: float = 6.0
+    batch: int = 256
+    crops: float = 3.0
+    """Crops per pair in a batch."""
+    weight_lr: float = 5.0
+    """Learning rate of the weights of rows, in units of ``lr``."""
+    layers_lr: float = 0.25
+    """Learning rate of the Transformer, in units of ``lr``."""
+
+    def with_settings(self, **settings: Any) -> Preset:
+        """This preset with those settings that are not None."""
+        return replace(self, **{name: value for name, value in settings.items() if value is not None})
+
+
+PRESETS: dict[str, Preset] = {
+    # 20 million parameters beside the table: for GPUs, longer queries and real logs.
+    "published": Preset(
+        encoder=EncoderConfig(
+            tokens="wordpiece",
+            rows=30_000,
+            dim=512,
+            bag=False,
+            feature_weights=False,
+            layers=6,
+            hidden=512,
+            heads=8,
+            ffn=2048,
+            positions=100,
+            dropout=0.1,
+        ),
+        tau=0.1,
+        lr=2e-4,
+        layers_lr=1.0,
+        epochs=10.0,
+        batch=256,
+        crops=0.5,
+    ),
+    "hybrid": Preset(encoder=EncoderConfig(layers=2, hidden=128, ffn=512)),
+    "bag": Preset(encoder=EncoderConfig()),
+    "tiny": Preset(
+        encoder=EncoderConfig(rows=2**12, dim=32, layers=1, hidden=16, heads=2, ffn=32),
+        epochs=2.0,
+        batch=32,
+        crops=1.0,
+        lr=5e-3,
+    ),
+}
+
+
+def preset(name: str, *, rows: int, tokens: str, positions: int) -> Preset:
+    """The preset ``name`` for the table and the text length of a tokenizer.
+
+    Raises:
+        InputError: no such preset, or one for another kind of tokens.
+    """
+    if name not in PRESETS:
+        raise InputError(f"preset {name!r} is unknown: expected one of {', '.join(PRESETS)}")
+    found = PRESETS[name]
+    if found.encoder.tokens != tokens:
+        raise InputError(
+            f"preset {name!r} needs {found.encoder.tokens} tokens, the dataset has {tokens}: "
+            f"build the dataset with --tokenizer {found.encoder.tokens}, or choose another preset"
+        )
+    encoder = replace(found.encoder, rows=rows, positions=max(found.encoder.positions, positions))
+    return replace(found, encoder=encoder)

@@ -1,0 +1,114 @@
+"""Make the candidate bundle the champion, if it is no worse on the held-out queries; else refuse with exit code 3."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from etl import config as settings
+from etl.config import JobConfig
+from etl.dataset import verify
+from etl.errors import GateRefused, InputError
+from etl.job import run_job
+from etl.tokenizer import tokenizer_hash
+from etl.warehouse import Warehouse
+from model.bundle import CHAMPION, Bundle, candidate, champion, load_bundle, set_alias
+from model.evaluate import evaluate
+
+log = logging.getLogger(__name__)
+
+MEASURE = "recall@10"
+Figures = Mapping[str, Mapping[str, float]]
+
+
+class PromoteConfig(JobConfig):
+    """Settings of `labeller promote`."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "promote")
+
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """How far the candidate's recall@10 may fall behind the champion's on the same test queries."""
+
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Recall@10 that a candidate reaches in any case, champion or not."""
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return settings.arg_parser(PromoteConfig, "labeller promote", __doc__ or "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), PromoteConfig, run, argv)
+
+
+def run(config: PromoteConfig) -> Mapping[str, Any]:
+    """Compare candidate and champion on the day's dataset, and move the alias.
+
+    Raises:
+        InputError: there is no candidate, or a bundle or the dataset is damaged.
+        GateRefused: the candidate is worse; the champion stays.
+    """
+    warehouse = Warehouse.at(config.root)
+    path, live = candidate(warehouse), champion(warehouse)
+    if path is None:
+        raise InputError(f"{warehouse.bundles} has no candidate: run `labeller train` first")
+    new = load_bundle(path)
+    old = load_bundle(live) if live is not None and live != path else None
+    theirs = figures_on(old, warehouse.dataset(config.ds)) if old else {}
+    problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config)
+    if problems:
+        raise GateRefused(
+            f"candidate {new.id} is not promoted, {'champion ' + old.id if old else 'no champion'} stays: "
+            + "; ".join(problems)
+        )
+    set_alias(warehouse, CHAMPION, path)
+    return {"champion": new.id, "before": old.id if old else "none", **_flat(new.metrics["heldout"])}
+
+
+def gate(new: Figures, untrained: Figures, old: Figures, config: PromoteConfig) -> list[str]:
+    """Why a candidate may not label; empty if it may.
+
+    Args:
+        new: Its figures by split.
+        untrained: Those of its own random start.
+        old: The champion's on the same queries; empty if there is none, or it cannot be asked.
+        config: The limits.
+    """
+    split = next((split for split in ("test", "valid") if split in new), None)
+    if split is None:
+        return ["the dataset has no held-out queries to judge by: raise --test-share of `labeller pairs`"]
+    value, found = new[split][MEASURE], []
+    if value < config.floor:
+        found.append(f"{MEASURE} on {split} is {value:.4f}, below the floor {config.floor:.4f}")
+    # A random start that finds everything leaves nothing to learn, and nothing to judge by.
+    if value <= (start := untrained[split][MEASURE]) < 1.0:
+        found.append(f"{MEASURE} on {split} is {value:.4f}, no better than untrained ({start:.4f})")
+    if split in old and value < old[split][MEASURE] - config.tolerance:
+        found.append(
+            f"{MEASURE} on {split} is {value:.4f}, the champion's on the same queries {old[split][MEASURE]:.4f} "
+            f"(tolerance {config.tolerance})"
+        )
+    return found
+
+
+def figures_on(bundle: Bundle, dataset: Path) -> Figures:
+    """A bundle's figures on a dataset; its own, of another day, where the dataset has other tokens."""
+    manifest = verify(dataset)
+    if tokenizer_hash(bundle.path) != manifest.tokenizer:
+        log.warning("champion %s has another tokenizer than %s: its figures of its own day are compared", bundle.id, dataset)
+        return bundle.metrics["heldout"]
+    return evaluate(bundle.encoder, dataset, manifest)
+
+
+def _flat(figures: Figures) -> dict[str, float]:
+    return {f"{split}_{name}": value for split, row in figures.items() for name, value in row.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Train an encoder on the dataset of a day with DeepSpeed, and leave a bundle as the candidate for promotion."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from etl import config as settings
+from etl.dataset import verify
+from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.job import run_job
+from etl.warehouse import Warehouse
+from model import launch
+from model.bundle import CANDIDATE, set_alias
+from model.bundle import verify as verify_bundle
+from model.engines import DEEPSPEED_CONFIG, read_deepspeed_config
+from model.loss import Ranks
+from model.reader import rank_files
+from model.train_config import TrainConfig
+from model.worker import RESULT_FILE
+
+log = logging.getLogger(__name__)
+
+
+class TrainingFailed(RuntimeError):
+    """The launcher came back with an error; what the ranks said stands above it."""
+
+
+def arg_parser() -> argparse.ArgumentParser:
+    return settings.arg_parser(TrainConfig, "labeller train", __doc__ or "")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(), TrainConfig, run, argv)
+
+
+def run(config: TrainConfig) -> Mapping[str, Any]:
+    """Check everything that can be known before, launch the ranks, then point ``candidate`` to the bundle they made.
+
+    Raises:
+        InputError: the dataset, the preset or DeepSpeed's settings cannot be used.
+        TrainingFailed: a rank failed.
+    """
+    warehouse = Warehouse.at(config.root)
+    device, ranks = config.where()
+    manifest = verify(config.dataset)
+    chosen = config.chosen_preset(manifest)
+    for part in ("pairs", "titles") if chosen.crops else ("pairs",):
+        rank_files(manifest, part, Ranks(world=ranks))
+    read_deepspeed_config(Path(config.deepspeed_config) if config.deepspeed_config else DEEPSPEED_CONFIG)
+    log.info("training %r on %d x %s", config.preset, ranks, device)
+    warehouse.checkpoints.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:
+        bundle = warehouse.bundles / _launch(config, Path(scratch), ranks, device)
+    verify_bundle(bundle)
+    set_alias(warehouse, CANDIDATE, bundle)
+    metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
+    figures = {f"{split}_{k}": v for split, row in metrics["heldout"].items() for k, v in row.items()}
+    return {"bundle": bundle.name, **figures, "path": bundle}
+
+
+def _launch(config: TrainConfig, scratch: Path, ranks: int, device: str) -> str:
+    """Train under the launcher; returns the id of the bundle."""
+    file = scratch / "settings.json"
+    file.write_text(config.model_dump_json(), encoding="utf-8")
+    argv = launch.command("model.worker", ["--settings", str(file)], ranks=ranks, hostfile=config.hostfile)
+    code = launch.run_watched(argv, launch.environment(ranks, device, local=not config.hostfile))
+    if code == EXIT_BAD_INPUT:
+        raise InputError("a training rank refused its input; its message stands above")
+    result = scratch / RESULT_FILE
+    # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
+    if code or not result.exists():
+        raise TrainingFailed(f"deepspeed ended with exit code {code} and no bundle; what the ranks said stands above")
+    return str(json.loads(result.read_text(encoding="utf-8"))["bundle"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

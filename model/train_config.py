@@ -1,0 +1,114 @@
+"""Settings of a training run; those left at none are the preset's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from etl.config import JobConfig
+from etl.dataset import Manifest
+from etl.warehouse import Warehouse
+from model.augment import CropStyle
+from model.precision import Precision
+from model.presets import Preset, preset
+from model.reader import ReaderConfig
+
+
+class TrainConfig(JobConfig):
+    """Settings of `labeller train`."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "train")
+
+    preset: str = "hybrid"
+    """Encoder and its training settings: bag, hybrid, published, tiny."""
+
+    ranks: Annotated[int, Field(ge=0)] = 0
+    """Training processes on this machine; 0: one for each GPU, or two on the CPU."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes the GPUs where there are some."""
+
+    precision: Precision = "auto"
+    """Of matrix products: bf16 on GPUs and CPUs with AMX, fp32 elsewhere."""
+
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the pairs (may be a fraction)."""
+
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Pairs of each rank in a step."""
+
+    crops: Annotated[float, Field(ge=0)] | None = None
+    """Parts of titles that are queries of their own, per pair."""
+
+    crop_style: CropStyle = "mix"
+    """span takes neighbouring words, subset any, mix half of each."""
+
+    crop_tokens: Annotated[int, Field(ge=1)] = 5
+    """Most words of a crop."""
+
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Adam's learning rate for the table."""
+
+    tau: Annotated[float, Field(gt=0)] | None = None
+    """Temperature of the loss."""
+
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Share of the steps in which the learning rate rises."""
+
+    query_word_dropout: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of pairs whose title loses the query's words, so that titles without their term are learnt."""
+
+    logq: Annotated[float, Field(ge=0)] = 0.0
+    """Correction for frequent queries and items among the negatives; 1 is the full one."""
+
+    weight_power: Annotated[float, Field(ge=0)] = 0.0
+    """A pair counts its click weight to this power; 0: all count the same."""
+
+    shuffle_rows: Annotated[int, Field(ge=1)] = 1_000_000
+    """Pairs that are shuffled together."""
+
+    seed: Annotated[int, Field(ge=0)] = 1
+    """Of the initial weights, the order and the crops."""
+
+    log_every: Annotated[int, Field(ge=1)] = 20
+    """Steps between two lines of progress."""
+
+    deepspeed_config: str = ""
+    """JSON file with DeepSpeed's settings instead of ours (model/deepspeed.json)."""
+
+    hostfile: str = ""
+    """DeepSpeed hostfile, to train on several machines that share the warehouse's path."""
+
+    timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
+    """How long a rank waits for the others before it fails."""
+
+    @property
+    def dataset(self) -> Path:
+        return Warehouse.at(self.root).dataset(self.ds)
+
+    def where(self) -> tuple[Literal["cpu", "cuda"], int]:
+        """Device and number of ranks on this machine."""
+        device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else 2)
+
+    def chosen_preset(self, manifest: Manifest) -> Preset:
+        """The preset for the dataset, with what was configured in place of its own."""
+        spec = manifest.spec
+        longest = max(spec["max_query_tokens"], spec["max_title_tokens"])
+        found = preset(self.preset, rows=spec["rows"], tokens=spec["kind"], positions=longest)
+        return found.with_settings(epochs=self.epochs, batch=self.batch, crops=self.crops, lr=self.lr, tau=self.tau)
+
+    def reader(self, chosen: Preset) -> ReaderConfig:
+        return ReaderConfig(
+            batch=chosen.batch,
+            crops=chosen.crops,
+            crop_style=self.crop_style,
+            crop_tokens=self.crop_tokens,
+            query_word_dropout=self.query_word_dropout,
+            weight_power=self.weight_power,
+            shuffle_rows=self.shuffle_rows,
+            seed=self.seed,
+        )

@@ -1,0 +1,56 @@
+"""Build DeepSpeed's shared-memory op for several CPU ranks once, at set-up, instead of inside the first training."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from etl.errors import EXIT_OK
+from etl.job import configure_logging
+
+log = logging.getLogger("model.warm_up")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build, or say why it cannot be built; training then goes without it, so the exit code is 0 either way."""
+    argparse.ArgumentParser(prog="python -m model.warm_up", description=__doc__, allow_abbrev=False).parse_args(argv)
+    configure_logging()
+    # ninja, which builds it, lies beside our interpreter.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        log.warning(
+            "no C++ compiler (%s) on PATH: training on several CPU ranks will lack DeepSpeed's shared-memory op", compiler
+        )
+        return EXIT_OK
+    started = time.monotonic()
+    try:
+        build()
+    except (OSError, RuntimeError) as error:
+        log.warning("DeepSpeed's shared-memory op cannot be built: %s", str(error).splitlines()[0])
+    else:
+        log.info("DeepSpeed's shared-memory op is ready (%.0f s)", time.monotonic() - started)
+    return EXIT_OK
+
+
+def build() -> None:
+    """Compile the op, or find it compiled."""
+    from deepspeed.accelerator import get_accelerator  # takes seconds
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.load(verbose=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""One training rank: what DeepSpeed's launcher starts. Rank 0 evaluates the result and writes the bundle."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from etl.dataset import Manifest, verify
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.job import configure_logging
+from etl.tokenizer import load_tokenizer
+from etl.warehouse import Warehouse
+from model.bundle import write_bundle
+from model.evaluate import evaluate
+from model.fit import Fitted, draw, fit
+from model.loss import Ranks
+from model.train_config import TrainConfig
+
+log = logging.getLogger("model.worker")
+
+RESULT_FILE = "result.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns the exit code, which the launcher passes on."""
+    parser = argparse.ArgumentParser(prog="model.worker", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--settings", type=Path, required=True, help="JSON file that `labeller train` wrote")
+    args = parser.parse_args(argv)
+    configure_logging()
+    config = TrainConfig.model_validate_json(args.settings.read_text(encoding="utf-8"))
+    try:
+        run(config, args.settings.parent)
+    except InputError as error:
+        log.error("%s", error)
+        return EXIT_BAD_INPUT
+    return EXIT_OK
+
+
+def run(config: TrainConfig, scratch: Path) -> None:
+    """Join the other ranks, train with them, and on rank 0 leave a bundle and its id in ``scratch``."""
+    device, _ = config.where()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device_name = f"cuda:{local_rank}" if device == "cuda" else "cpu"
+    ranks = join(device, config.timeout_minutes)
+    if ranks.rank:
+        logging.getLogger().setLevel(logging.WARNING)
+    # Hashes are compared once a machine, before anything of the dataset is unpickled there.
+    manifest = verify(config.dataset) if local_rank == 0 else Manifest.read(config.dataset)
+    dist.barrier()
+    fitted = fit(config, manifest, ranks, "deepspeed", device_name)
+    dist.barrier()
+    dist.destroy_process_group()
+    if ranks.rank == 0:
+        torch.set_num_threads(os.cpu_count() or 1)  # the other ranks are gone
+        path = finish(config, manifest, fitted, device_name)
+        (scratch / RESULT_FILE).write_text(json.dumps({"bundle": path.name}), encoding="utf-8")
+
+
+def join(device: str, timeout_minutes: float) -> Ranks:
+    """Meet the other ranks; a rank that never comes is an error after the timeout, not a wait for ever."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    import deepspeed  # takes seconds, and sets up logging of its own
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        # Only inference uses it, and without a compiler the attempt to build it ends the rank.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    deepspeed.init_distributed(
+        dist_backend="nccl" if device == "cuda" else "gloo", timeout=dt.timedelta(minutes=timeout_minutes), verbose=False
+    )
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str) -> Path:
+    """Evaluate a trained encoder and write its bundle; returns the bundle's path."""
+    encoder = fitted.encoder
+    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device)
+    heldout = evaluate(encoder, config.dataset, manifest, device)
+    for split, figures in heldout.items():
+        log.info("%s: %s (untrained %s)", split, figures, untrained[split])
+    metrics: dict[str, Any] = {
+        "heldout": heldout,
+        "untrained": untrained,
+        "counts": {part: manifest.rows(part) for part in ("pairs", "titles", "heldout")},
+        "settings": dict(fitted.settings),
+        "curve": fitted.curve.points,
+        "seconds": round(fitted.curve.seconds, 1),
+        "data_seconds": round(fitted.curve.data_seconds, 1),
+    }
+    lineage = {
+        "dataset": manifest.ds.isoformat(),
+        "tokenizer": manifest.tokenizer,
+        "normaliser": manifest.normaliser,
+        "inputs": dict(manifest.inputs),
+    }
+    tokenizer = load_tokenizer(config.dataset)
+    bundles = Warehouse.at(config.root).bundles
+    return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The DAG as Airflow's own parser sees it, and every command line as the job's own parser sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from labeling import cli
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+AIRFLOW_PYTHON = CHECKOUT / ".venv-airflow" / "bin" / "python"
+
+# Runs in Airflow's environment: parse the folder, render every task of the DAG, print all as JSON.
+RENDER = """
+import json, logging, sys
+from datetime import datetime, UTC
+logging.disable(logging.CRITICAL)
+from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.definitions.param import ParamsDict
+from jinja2 import StrictUndefined
+bag = DagBag(sys.argv[1], include_examples=False)
+tasks = {}
+for dag in bag.dags.values():
+    environment = dag.get_template_env()
+    environment.undefined = StrictUndefined
+    context = {"params": dag.params.dump() | json.loads(sys.argv[2]), "data_interval_start": datetime(2024, 5, 7, tzinfo=UTC)}
+    for task in dag.tasks:
+        tasks[task.task_id] = {
+            "command": task.bash_command,
+            "env": task.render_template(task.env, context, environment),
+            "upstream": sorted(task.upstream_task_ids),
+            "trigger_rule": str(task.trigger_rule),
+            "timeout": task.execution_timeout.total_seconds(),
+        }
+print(json.dumps({"dags": sorted(bag.dags), "errors": {k: str(v) for k, v in bag.import_errors.items()}, "tasks": tasks}))
+"""
+
+
+def render(home: Path, **params: object) -> dict:
+    done = subprocess.run(
+        [str(AIRFLOW_PYTHON), "-c", RENDER, str(CHECKOUT / "airflow_dags"), json.dumps(params)],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ["HOME"],
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return render(tmp_path_factory.mktemp("airflow"), root="/data/shop", ds="2024-05-07")
+
+
+def arguments(task: dict) -> list[str]:
+    """The words that the task's shell would hand to the labeller."""
+    script = task["command"].replace("exec ", "printf '%s\\n' ").split("; ")[-1]
+    done = subprocess.run(["bash", "-c", script], env=task["env"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_folder_holds_exactly_the_dags_we_mean(rendered: dict) -> None:
+    assert rendered["errors"] == {}
+    assert rendered["dags"] == ["nightly_labeling"]
+
+
+def test_tasks_run_in_the_order_of_the_design(rendered: dict) -> None:
+    order = (
+        "sample etl.check etl.pairs model.train_due model.dataset model.train model.calibrate model.promote "
+        "labeling.embed labeling.predict labeling.audit labeling.publish labeling.report"
+    ).split()
+    tasks = rendered["tasks"]
+    assert sorted(tasks) == sorted(order)
+    for before, after in zip(order, order[1:], strict=False):
+        assert tasks[after]["upstream"] == [before]
+
+
+def test_a_skipped_training_does_not_skip_the_labelling(rendered: dict) -> None:
+    rules = {name: task["trigger_rule"] for name, task in rendered["tasks"].items()}
+    assert rules["labeling.embed"] == rules["etl.check"] == "none_failed"
+    assert {rule for name, rule in rules.items() if name not in ("labeling.embed", "etl.check")} == {"all_success"}
+
+
+def test_every_command_line_is_understood_by_its_own_job(rendered: dict) -> None:
+    for task in rendered["tasks"].values():
+        program, command, *flags = arguments(task)
+        assert Path(program).name == "labeller"
+        parsed = cli.job_parser(command).parse_args(flags)
+        assert parsed.root == "/data/shop"
+        if command != "sample":
+            assert parsed.ds == "2024-05-07"
+
+
+def test_the_day_is_the_data_intervals_when_none_is_given(tmp_path: Path) -> None:
+    task = render(tmp_path, ds=None)["tasks"]["etl.pairs"]
+    assert "2024-05-07" in arguments(task)
+
+
+def test_a_parameter_is_never_read_by_the_shell(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    evil = f"/data/$(touch {canary}); `touch {canary}` \"; touch {canary}; '"
+    for task in render(tmp_path, root=evil, ds="2024-05-07")["tasks"].values():
+        assert evil in arguments(task)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("conf", [{"ds": "yesterday"}, {"root": ""}, {"sample_clicks": 5}])
+def test_a_parameter_that_does_not_fit_is_refused_before_any_task(conf: dict, tmp_path: Path) -> None:
+    airflow = AIRFLOW_PYTHON.parent / "airflow"
+    env = os.environ | {
+        "AIRFLOW_HOME": os.environ.get("AIRFLOW_HOME", str(CHECKOUT / "build" / "airflow")),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "airflow_dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "LABELLER_BIN": "/bin/false",
+        "LABELLER_RETRIES": "0",
+    }
+    command = [str(airflow), "dags", "test", "nightly_labeling", "--conf", json.dumps({"root": str(tmp_path)} | conf)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Invalid input for param" in done.stdout + done.stderr
+    assert "starting task_id" not in done.stdout + done.stderr
+
+

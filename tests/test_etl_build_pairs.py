@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import io
+import math
+from collections import Counter, defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import polars as pl
+import pytest
+from pyspark.sql import functions as F
+
+from etl import build_pairs
+from etl.build_pairs import PairsConfig, split_of
+from etl.cleaning import RULES
+from etl.contracts import CATALOGUE
+from etl.errors import EXIT_BAD_INPUT, InputError
+from tests.etl_data import PERSONAL, QUERIES, events, lay_down_shop
+from tests.rows import DS, event, item, lay_down, small_warehouse
+
+
+def config(root: Path, **changes) -> PairsConfig:
+    return PairsConfig(**{"root": str(root), "ds": DS, "master": "local[2]", "window_days": 3} | changes)
+
+
+def rows_of(root: Path, table: str) -> list[dict]:
+    frame = pl.read_delta(str(root / table))
+    return frame.sort(frame.columns[:4]).to_dicts()
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory) -> Path:
+    """The shop with its pairs."""
+    root = tmp_path_factory.mktemp("shop") / "warehouse"
+    lay_down_shop(spark, root)
+    build_pairs.run(config(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def pairs(shop) -> list[dict]:
+    return rows_of(shop, "pairs")
+
+
+def test_what_goes_in_is_what_is_kept_plus_what_each_rule_dropped_on_every_day(shop, pairs):
+    read = Counter(row["ds"] for row in events() if row["ds"] > DS - dt.timedelta(days=3))
+    days = defaultdict(list)
+    for row in rows_of(shop, "etl_counts"):
+        days[row["event_day"]].append(row)
+    assert days.keys() == read.keys()
+    kept = 0
+    for day, steps in days.items():
+        steps.sort(key=lambda row: row["step"])
+        assert [row["rule"] for row in steps] == list(RULES)
+        assert steps[0]["rows_in"] == read[day]
+        assert all(row["rows_in"] == row["rows_dropped"] + row["rows_kept"] for row in steps)
+        assert all(above["rows_kept"] == below["rows_in"] for above, below in pairwise(steps))
+        kept += steps[-1]["rows_kept"]
+    assert kept == sum(row["clicks"] for row in pairs)
+
+
+def test_every_rule_dropped_exactly_what_it_should(shop):
+    dropped = Counter()
+    for row in rows_of(shop, "etl_counts"):
+        dropped[row["rule"]] += row["rows_dropped"]
+    assert dropped == {
+        "unknown_event": 1,
+        "outside_window": 2,
+        "impression": 1,
+        "bot": 70,
+        "long_query": 1,
+        "no_query": 2,
+        "personal_data": 12 * len(PERSONAL),
+        "short_dwell": 1,
+        "repeat_in_session": 1,
+        "not_in_catalogue": 1,
+        "unusable_title": 3,
+        "few_users": 2,
+    }
+
+
+def test_a_pair_sums_clicks_users_and_weights(pairs):
+    found = {(row["query"], row["item_id"]): row for row in pairs}
+    clicked, ordered = found[QUERIES[0], "i0"], found[QUERIES[0], "same0"]
+    assert (clicked["clicks"], clicked["users"], clicked["weight"]) == (12, 12, 12.0)
+    assert (ordered["clicks"], ordered["users"], ordered["weight"]) == (4, 4, 12.0)
+    assert len(found) == len(pairs) == len(QUERIES) + 30
+
+
+def test_items_of_one_title_share_their_group_and_its_probability(pairs):
+    same = [row for row in pairs if row["item_id"].startswith("same")]
+    assert len({row["item_group"] for row in same}) == 1
+    total = sum(row["weight"] for row in pairs)
+    assert {round(row["item_logp"], 9) for row in same} == {round(math.log(sum(r["weight"] for r in same) / total), 9)}
+
+
+def test_the_probabilities_of_all_queries_sum_to_one(pairs):
+    by_query = {row["query_id"]: row["query_logp"] for row in pairs}
+    assert sum(map(math.exp, by_query.values())) == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def rerun(shop, pairs, spark) -> str:
+    """The log of a second run, by command, with other partitions; its rows replace those of the first."""
+    log = io.StringIO()
+    handler = logging.StreamHandler(log)
+    logging.getLogger().addHandler(handler)
+    before = {key: spark.conf.get(key) for key in ("spark.sql.shuffle.partitions", "spark.sql.adaptive.enabled")}
+    try:
+        spark.conf.set("spark.sql.shuffle.partitions", "5")
+        spark.conf.set("spark.sql.adaptive.enabled", "false")
+        assert build_pairs.main(["--root", str(shop), "--ds", str(DS), "--window-days", "3", "--master", "local[2]"]) == 0
+    finally:
+        logging.getLogger().removeHandler(handler)
+        for key, value in before.items():
+            spark.conf.set(key, value)
+    return log.getvalue()
+
+
+def test_a_rerun_gives_the_same_rows_at_any_number_of_partitions(shop, pairs, rerun):
+    assert rows_of(shop, "pairs") == pairs
+    assert len(rows_of(shop, "etl_counts")) == 3 * len(RULES)
+
+
+def test_no_user_session_or_personal_data_leaves_the_job(shop, rerun):
+    written = "".join(str(row) for table in ("pairs", "etl_counts", "runs") for row in rows_of(shop, table))
+    assert "labeller pairs done: events=" in rerun
+    for text in (*PERSONAL, "secret", "13912345678", "s0-0", "asked by two", "quick"):
+        assert text.casefold() not in (written + rerun).casefold()
+    assert not {"user", "user_id", "session_id"} & set(pl.read_delta(str(shop / "pairs")).columns)
+
+
+def test_a_run_says_what_it_read_and_how_much_it_wrote(shop):
+    (row,) = rows_of(shop, "runs")
+    assert row["stage"] == "pairs"
+    assert '"catalogue": "parquet:' in row["inputs"]
+    assert '"pairs": 72' in row["counts"]
+
+
+def test_splits_depend_on_the_query_alone_and_have_the_shares_asked_for(spark):
+    queries = spark.range(20_000).select(split_of(F.col("id"), 0.03, 0.05).alias("split"), "id")
+    shares = {row["split"]: row["count"] / 20_000 for row in queries.groupBy("split").count().collect()}
+    assert shares["valid"] == pytest.approx(0.03, abs=0.005)
+    assert shares["test"] == pytest.approx(0.05, abs=0.006)
+    test = queries.where("split = 'test'").select("id")
+    # A wider valid split takes from train, never from test: the gate's queries stay what they were.
+    wider = spark.range(20_000).where(split_of(F.col("id"), 0.2, 0.05) == "test")
+    assert wider.exceptAll(test).isEmpty()
+    assert test.exceptAll(wider).isEmpty()
+
+
+def refused(root: Path, **changes) -> str:
+    """The message of a run that is refused, after which no output is there."""
+    with pytest.raises(InputError) as error:
+        build_pairs.run(config(root, **changes))
+    assert not any((root / table).exists() for table in ("pairs", "etl_counts", "runs"))
+    return str(error.value)
+
+
+def test_a_day_without_clicks_is_refused_with_the_days_there_are(spark, root):
+    small_warehouse(spark, root, click_log=[event(ds=DS - dt.timedelta(days=1))])
+    assert f"click_log/ds={DS} has 0 rows (expected >= 1; the table holds 2024-05-06 to 2024-05-06)" in refused(root)
+
+
+def test_a_missing_table_is_refused(spark, root):
+    small_warehouse(spark, root)
+    (root / "catalogue").rename(root / "elsewhere")
+    assert "input table catalogue is not at" in refused(root)
+
+
+def test_an_item_that_is_twice_in_the_catalogue_is_refused(spark, root):
+    small_warehouse(spark, root, catalogue=[item(), item(title="Another"), item(None)])
+    message = refused(root)
+    assert "table catalogue" in message
+    assert "column item_id holds 'i1' 2 times" in message
+    assert "column item_id is null in 1 rows" in message
+
+
+def test_nothing_left_is_refused_with_the_rules_that_took_it(spark, root):
+    small_warehouse(spark, root)
+    message = refused(root, min_users=13)
+    assert f"pairs/ds={DS} would have 0 rows" in message
+    assert "few_users dropped 12" in message
+
+
+def test_bad_input_ends_with_the_exit_code_that_airflow_reads(root, capsys):
+    assert build_pairs.main(["--root", str(root), "--ds", str(DS), "--master", "local[2]"]) == EXIT_BAD_INPUT
+    assert "input table click_log is not at" in capsys.readouterr().err
+
+
+def test_a_delta_log_with_numbers_for_ids_is_read_like_a_parquet_log_with_text(spark, root):
+    small_warehouse(spark, root)
+    (root / "click_log").rename(root / "text")
+    numbers = {name: F.lit(7).cast("bigint") for name in ("item_id", "session_id")}
+    clicks = spark.read.parquet(str(root / "text")).withColumns(numbers)
+    clicks.write.format("delta").partitionBy("ds").save(str(root / "click_log"))
+    lay_down(spark, root, CATALOGUE, [item("7")])
+    assert build_pairs.run(config(root))["pairs"] == 1
+    assert rows_of(root, "pairs")[0]["item_id"] == "7"
+    assert '"click_log": "delta:0"' in rows_of(root, "runs")[0]["inputs"]

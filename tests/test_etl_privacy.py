@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from etl.privacy import luhn, personal_data
+from etl.text import normalise
+
+
+@pytest.mark.parametrize(
+    ("query", "kind"),
+    [
+        ("joe.doe@example.com", "email"),
+        ("order of joe@mail.example.co.uk please", "email"),
+        ("ＪＯＥ＠ＥＸＡＭＰＬＥ．ＣＯＭ", "email"),
+        ("joe\u200b@example.com", "email"),
+        ("joe (at) example.com", "email"),
+        ("13912345678", "phone"),
+        ("快递 139-1234-5678", "phone"),
+        ("+86 139 1234 5678", "phone"),
+        ("010-12345678", "phone"),
+        ("call (555) 123-4567", "phone"),
+        ("555.123.4567", "phone"),
+        ("+44 20 7946 0958", "phone"),
+        ("+1 (555) 123-4567", "phone"),
+        ("4111111111111111", "card"),
+        ("4111 1111 1111 1111", "card"),
+        ("4111-1111-1111-1111 visa", "card"),
+        ("2 4111 1111 1111 1111 7", "card"),
+        ("3782 822463 10005", "card"),
+        ("12345678901234567890123", "card"),
+        ("11010519491231002x", "identity"),
+        ("110105 19491231 002X", "identity"),
+        ("078-05-1120", "identity"),
+    ],
+)
+def test_personal_data_is_found(query, kind):
+    assert personal_data(normalise(query)) == kind
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sneakers",
+        "iphone 15 pro max 256gb",
+        "tv 55 inch 3840 x 2160",
+        "bolt m8 1.25 10.9 100-240",
+        "usb c 3.2 20 gbps 2 m",
+        "lego 75192",
+        "4006381333931",
+        "036000291452",
+        "4111 1111 1111 1112",
+        "2024-05-07",
+        "1/2 in. x 3/4 in. 10-pack 50 ft.",
+        "levi's 501 32/34",
+        "@home",
+        "90*200cm 床垫",
+    ],
+)
+def test_a_query_for_a_product_is_let_through(query):
+    assert personal_data(normalise(query)) is None
+
+
+def test_luhn_accepts_known_cards_and_refuses_each_with_one_digit_changed():
+    cards = ["4111111111111111", "5500005555555559", "378282246310005", "6011000990139424"]
+    assert all(map(luhn, cards))
+    for card in cards:
+        assert not any(luhn(card[:i] + str((int(card[i]) + 1) % 10) + card[i + 1 :]) for i in range(len(card)))

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from labeling import calibrate
+from labeling.calibrate import CalibrateConfig, Clicked, expected_calibration_error, fit_temperature, fit_terms, isotonic
+from labeling.categories import CategoryTree
+from labeling.probability import Calibration
+from model.bundle import load_bundle
+from tests.labeling_data import pair, query_encoder, taxonomy, title_vectors, write_pairs, write_small_bundle
+from tests.rows import DS, small_warehouse, term
+
+SETTINGS = CalibrateConfig(root=".", ds=DS, min_cases=20, min_queries=4)
+
+
+def item(query_id: int, held_out: set[int], trained: set[int] = frozenset()) -> Clicked:
+    return Clicked("", frozenset(trained), frozenset(held_out), query_id)
+
+
+def drawn(cases: int, queries: int = 40) -> tuple[list[Clicked], list[list[tuple[int, float]]]]:
+    """Items with one candidate each that is right with a probability equal to its score."""
+    rng = np.random.default_rng(0)
+    scores = rng.random(cases).round(6)
+    right = rng.random(cases) < scores
+    return (
+        [item(n % queries, {0} if hit else {1}) for n, hit in enumerate(right)],
+        [[(0, float(score))] for score in scores],
+    )
+
+
+def test_the_curve_finds_the_frequency_behind_the_scores():
+    content = fit_terms(*drawn(4_000), SETTINGS)
+    fitted = Calibration.of({"terms": content})
+    assert fitted.terms_calibrated
+    np.testing.assert_allclose(fitted.probability(np.array([0.2, 0.5, 0.8])), [0.2, 0.5, 0.8], atol=0.06)
+    assert content["ece"] < 0.05
+    assert content["ece_cases"] == 2_000
+
+
+def test_the_curve_never_falls_and_never_claims_certainty():
+    knots = np.array(isotonic(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([0.0, 1.0, 0.0, 1.0, 1.0])))
+    assert (np.diff(knots[:, 1]) >= 0).all()
+    assert knots[0, 1] > 0
+    assert knots[-1, 1] < 1
+
+
+def test_a_term_clicked_in_training_is_no_case():
+    content = fit_terms([item(1, {0}, trained={1})], [[(1, 0.9), (0, 0.8), (2, 0.1)]], SETTINGS)
+    assert (content["cases"], content["right"], content["queries"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize(("cases", "queries"), [(30, 40), (400, 3)])
+def test_too_few_cases_or_queries_leave_the_default_and_say_so(cases, queries):
+    content = fit_terms(*drawn(cases, queries), SETTINGS)
+    assert content["calibrated"] is False
+    assert Calibration.of({"terms": content}).probability(np.array([0.4])) == pytest.approx(0.4)
+
+
+def test_calibration_error_is_zero_for_frequencies_and_the_distance_otherwise():
+    right = np.array([0.0, 1.0] * 150)
+    assert expected_calibration_error(np.full(300, 0.5), right) == pytest.approx(0.0, abs=0.03)
+    assert expected_calibration_error(np.full(300, 0.9), right) == pytest.approx(0.4, abs=0.03)
+
+
+def test_the_temperature_is_lower_the_surer_the_right_child_is_first(root):
+    bundle = write_small_bundle(root)
+    tree = CategoryTree.build(taxonomy(), query_encoder(bundle))
+    vectors = title_vectors(bundle, ["kettle steel", "sneakers red"] * 10)
+    right = [tree.ids.index(id_) for id_ in ("h1", "f1")] * 10
+    mixed = [tree.ids.index(id_) for id_ in ("h1", "f1", "f2", "h2", "h21")] * 4
+    sure = fit_temperature(tree, vectors, [item(1, {node}) for node in right])
+    unsure = fit_temperature(tree, vectors, [item(1, {node}) for node in mixed])
+    assert sure["temperature"] < unsure["temperature"]
+    assert sure["step_nll"] < unsure["step_nll"]
+
+
+def argv(root) -> list[str]:
+    return ["--root", str(root), "--ds", str(DS), "--min-cases", "8", "--min-queries", "4"]
+
+
+def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spark, root):
+    things = ["kettle", "dress", "lamp", "drill", "sofa", "mat"]
+    small_warehouse(spark, root, vocabulary=[term(f"t{n}", thing) for n, thing in enumerate(things)])
+    bundle = write_small_bundle(root)
+    rows = [
+        pair(thing, f"i{n}{m}", f"{thing} no {n}{m}", split=split)
+        for split, names in (("valid", things), ("test", ["saw"]), ("train", ["no"]))
+        for n, thing in enumerate(names)
+        for m in range(2)
+    ]
+    write_pairs(spark, root, rows)
+    assert calibrate.main(argv(root)) == EXIT_OK
+    first = load_bundle(bundle.path)
+    assert first.calibration["terms"]["calibrated"] is True
+    assert first.calibration["terms"]["right"] == 12
+    assert first.calibration["terms"]["queries"] == 6
+    assert first.calibration["categories"]["source"] == "default"
+    assert calibrate.main(argv(root)) == EXIT_OK
+    assert load_bundle(bundle.path).calibration_id == first.calibration_id
+    assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id
+
+
+def test_without_a_candidate_the_job_says_what_to_run(root, capsys):
+    assert calibrate.main(argv(root)) == EXIT_BAD_INPUT
+    assert "run `labeller train` first" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import itertools
+
+import pyarrow as pa
+import pytest
+import torch
+
+from etl.errors import InputError
+from etl.warehouse import Warehouse
+from labeling.encoding import encode_each, encode_texts, labelling_bundle, worker_bundle
+from labeling.product_text import product_text
+from tests.labeling_data import DIM, write_small_bundle
+
+
+@pytest.mark.parametrize("title", [None, "", "  \n ", "👟🏽🔥", "\x00", "\ud83d", "!!! ---", "\u200b\ufeff"])
+def test_a_title_without_a_word_has_a_reason(title):
+    assert product_text(title)[1:] == (None, "no_text")
+
+
+def test_a_megabyte_of_title_has_a_reason():
+    assert product_text("shoe " * 200_000).reason == "too_long"
+
+
+@pytest.mark.parametrize(
+    "title", ["Red\x00 Kettle", "red \ud83dkettle\udfff", "ＲＥＤ　ｋｅｔｔｌｅ 🔥", "\u200bred\n\nkettle"]
+)
+def test_what_the_normaliser_drops_makes_no_other_text(title):
+    assert product_text(title) == product_text("red kettle")
+
+
+def test_right_to_left_text_is_text():
+    assert product_text("غلاية كهربائية").reason is None
+
+
+def batches_of(texts: list[str | None], size: int) -> list[pa.RecordBatch]:
+    rows = sorted(product_text(text) for text in texts)
+    table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(("text_hash", "text", "reason"))})
+    return table.cast(pa.schema([(name, pa.string()) for name in table.column_names])).to_batches(size)
+
+
+def encoded(bundle, batches: list[pa.RecordBatch]) -> dict[str, tuple]:
+    rows = [row for batch in encode_texts(batches, path=str(bundle.path), bundle_id=bundle.id) for row in batch.to_pylist()]
+    return {row["text_hash"]: (row["vector"], row["dim"], row["reason"]) for row in rows}
+
+
+def test_the_same_vectors_come_out_whatever_arrow_batches_come_in(root):
+    bundle = write_small_bundle(root)
+    texts = [f"kettle {n}" for n in range(700)] + [None]
+    whole = encoded(bundle, batches_of(texts, 1_000))
+    assert whole == encoded(bundle, batches_of(texts, 7))
+    assert len(whole) == 701
+    assert {len(vector) for vector, _, _ in whole.values() if vector} == {2 * DIM}
+
+
+def test_a_text_without_a_vector_keeps_its_reason(root):
+    found = encoded(write_small_bundle(root), batches_of([None, "kettle"], 10))
+    assert found[product_text("").text_hash] == (None, DIM, "no_text")
+
+
+def test_a_poisonous_text_costs_its_own_vector_only(root):
+    found = encoded(write_small_bundle(root, poison="cursed"), batches_of(["kettle", "cursed kettle", "dress"], 10))
+    assert [found[product_text(t).text_hash][2] for t in ("kettle", "cursed kettle", "dress")] == [
+        None,
+        "not_encodable",
+        None,
+    ]
+
+
+def test_a_text_that_makes_the_encoder_raise_stands_alone_in_the_end(root):
+    bundle = write_small_bundle(root)
+    words = ("kettle", "dress", "lamp", "sofa")
+    last = max(max(bundle.tokenizer.features(word)) for word in words)
+    spelt = map("".join, itertools.product("abcdefgh", repeat=5))
+    outside = next(word for word in spelt if max(bundle.tokenizer.features(word)) > last)
+    table = bundle.encoder.embeddings
+    table.word_embeddings = torch.nn.Embedding.from_pretrained(table.word_embeddings.weight[: last + 1])
+    found = encode_each(bundle, [*words, outside, *words])
+    assert [vector is None for vector in found] == [False] * 4 + [True] + [False] * 4
+    assert found[:4] == found[5:]
+
+
+def test_what_is_our_own_mistake_is_no_poison(root):
+    with pytest.raises((AttributeError, TypeError)):
+        encode_each(write_small_bundle(root), ["kettle", None])
+
+
+def test_a_worker_refuses_another_bundle_than_the_driver_chose(root):
+    bundle = write_small_bundle(root)
+    with pytest.raises(InputError, match="the driver chose other"):
+        worker_bundle(str(bundle.path), "other", "cpu")
+
+
+def test_a_worker_refuses_a_changed_file(root):
+    bundle = write_small_bundle(root, seed=7)
+    (bundle.path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"config\.json has SHA-256"):
+        worker_bundle(str(bundle.path), bundle.id, "cpu")
+
+
+def test_without_a_champion_the_message_says_what_to_run(root):
+    with pytest.raises(InputError, match="has no champion: run `labeller train`"):
+        labelling_bundle(Warehouse.at(str(root)), "")
+
+
+@pytest.mark.parametrize("pinned", ["none", "../bundles", "a/b", ".."])
+def test_a_pinned_bundle_must_be_a_directory_of_the_warehouse(root, pinned):
+    write_small_bundle(root)
+    with pytest.raises(InputError, match="is not under"):
+        labelling_bundle(Warehouse.at(str(root)), pinned)

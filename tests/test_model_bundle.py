@@ -1,0 +1,134 @@
+import datetime as dt
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from etl.errors import InputError
+from etl.text import normaliser_hash
+from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
+from etl.warehouse import Warehouse
+from model.bundle import CANDIDATE, CHAMPION, add_calibration, candidate, champion, load_bundle, set_alias, write_bundle
+from model.fit import draw
+from model.presets import PRESETS
+
+TINY = PRESETS["tiny"].encoder
+WORDS = WordHashTokenizer(TokenizerSpec(rows=TINY.rows, normaliser=normaliser_hash()))
+DS = dt.date(2024, 5, 7)
+
+
+@pytest.fixture
+def warehouse(root):
+    return Warehouse.at(str(root))
+
+
+def written(warehouse, seed=1):
+    metrics = {"heldout": {"test": {"recall@10": 0.5}}}
+    return write_bundle(warehouse.bundles, draw(TINY, seed), WORDS, ds=DS, metrics=metrics, lineage={"pairs": "delta:3"})
+
+
+def test_a_bundle_comes_back_with_its_id_and_encodes(warehouse):
+    path = written(warehouse)
+    bundle = load_bundle(path)
+    assert bundle.id == path.name
+    assert bundle.manifest["lineage"] == {"pairs": "delta:3"}
+    assert (bundle.calibration, bundle.calibration_id) == (None, "")
+    vectors = bundle.encode(["Red Kettle", "", "kettle red", "kettle"], "title")
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 0, 1, 1], abs=1e-6)
+    assert vectors[0] @ vectors[2] > vectors[0] @ vectors[3]
+
+
+def test_vectors_do_not_depend_on_the_batch(warehouse):
+    bundle = load_bundle(written(warehouse))
+    texts = [f"{word} {n} kettle {'red ' * (n % 7)}" for n, word in enumerate(["lamp", "sofa", "drill"] * 20)]
+    whole, single = bundle.encode(texts, "title"), bundle.encode(texts, "title", batch_tokens=8)
+    assert np.abs(whole - single).max() < 1e-6
+
+
+def test_the_id_is_that_of_the_content(warehouse):
+    first = written(warehouse)
+    assert written(warehouse) == first
+    assert written(warehouse, seed=2) != first
+    assert sorted(p.name for p in warehouse.bundles.iterdir()) == sorted({first.name, written(warehouse, seed=2).name})
+
+
+def test_a_wordpiece_bundle_carries_its_vocabulary(warehouse):
+    spec = TokenizerSpec(kind="wordpiece", rows=60, normaliser=normaliser_hash())
+    pieces = WordPieceTokenizer.train(spec, ["red kettle", "blue lamp"])
+    config = replace(PRESETS["published"].encoder, rows=60, dim=16, hidden=16, layers=1, heads=2, ffn=16)
+    path = write_bundle(warehouse.bundles, draw(config, 1), pieces, ds=DS, metrics={}, lineage={})
+    assert load_bundle(path).encode(["red kettle"], "query").shape == (1, 16)
+    (path / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"tokenizer.json is missing"):
+        load_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer_spec.json", "metrics.json"])
+def test_a_changed_file_is_refused_by_name(warehouse, name):
+    path = written(warehouse)
+    content = bytearray((path / name).read_bytes())
+    content[-2] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name} has SHA-256"):
+        load_bundle(path)
+
+
+def test_truncated_weights_and_a_missing_file_are_reported_together(warehouse):
+    path = written(warehouse)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    (path / "config.json").unlink()
+    with pytest.raises(InputError, match=r"(?s)config.json is missing.*model.safetensors has SHA-256"):
+        load_bundle(path)
+
+
+def test_a_directory_without_manifest_is_no_bundle(warehouse, tmp_path):
+    path = written(warehouse)
+    (path / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"is no bundle.*no manifest.json"):
+        load_bundle(path)
+
+
+def test_a_manifest_with_another_id_or_format_is_refused(warehouse):
+    path = written(warehouse)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"id": "0" * 12}))
+    with pytest.raises(InputError, match="is not that of its files"):
+        load_bundle(path)
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(InputError, match="format 99"):
+        load_bundle(path)
+
+
+def test_a_calibration_is_added_with_an_id_of_its_content(warehouse):
+    path = written(warehouse)
+    calibration_id = add_calibration(path, {"knots": [0.1, 0.9]})
+    bundle = load_bundle(path)
+    assert bundle.calibration == {"knots": [0.1, 0.9]}
+    assert bundle.calibration_id == calibration_id
+    assert add_calibration(path, {"knots": [0.2, 0.9]}) != calibration_id
+    edited = (path / "calibration.json").read_text().replace("0.9", "0.8")
+    (path / "calibration.json").write_text(edited)
+    with pytest.raises(InputError, match="changed by hand"):
+        load_bundle(path)
+
+
+def test_aliases_point_to_bundles_of_their_warehouse(warehouse, tmp_path):
+    assert champion(warehouse) is None
+    path = written(warehouse)
+    set_alias(warehouse, CANDIDATE, path)
+    set_alias(warehouse, CHAMPION, path)
+    assert champion(warehouse) == candidate(warehouse) == path
+    alias = json.loads((warehouse.bundles / "champion.json").read_text())
+    assert alias == {"bundle": path.name, "ds": "2024-05-07", "metrics": {"test": {"recall@10": 0.5}}}
+    with pytest.raises(InputError, match="its own warehouse only"):
+        set_alias(warehouse, CHAMPION, tmp_path / "elsewhere")
+
+
+def test_an_alias_that_points_nowhere_is_refused(warehouse):
+    warehouse.bundles.mkdir()
+    (warehouse.bundles / "champion.json").write_text('{"bundle": "gone", "ds": "2024-05-07"}')
+    with pytest.raises(InputError, match=r"champion.json points to bundle 'gone', which is not there"):
+        champion(warehouse)

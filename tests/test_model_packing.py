@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from etl.errors import InputError
+from etl.text import normaliser_hash
+from etl.tokenizer import TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
+from model.packing import pack, pack_texts
+
+TABLE = TokenTable(ids=np.array([-7, 3, 9]), offsets=np.array([0, 2, 3, 6]), features=np.array([10, 11, 20, 30, 31, 32]))
+WORDS = WordHashTokenizer(TokenizerSpec(rows=64, max_query_tokens=2, normaliser=normaliser_hash()))
+
+
+def test_each_distinct_token_brings_its_features_once():
+    packed = pack(np.array([9, -7, 9]), np.array([0, 1, 3]), TABLE)
+    assert packed.features.tolist() == [10, 11, 30, 31, 32]
+    assert packed.feature_offsets.tolist() == [0, 2, 5]
+    assert packed.tokens.tolist() == [1, 0, 1]
+    assert packed.lengths.tolist() == [1, 2]
+
+
+def test_without_a_table_an_id_is_its_own_feature():
+    packed = pack(np.array([5, 2, 5]), np.array([0, 3]), None)
+    assert packed.features.tolist() == [2, 5]
+    assert packed.tokens.tolist() == [1, 0, 1]
+
+
+def test_an_id_that_the_table_lacks_is_refused():
+    with pytest.raises(InputError, match="1 token ids are not in the token table"):
+        pack(np.array([3, 4]), np.array([0, 2]), TABLE)
+
+
+def test_texts_are_packed_with_the_limit_of_their_side():
+    texts = ["Red red KETTLE", "", "kettle"]
+    assert pack_texts(WORDS, texts, "query").lengths.tolist() == [2, 0, 1]
+    packed = pack_texts(WORDS, texts, "title")
+    assert packed.lengths.tolist() == [3, 0, 1]
+    assert packed.tokens.tolist() == [0, 0, 1, 1]
+    assert packed.features[packed.feature_offsets[1] :].tolist() == WORDS.features("kettle")
+
+
+def test_pieces_are_packed_without_a_table():
+    pieces = WordPieceTokenizer.train(TokenizerSpec(kind="wordpiece", rows=60, normaliser=normaliser_hash()), ["red kettle"])
+    packed = pack_texts(pieces, ["red", "kettle red"], "title")
+    assert packed.features[packed.tokens].tolist() == [*pieces.ids("red", "title"), *pieces.ids("kettle red", "title")]

@@ -1,0 +1,129 @@
+import json
+
+import pytest
+
+from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK
+from etl.tokenizer import load_tokenizer
+from etl.warehouse import Warehouse
+from model import promote, train_due
+from model.bundle import CANDIDATE, champion, set_alias, write_bundle
+from model.encoder import Encoder
+from model.evaluate import evaluate
+from model.fit import draw, fit
+from model.promote import PromoteConfig, gate
+from model.train_config import TrainConfig
+from tests.model_data import DS, small_shop, write_dataset
+
+LIMITS = PromoteConfig(root=".", ds=DS, floor=0.1, tolerance=0.02)
+
+
+def figures(value: float, split: str = "test") -> dict:
+    return {split: {"queries": 100, "recall@10": value, "recall@100": 1.0, "mrr@10": value}}
+
+
+@pytest.mark.parametrize(
+    ("new", "untrained", "old", "reason"),
+    [
+        (figures(0.5), figures(0.2), {}, None),
+        (figures(0.5), figures(0.2), figures(0.51), None),
+        (figures(0.5), figures(0.2), figures(0.53), "the champion's on the same queries 0.5300"),
+        (figures(0.05), figures(0.01), {}, "below the floor 0.1000"),
+        (figures(0.3), figures(0.3), {}, "no better than untrained"),
+        (figures(1.0), figures(1.0), {}, None),
+        (figures(0.5, "valid"), figures(0.2, "valid"), {}, None),
+        ({}, {}, {}, "no held-out queries"),
+    ],
+)
+def test_the_gate_lets_through_what_is_no_worse(new, untrained, old, reason):
+    problems = gate(new, untrained, old, LIMITS)
+    assert bool(problems) == (reason is not None)
+    assert reason is None or reason in problems[0]
+
+
+@pytest.fixture(scope="module")
+def shop_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shop")
+    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
+    return root
+
+
+@pytest.fixture(scope="module")
+def encoders(shop_root) -> dict[str, Encoder]:
+    """One trained, one as it was drawn."""
+    settings = TrainConfig(root=str(shop_root), ds=DS, preset="tiny", epochs=6.0)
+    manifest = promote.verify(settings.dataset)
+    return {"good": fit(settings, manifest).encoder, "bad": draw(settings.chosen_preset(manifest).encoder, 1)}
+
+
+def lay_down(shop_root, encoder: Encoder, alias: str):
+    """A bundle with its true figures, under an alias."""
+    warehouse = Warehouse.at(str(shop_root))
+    dataset = warehouse.dataset(DS)
+    manifest = promote.verify(dataset)
+    heldout = evaluate(encoder, dataset, manifest)
+    untrained = evaluate(draw(encoder.config, 1), dataset, manifest)
+    path = write_bundle(
+        warehouse.bundles,
+        encoder,
+        load_tokenizer(dataset),
+        ds=DS,
+        metrics={"heldout": heldout, "untrained": untrained},
+        lineage={},
+    )
+    set_alias(warehouse, alias, path)
+    return path
+
+
+def run(shop_root, *more: str) -> int:
+    return promote.main(["--root", str(shop_root), "--ds", str(DS), *more])
+
+
+def test_a_worse_candidate_is_refused_and_the_champion_stays(shop_root, encoders, capsys):
+    good = lay_down(shop_root, encoders["good"], CANDIDATE)
+    assert run(shop_root) == EXIT_OK
+    assert champion(Warehouse.at(str(shop_root))) == good
+    bad = lay_down(shop_root, encoders["bad"], CANDIDATE)
+    assert run(shop_root) == EXIT_GATE_REFUSED
+    assert champion(Warehouse.at(str(shop_root))) == good
+    message = capsys.readouterr().err
+    assert f"candidate {bad.name} is not promoted, champion {good.name} stays" in message
+    assert "no better than untrained" in message
+
+
+def test_promoting_the_champion_again_changes_nothing(shop_root, encoders):
+    good = lay_down(shop_root, encoders["good"], CANDIDATE)
+    assert [run(shop_root), run(shop_root)] == [EXIT_OK, EXIT_OK]
+    assert champion(Warehouse.at(str(shop_root))) == good
+
+
+def test_without_a_candidate_or_with_an_alias_that_points_nowhere_there_is_one_message(root, capsys):
+    assert run(root) == EXIT_BAD_INPUT
+    assert "has no candidate: run `labeller train` first" in capsys.readouterr().err
+    (root / "bundles").mkdir()
+    (root / "bundles" / "candidate.json").write_text('{"bundle": "gone"}')
+    assert run(root) == EXIT_BAD_INPUT
+    assert "points to bundle 'gone', which is not there" in capsys.readouterr().err
+
+
+def due(root, ds: str, *more: str) -> int:
+    return train_due.main(["--root", str(root), "--ds", ds, *more])
+
+
+def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, encoders, shop_root):
+    assert due(root, "2024-05-07") == EXIT_OK
+    bundle = root / "bundles" / "b1"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").write_text("{}")
+    (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
+    assert due(root, "2024-05-08") == EXIT_NOTHING_DUE
+    assert due(root, "2024-05-14") == EXIT_OK
+    assert due(root, "2024-05-14", "--max-age-days", "8") == EXIT_NOTHING_DUE
+    assert due(root, "2024-05-08", "--force") == EXIT_OK
+    assert due(root, "2024-01-01") == EXIT_NOTHING_DUE
+
+
+def test_a_champion_that_points_nowhere_is_no_reason_to_train(root, capsys):
+    (root / "bundles").mkdir()
+    (root / "bundles" / "champion.json").write_text('{"bundle": "gone", "ds": "2024-05-07"}')
+    assert due(root, "2024-05-08") == EXIT_BAD_INPUT
+    assert "points to bundle 'gone'" in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""`labeller train` as Airflow runs it: DeepSpeed's own launcher, two ranks on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.warehouse import Warehouse
+from model import launch, train
+from model.bundle import candidate, load_bundle
+from tests.model_data import DS, small_shop, write_dataset
+
+
+@pytest.fixture
+def shop_root(root):
+    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
+    return root
+
+
+def run(root, *more: str) -> int:
+    arguments = ["--root", str(root), "--ds", str(DS), "--preset", "tiny", "--epochs", "1", "--device", "cpu"]
+    return train.main([*arguments, *more])
+
+
+def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
+    assert run(shop_root) == EXIT_OK
+    path = candidate(Warehouse.at(str(shop_root)))
+    bundle = load_bundle(path)
+    assert bundle.metrics["settings"]["ranks"] == 2
+    assert bundle.metrics["counts"] == {"pairs": 301, "titles": 160, "heldout": 8}
+    assert set(bundle.metrics["heldout"]) == set(bundle.metrics["untrained"]) == {"valid", "test"}
+    assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
+    assert bundle.manifest["lineage"]["inputs"] == {"pairs": "delta:0"}
+    assert bundle.encode(["red kettle"], "query").shape == (1, bundle.dim)
+    assert list((shop_root / "checkpoints").iterdir()) == []
+
+
+def test_a_dataset_that_does_not_match_its_manifest_is_refused_by_file(shop_root, capsys):
+    file = shop_root / "datasets" / f"ds={DS}" / "pairs" / "part-1.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert run(shop_root) == EXIT_BAD_INPUT
+    assert "pairs/part-1.parquet has" in capsys.readouterr().err
+
+
+def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root, capsys):
+    (shop_root / "datasets" / f"ds={DS}" / "manifest.json").unlink()
+    assert run(shop_root) == EXIT_BAD_INPUT
+    assert "has no manifest.json" in capsys.readouterr().err
+    assert run(shop_root, "--ds", "2024-05-08") == EXIT_BAD_INPUT
+    assert "labeller dataset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--preset", "nope"], "preset 'nope' is unknown"),
+        (["--preset", "published"], "needs wordpiece tokens"),
+        (["--ranks", "9"], "pairs/ has 4 files with rows in them for 9 ranks"),
+        (["--epochs", "0"], "epochs"),
+        (["--deepspeed-config", "/nowhere.json"], "cannot be read"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_the_launch(shop_root, capsys, more, message):
+    assert run(shop_root, *more) == EXIT_BAD_INPUT
+    assert message in capsys.readouterr().err
+
+
+def test_the_exit_code_of_a_command_comes_back():
+    variables = dict(os.environ)
+    assert launch.run_watched([sys.executable, "-c", "import sys; sys.exit(7)"], variables) == 7
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert launch.run_watched([sys.executable, "-c", killed], variables) == 128 + 9
+
+
+def test_termination_takes_the_children_along(tmp_path):
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = f"import os, sys; from model import launch; sys.exit(launch.run_watched([sys.executable, '-c', {child!r}], os.environ))"
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_ranks_share_the_cores_and_stay_on_the_loopback():
+    variables = launch.environment(2, "cpu", local=True)
+    assert int(variables["OMP_NUM_THREADS"]) == max(1, (os.cpu_count() or 1) // 2)
+    assert variables["DS_ACCELERATOR"] == "cpu"
+    assert variables["GLOO_SOCKET_IFNAME"].startswith("lo")
+    assert "DS_ACCELERATOR" not in launch.environment(1, "cuda", local=True) or "DS_ACCELERATOR" in os.environ
+
+
+def test_the_launcher_is_deepspeeds_own():
+    argv = launch.command("model.worker", ["--settings", "x.json"], ranks=3)
+    assert argv[0].endswith("/bin/deepspeed")
+    assert argv[argv.index("--num_accelerators") + 1] == "3"
+    assert json.dumps(argv[-3:]) == '["model.worker", "--settings", "x.json"]'

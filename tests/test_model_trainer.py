@@ -1,0 +1,170 @@
+"""The loop in one process with the plain torch engine, on small datasets."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from etl.dataset import load_token_table, verify
+from etl.errors import InputError
+from model.compact import compact, expand
+from model.encoder import Encoder
+from model.engines import DEEPSPEED_CONFIG, TorchEngine, optimizer, parameter_groups, read_deepspeed_config
+from model.evaluate import evaluate
+from model.fit import draw, fit
+from model.loss import Ranks
+from model.precision import autocast, choose
+from model.presets import PRESETS
+from model.reader import ReaderConfig, TrainingReader
+from model.train_config import TrainConfig
+from model.trainer import Curve, LoopConfig, NonFiniteLoss, progress_line, schedule, train
+from tests.model_data import DS, small_shop, write_dataset
+
+
+@pytest.fixture(scope="module")
+def shop_root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shop")
+    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
+    return root
+
+
+def config(root, **changes) -> TrainConfig:
+    return TrainConfig(root=str(root), ds=DS, **({"preset": "tiny", "epochs": 2.0} | changes))
+
+
+def parameters(encoder: Encoder) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+
+
+def test_training_finds_held_out_queries_better_than_the_random_start(shop_root):
+    settings = config(shop_root, epochs=6.0)
+    manifest = verify(settings.dataset)
+    fitted = fit(settings, manifest)
+    before = evaluate(draw(fitted.encoder.config, settings.seed), settings.dataset, manifest)
+    after = evaluate(fitted.encoder, settings.dataset, manifest)
+    assert fitted.curve.points[-1][1] < fitted.curve.points[0][1]
+    assert after["valid"]["recall@10"] > before["valid"]["recall@10"]
+    assert after["test"]["queries"] == before["test"]["queries"] == 4
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(shop_root):
+    manifest = verify(config(shop_root).dataset)
+    once, again, other = (parameters(fit(config(shop_root, seed=s), manifest).encoder) for s in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
+
+
+def test_a_shrunken_published_encoder_takes_steps_on_wordpiece(tmp_path):
+    manifest = write_dataset(tmp_path / "ds=2024-05-07", small_shop(), kind="wordpiece", rows=200)
+    shrunk = replace(PRESETS["published"].encoder, rows=200, dim=32, hidden=32, layers=2, heads=4, ffn=64)
+    reader = TrainingReader(tmp_path / "ds=2024-05-07", manifest, ReaderConfig(batch=16, crops=0.5), Ranks())
+    encoder = draw(shrunk, seed=1).train()
+    adam = optimizer(parameter_groups(encoder, lr=3e-3, weight_lr=1.0, layers_lr=1.0))
+    engine = TorchEngine(encoder, adam, Ranks(), autocast("fp32", "cpu"))
+    curve = train(engine, reader.batches(30), LoopConfig(steps=30, tau=0.1, log_every=10), Ranks())
+    assert [step for step, _ in curve.points] == [10, 20, 30]
+    assert curve.points[-1][1] < curve.points[0][1]
+
+
+def test_bfloat16_trains_too(shop_root):
+    settings = config(shop_root, precision="bf16", epochs=1.0)
+    curve = fit(settings, verify(settings.dataset)).curve
+    assert np.isfinite([loss for _, loss in curve.points]).all()
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
+    settings = config(shop_root)
+    manifest = verify(settings.dataset)
+    encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
+    torch.nn.init.constant_(encoder.embeddings.word_embeddings.weight, float("nan"))
+    before = parameters(encoder)[-100:].clone()
+    engine = TorchEngine(encoder, torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks(), autocast("fp32", "cpu"))
+    reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
+    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 1 of 3 \(rank 0\)"):
+        train(engine, reader.batches(3), LoopConfig(steps=3, tau=0.1), Ranks())
+    assert torch.equal(parameters(encoder)[-100:], before)
+
+
+def test_batches_that_end_early_are_an_error(shop_root):
+    settings = config(shop_root)
+    manifest = verify(settings.dataset)
+    encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
+    engine = TorchEngine(
+        encoder,
+        torch.optim.Adam(parameter_groups(encoder, lr=1e-3, weight_lr=1.0, layers_lr=1.0)),
+        Ranks(),
+        autocast("fp32", "cpu"),
+    )
+    reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
+    with pytest.raises(RuntimeError, match="5 were planned"):
+        train(engine, reader.batches(3), LoopConfig(steps=5, tau=0.1), Ranks())
+
+
+def test_training_the_reachable_rows_alone_changes_nothing_in_the_result(shop_root):
+    settings = config(shop_root)
+    manifest, table = verify(settings.dataset), load_token_table(settings.dataset)
+    results = []
+    for small in (False, True):
+        full = draw(settings.chosen_preset(manifest).encoder, seed=1)
+        reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=16), Ranks())
+        trained, used = full, None
+        if small:
+            trained, reader.table, used = compact(full, table)
+            assert trained.config.rows < full.config.rows
+        adam = optimizer(parameter_groups(trained, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
+        engine = TorchEngine(trained.train(), adam, Ranks(), autocast("fp32", "cpu"))
+        train(engine, reader.batches(5), LoopConfig(steps=5, tau=0.1), Ranks())
+        results.append(parameters(full if used is None else expand(full, trained, used)))
+    assert torch.allclose(*results, atol=1e-6)
+
+
+def test_the_learning_rate_rises_then_falls_linearly_to_the_end():
+    rates = [schedule(step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert rates[-1] == pytest.approx(1 / 91)
+    assert np.diff(rates[9:]).max() < 0
+    assert schedule(0, 1, 0.05) == 1.0
+
+
+def test_progress_says_step_loss_rate_waiting_and_time_left():
+    curve = Curve(points=[(1200, 1.834)], seconds=60.0, data_seconds=3.6, rows=1_230_000)
+    assert progress_line(1200, 8000, curve, 2) == "step 1200/8000 loss 1.834 pairs/s 41k data 6% eta 6m"
+
+
+def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
+    settings = config(shop_root, log_every=3, epochs=1.0)
+    with caplog.at_level(logging.INFO, "model.trainer"):
+        curve = fit(settings, verify(settings.dataset)).curve
+    lines = [r.message for r in caplog.records if r.name == "model.trainer"]
+    assert len(lines) == len(curve.points)
+    assert lines[0].startswith("step 3/")
+
+
+def test_weights_of_rows_and_layers_have_learning_rates_of_their_own():
+    encoder = Encoder(replace(PRESETS["tiny"].encoder, token_weights=True))
+    groups = parameter_groups(encoder, lr=1.0, weight_lr=5.0, layers_lr=0.25)
+    assert sorted((g["lr"], len(g["params"])) for g in groups)[1:] == [(1.0, 1), (5.0, 2)]
+    assert sum(len(g["params"]) for g in groups) == len(list(encoder.parameters()))
+
+
+def test_our_deepspeed_settings_are_accepted_and_dangerous_ones_are_not(tmp_path):
+    assert read_deepspeed_config(DEEPSPEED_CONFIG)["gradient_clipping"] == 0.0
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"optimizer": {}, "zero_optimization": {"stage": 3}, "gradient_accumulation_steps": 2}')
+    with pytest.raises(InputError) as caught:
+        read_deepspeed_config(bad)
+    for part in ("would clip at 1.0", "optimizer is set by the job", "stage 3", "must be 1"):
+        assert part in str(caught.value)
+    with pytest.raises(InputError, match=r"nowhere.json cannot be read"):
+        read_deepspeed_config(tmp_path / "nowhere.json")
+
+
+def test_the_precision_is_chosen_by_looking_and_printed(caplog):
+    with caplog.at_level(logging.INFO):
+        assert choose("auto", "cuda:0") == "bf16"
+        assert choose("bf16", "cpu") == "bf16"
+        assert choose("auto", "cpu") in ("fp32", "bf16")
+    assert "precision bf16 on cuda:0 (a GPU)" in caplog.text
