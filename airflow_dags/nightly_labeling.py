@@ -33,7 +33,9 @@ NOTHING_DUE = 99
 DAY = '--ds "$LABELLER_DS"'
 
 
-def stage(command: str, arguments: str = DAY, *, guard: str = "", timeout_hours: float = 6, **options: object) -> BashOperator:
+def stage(
+    command: str, arguments: str = DAY, *, guard: str = "", timeout_hours: float = 6, **options: object
+) -> BashOperator:
     """One task that runs ``labeller COMMAND``; parameters reach it as variables, never as shell text."""
     return BashOperator(
         task_id=command.replace("-", "_"),
@@ -97,4 +99,5 @@ with DAG(
         publish = stage("publish")
         report = stage("report", timeout_hours=0.5)
 
-    sample >> check >> pairs >> due >> dataset >> train >> calibrate >> promote >> embed >> predict >> audit >> publish >> report
+    sample >> check >> pairs >> due >> dataset >> train >> calibrate >> promote
+    promote >> embed >> predict >> audit >> publish >> report

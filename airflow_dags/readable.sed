@@ -1,9 +1,12 @@
 # What a person wants from the log of `airflow dags test`: which task runs, and the lines that it prints.
-# The whole log is kept in a file beside it (see the Makefile).
+# The whole log is kept in a file (see the Makefile).
 s/^[^ ]+ \[info *\] \[DAG TEST\] starting task_id=([^ ]+) .*/\n==== \1/p
 s/^[^ ]+ \[info *\] Command exited with return code 99 .*/nothing due: skipped/p
 /SubprocessHook\] loc=/{
   /\] (Tmp dir root location|Running command|Output:|Command exited with return code 0)/b
+  # Spark's words at every start.
+  /\] (WARNING: Using incubator modules|Using Spark's default log4j|Setting default log level|To adjust logging level)/b
+  /WARN NativeCodeLoader/b
   s/^[^ ]+ \[[a-z]+ *\] (.*[^ ]) *\[airflow\.task\.hooks.*SubprocessHook\] loc=.*$/\1/p
   b
 }

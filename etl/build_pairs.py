@@ -140,7 +140,8 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitSt
     marked = marked.transform(cleaning.with_bot_rule(bots))
     counts = Counter({key: n for key, n in cleaning.count_by_rule(marked).items() if key[1] is not None})
 
-    acting = marked.where(F.col("rule").isNull())
+    # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
+    acting = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
     queries = cleaning.normalise_queries(acting.select(F.col("query").alias("raw")).distinct())
     marked = _held(
         acting.transform(cleaning.with_query_rules(queries))

@@ -23,6 +23,7 @@ SECTIONS = (
     "sample",
     "pairs",
     "dataset",
+    "train_due",
     "train",
     "calibrate",
     "promote",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -32,16 +33,17 @@ def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataF
     try:
         reader = spark.read.format("delta" if is_delta(path) else "parquet")
         frame = reader.load(path)
-    except AnalysisException as error:
-        raise InputError(f"input table {table.name} at {path} cannot be read: {error.getMessage()}") from error
+    except (AnalysisException, Py4JJavaError) as error:
+        raise InputError(f"input table {table.name} at {path} cannot be read: {_cause(error)}") from error
     problems = schema_problems(frame, table)
     if problems:
         raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
     further = sorted(set(frame.columns) - set(table.names))
     if further:
         log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(further))
+    # try_cast: under ANSI one partition called ds=yesterday would end the job in the middle; it is no day, so never read.
     columns = [
-        F.col(c.name).cast(c.type).alias(c.name) if c.name in frame.columns else F.lit(None).cast(c.type).alias(c.name)
+        F.col(c.name).try_cast(c.type).alias(c.name) if c.name in frame.columns else F.lit(None).cast(c.type).alias(c.name)
         for c in table.columns
     ]
     return frame.select(*columns)
@@ -79,3 +81,13 @@ def version_of(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
     """Which state of an input was read: Delta's version, or a hash over the Parquet files' names and sizes."""
     path = warehouse.table(table)
     return f"delta:{latest_version(spark, path)}" if is_delta(path) else parquet_version(path)
+
+
+def _cause(error: AnalysisException | Py4JJavaError) -> str:
+    if isinstance(error, AnalysisException):
+        return str(error.getMessage())
+    # A file that is no Parquet comes as a Java error with the reason at the end of three causes.
+    cause = error.java_exception
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    return str(cause.getMessage())

@@ -153,7 +153,7 @@ class TermSearch:
         settings: TermSettings,
     ) -> list[TermLabel]:
         scores = np.array([score for _, score in candidates])
-        probabilities = calibration.probability(scores).round(DECIMALS).tolist()
+        probabilities = calibration.probabilities(scores).round(DECIMALS).tolist()
         chosen = count_terms(scores, probabilities, settings)
         runner_up = candidates[chosen][1] if chosen < len(candidates) else None
         return [

@@ -70,8 +70,11 @@ class Encoder(nn.Module):
     """Texts to unit vectors.
 
     The bag is a weighted sum of word vectors. A Transformer beside it adds through ``projection``, which starts
-    at zero: training starts from the bag and may stay there, where the layers have nothing to add.
+    at zero: training starts from the bag and may stay there, where the layers have nothing to add. While
+    ``layers_on`` is false they are not computed; as long as ``projection`` is zero that changes no vector.
     """
+
+    layers_on: bool = True
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -99,7 +102,7 @@ class Encoder(nn.Module):
     def forward(self, packed: PackedTexts) -> torch.Tensor:
         """N packed texts -> [N, D] unit vectors; a text without tokens gets the zero vector."""
         words_UD = self.embeddings.words(packed)
-        if not self.config.layers:
+        if not self.config.layers or not self.layers_on:
             return F.normalize(self._bag(words_UD, packed), dim=-1)
         pooled_NH = self._transform(words_UD, packed)
         if not self.config.bag:

@@ -21,13 +21,14 @@ DEEPSPEED_CONFIG = Path(__file__).with_name("deepspeed.json")
 
 
 class Engine(Protocol):
-    """Forward, backward, step; ``scale`` of a step is its share of each group's learning rate."""
+    """Forward, backward, step; ``scales`` are the shares of their learning rates that groups take in this step."""
 
     device: torch.device
+    encoder: Encoder
 
     def forward(self, texts: PackedTexts) -> torch.Tensor: ...
     def backward(self, loss: torch.Tensor) -> None: ...
-    def step(self, scale: float) -> None: ...
+    def step(self, scales: Mapping[str, float]) -> None: ...
 
 
 def parameter_groups(encoder: Encoder, *, lr: float, weight_lr: float, layers_lr: float) -> list[dict[str, Any]]:
@@ -36,12 +37,12 @@ def parameter_groups(encoder: Encoder, *, lr: float, weight_lr: float, layers_lr
     A row's weight is one number beside its 256, and starts at zero: at the table's rate it hardly moves in a night.
     """
     by_row = row_parameters(encoder)
-    groups: dict[float, list[torch.nn.Parameter]] = {}
+    rates = {"table": lr, "weights": lr * weight_lr, "layers": lr * layers_lr}
+    groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
     for name, parameter in encoder.named_parameters():
         table = name.endswith("word_embeddings.weight")
-        factor = 1.0 if table else weight_lr if name in by_row else layers_lr
-        groups.setdefault(lr * factor, []).append(parameter)
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for rate, parameters in groups.items()]
+        groups["table" if table else "weights" if name in by_row else "layers"].append(parameter)
+    return [{"params": groups[g], "lr": rates[g], "base_lr": rates[g], "name": g} for g in groups if groups[g]]
 
 
 def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Adam:
@@ -71,15 +72,16 @@ class TorchEngine:
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
         if self.ranks.world > 1:
+            # Which parameters have a gradient is the same on every rank: it depends on the step alone.
             for parameter in self.encoder.parameters():
-                assert parameter.grad is not None, "every parameter takes part in every step"
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= self.ranks.world
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= self.ranks.world
 
-    def step(self, scale: float) -> None:
+    def step(self, scales: Mapping[str, float]) -> None:
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.clip)
-        _set_lr(self.adam.param_groups, scale)
+        _set_lr(self.adam.param_groups, scales)
         self.adam.step()
 
 
@@ -97,7 +99,7 @@ class DeepSpeedEngine:
         import deepspeed  # takes seconds, and sets up logging of its own
 
         config = {**settings, "train_micro_batch_size_per_gpu": rows, "steps_per_print": 2**31}
-        self.autocast = autocast
+        self.encoder, self.autocast = encoder, autocast
         self.engine, *_ = deepspeed.initialize(model=encoder, optimizer=adam, config=config, dist_init_required=False)
         self.device = torch.device(self.engine.device)
 
@@ -108,8 +110,8 @@ class DeepSpeedEngine:
     def backward(self, loss: torch.Tensor) -> None:
         self.engine.backward(loss)
 
-    def step(self, scale: float) -> None:
-        _set_lr(self.engine.optimizer.param_groups, scale)
+    def step(self, scales: Mapping[str, float]) -> None:
+        _set_lr(self.engine.optimizer.param_groups, scales)
         self.engine.step()
 
 
@@ -138,6 +140,6 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _set_lr(groups: list[dict[str, Any]], scale: float) -> None:
+def _set_lr(groups: list[dict[str, Any]], scales: Mapping[str, float]) -> None:
     for group in groups:
-        group["lr"] = group["base_lr"] * scale
+        group["lr"] = group["base_lr"] * scales[group["name"]]

@@ -66,6 +66,7 @@ def fit(
         steps=max(1, int(chosen.epochs * reader.steps_per_epoch)),
         tau=chosen.tau,
         warmup=config.warmup,
+        layers_from=chosen.layers_from,
         logq=config.logq,
         log_every=config.log_every,
     )
@@ -122,6 +123,6 @@ def _settings(config: TrainConfig, chosen: Preset, reader: TrainingReader, loop:
         "batch": reader.batch,
         "crops": reader.crops,
         "steps": loop.steps,
-        **{name: getattr(chosen, name) for name in ("tau", "lr", "epochs", "weight_lr", "layers_lr")},
+        **{name: getattr(chosen, name) for name in ("tau", "lr", "epochs", "weight_lr", "layers_lr", "layers_from")},
         **{name: getattr(config, name) for name in names},
     }

@@ -16,6 +16,9 @@ from model.precision import Precision
 from model.presets import Preset, preset
 from model.reader import ReaderConfig
 
+PRESET_SETTINGS = ("epochs", "batch", "crops", "lr", "tau", "layers_from")
+"""Settings whose default is the preset's."""
+
 
 class TrainConfig(JobConfig):
     """Settings of `labeller train`."""
@@ -51,6 +54,9 @@ class TrainConfig(JobConfig):
 
     lr: Annotated[float, Field(gt=0)] | None = None
     """Adam's learning rate for the table."""
+
+    layers_from: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the steps that the bag trains alone before the Transformer joins (hybrid)."""
 
     tau: Annotated[float, Field(gt=0)] | None = None
     """Temperature of the loss."""
@@ -99,7 +105,7 @@ class TrainConfig(JobConfig):
         spec = manifest.spec
         longest = max(spec["max_query_tokens"], spec["max_title_tokens"])
         found = preset(self.preset, rows=spec["rows"], tokens=spec["kind"], positions=longest)
-        return found.with_settings(epochs=self.epochs, batch=self.batch, crops=self.crops, lr=self.lr, tau=self.tau)
+        return found.with_settings(**{name: getattr(self, name) for name in PRESET_SETTINGS})
 
     def reader(self, chosen: Preset) -> ReaderConfig:
         return ReaderConfig(

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 class TrainDueConfig(JobConfig):
     """Settings of `labeller train-due`."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "promote")
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "train_due")
 
     max_age_days: Annotated[int, Field(ge=1)] = 7
     """Days after its own that a champion labels without being trained again."""

@@ -20,6 +20,9 @@ from model.reader import Batch
 
 log = logging.getLogger(__name__)
 
+JOINING = 0.2
+"""Least share of the layers' steps in which their learning rate rises, where they join late."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopConfig:
@@ -29,6 +32,8 @@ class LoopConfig:
     tau: float
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
+    layers_from: float = 0.0
+    """Share of the steps after which the Transformer joins the bag."""
     logq: float = 0.0
     log_every: int = 20
 
@@ -54,6 +59,14 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise + 1))
 
 
+def rates(step: int, config: LoopConfig) -> dict[str, float]:
+    """Share of its learning rate that each group of parameters takes; the layers' own schedule starts when they join."""
+    whole = schedule(step, config.steps, config.warmup)
+    join = int(config.steps * config.layers_from)
+    layers = schedule(step - join, config.steps - join, max(config.warmup, JOINING)) if join else whole
+    return {"table": whole, "weights": whole, "layers": layers if step >= join else 0.0}
+
+
 def train(
     engine: Engine, batches: Iterable[Batch], config: LoopConfig, ranks: Ranks, known: KnownPairs | None = None
 ) -> Curve:
@@ -65,6 +78,8 @@ def train(
     curve, meter = Curve(), _Meter(config, ranks)
     started = time.monotonic()
     for step, batch in enumerate(_timed(batches, curve)):
+        scales = rates(step, config)
+        engine.encoder.layers_on = scales["layers"] > 0
         loss = contrastive_step(engine, batch, config, ranks, known)
         value = loss.item()
         if not math.isfinite(value):
@@ -73,11 +88,12 @@ def train(
                 "lower --lr, or raise --tau"
             )
         engine.backward(loss)
-        engine.step(schedule(step, config.steps, config.warmup))
+        engine.step(scales)
         curve.rows += len(batch.rows)
         curve.seconds = time.monotonic() - started
         meter.update(step + 1, value, curve)
     meter.close()
+    engine.encoder.layers_on = True
     if not curve.points or curve.points[-1][0] != config.steps:
         raise RuntimeError(f"training ended after {curve.points[-1:] or 'no'} steps, {config.steps} were planned")
     return curve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ tasks = {}
 for dag in bag.dags.values():
     environment = dag.get_template_env()
     environment.undefined = StrictUndefined
-    context = {"params": dag.params.dump() | json.loads(sys.argv[2]), "data_interval_start": datetime(2024, 5, 7, tzinfo=UTC)}
+    params = dag.params.dump() | json.loads(sys.argv[2])
+    context = {"params": params, "data_interval_start": datetime(2024, 5, 7, tzinfo=UTC)}
     for task in dag.tasks:
         tasks[task.task_id] = {
             "command": task.bash_command,
@@ -76,13 +78,12 @@ def test_the_folder_holds_exactly_the_dags_we_mean(rendered: dict) -> None:
 
 
 def test_tasks_run_in_the_order_of_the_design(rendered: dict) -> None:
-    order = (
-        "sample etl.check etl.pairs model.train_due model.dataset model.train model.calibrate model.promote "
-        "labeling.embed labeling.predict labeling.audit labeling.publish labeling.report"
-    ).split()
+    model = [f"model.{name}" for name in ("train_due", "dataset", "train", "calibrate", "promote")]
+    labeling = [f"labeling.{name}" for name in ("embed", "predict", "audit", "publish", "report")]
+    order = ["sample", "etl.check", "etl.pairs", *model, *labeling]
     tasks = rendered["tasks"]
     assert sorted(tasks) == sorted(order)
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         assert tasks[after]["upstream"] == [before]
 
 
@@ -130,5 +131,3 @@ def test_a_parameter_that_does_not_fit_is_refused_before_any_task(conf: dict, tm
     assert done.returncode != 0
     assert "Invalid input for param" in done.stdout + done.stderr
     assert "starting task_id" not in done.stdout + done.stderr
-
-

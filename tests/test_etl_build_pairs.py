@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import io
+import logging
 import math
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -105,15 +105,18 @@ def test_the_probabilities_of_all_queries_sum_to_one(pairs):
 def rerun(shop, pairs, spark) -> str:
     """The log of a second run, by command, with other partitions; its rows replace those of the first."""
     log = io.StringIO()
-    handler = logging.StreamHandler(log)
-    logging.getLogger().addHandler(handler)
+    handler, root_logger = logging.StreamHandler(log), logging.getLogger()
+    root_logger.addHandler(handler)
+    level = root_logger.level
+    root_logger.setLevel(logging.INFO)
     before = {key: spark.conf.get(key) for key in ("spark.sql.shuffle.partitions", "spark.sql.adaptive.enabled")}
     try:
         spark.conf.set("spark.sql.shuffle.partitions", "5")
         spark.conf.set("spark.sql.adaptive.enabled", "false")
         assert build_pairs.main(["--root", str(shop), "--ds", str(DS), "--window-days", "3", "--master", "local[2]"]) == 0
     finally:
-        logging.getLogger().removeHandler(handler)
+        root_logger.removeHandler(handler)
+        root_logger.setLevel(level)
         for key, value in before.items():
             spark.conf.set(key, value)
     return log.getvalue()

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
 from labeling import calibrate
-from labeling.calibrate import CalibrateConfig, Clicked, expected_calibration_error, fit_temperature, fit_terms, isotonic
+from labeling.calibrate import (
+    CalibrateConfig,
+    Clicked,
+    as_clicked,
+    expected_calibration_error,
+    fit_temperature,
+    fit_terms,
+    isotonic,
+)
 from labeling.categories import CategoryTree
-from labeling.probability import Calibration
+from labeling.probability import FORMAT, Calibration
 from model.bundle import load_bundle
 from tests.labeling_data import pair, query_encoder, taxonomy, title_vectors, write_pairs, write_small_bundle
 from tests.rows import DS, small_warehouse, term
@@ -22,23 +31,22 @@ def item(query_id: int, held_out: set[int], trained: set[int] = frozenset()) -> 
 
 
 def drawn(cases: int, queries: int = 40) -> tuple[list[Clicked], list[list[tuple[int, float]]]]:
-    """Items with one candidate each that is right with a probability equal to its score."""
+    """Items whose best candidate is right with a probability equal to its score, and whose second never is."""
     rng = np.random.default_rng(0)
     scores = rng.random(cases).round(6)
     right = rng.random(cases) < scores
-    return (
-        [item(n % queries, {0} if hit else {1}) for n, hit in enumerate(right)],
-        [[(0, float(score))] for score in scores],
-    )
+    items = [item(n % queries, {0} if hit else {1}) for n, hit in enumerate(right)]
+    return items, [[(0, float(score)), (2, float(score) / 2)] for score in scores]
 
 
-def test_the_curve_finds_the_frequency_behind_the_scores():
+def test_the_curves_find_the_frequencies_behind_the_scores():
     content = fit_terms(*drawn(4_000), SETTINGS)
-    fitted = Calibration.of({"terms": content})
+    fitted = Calibration.of({"format": FORMAT, "terms": content})
     assert fitted.terms_calibrated
-    np.testing.assert_allclose(fitted.probability(np.array([0.2, 0.5, 0.8])), [0.2, 0.5, 0.8], atol=0.06)
-    assert content["ece"] < 0.05
-    assert content["ece_cases"] == 2_000
+    np.testing.assert_allclose(fitted.first.at(np.array([0.2, 0.5, 0.8])), [0.2, 0.5, 0.8], atol=0.06)
+    assert fitted.further.at(np.array([0.0, 0.5])).max() < 0.01
+    assert content["first"]["ece"] < 0.05
+    assert content["first"]["ece_cases"] == 2_000
 
 
 def test_the_curve_never_falls_and_never_claims_certainty():
@@ -49,15 +57,34 @@ def test_the_curve_never_falls_and_never_claims_certainty():
 
 
 def test_a_term_clicked_in_training_is_no_case():
-    content = fit_terms([item(1, {0}, trained={1})], [[(1, 0.9), (0, 0.8), (2, 0.1)]], SETTINGS)
-    assert (content["cases"], content["right"], content["queries"]) == (2, 1, 1)
+    items, ranked = drawn(100)
+    before = fit_terms(items, ranked, SETTINGS)
+    trained = [item(one.query_id, set(one.held_out), trained={2}) for one in items[:60]] + items[60:]
+    content = fit_terms(trained, ranked, SETTINGS)
+    assert content["first"]["knots"] == before["first"]["knots"]
+    assert (before["further"]["cases"], content["further"]["cases"]) == (100, 40)
 
 
-@pytest.mark.parametrize(("cases", "queries"), [(30, 40), (400, 3)])
-def test_too_few_cases_or_queries_leave_the_default_and_say_so(cases, queries):
+@pytest.mark.parametrize(("cases", "queries"), [(10, 40), (400, 3)])
+def test_too_few_items_or_queries_leave_the_default_and_say_so(cases, queries):
     content = fit_terms(*drawn(cases, queries), SETTINGS)
     assert content["calibrated"] is False
-    assert Calibration.of({"terms": content}).probability(np.array([0.4])) == pytest.approx(0.4)
+    found = Calibration.of({"format": FORMAT, "terms": content})
+    np.testing.assert_allclose(found.probabilities(np.array([0.4, 0.2])), [0.4, 0.2])
+
+
+def click(label: int, split: str, weight: float = 1.0, query_id: int = 1) -> dict[str, Any]:
+    return {"label": label, "split": split, "weight": weight, "title": "a title", "query_id": query_id}
+
+
+def test_an_item_whose_main_label_was_trained_is_no_case():
+    assert as_clicked([click(1, "train", 5.0), click(2, "valid")], "valid") is None
+    assert as_clicked([click(1, "valid", 3.0), click(1, "train", 1.0), click(2, "valid", 1.0)], "valid") is None
+
+
+def test_an_item_whose_main_label_is_held_out_keeps_what_was_trained_apart():
+    found = as_clicked([click(1, "train"), click(2, "valid", 3.0, query_id=7), click(3, "valid", query_id=8)], "valid")
+    assert found == Clicked("a title", frozenset({1}), frozenset({2, 3}), 7)
 
 
 def test_calibration_error_is_zero_for_frequencies_and_the_distance_otherwise():
@@ -96,9 +123,9 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
     assert calibrate.main(argv(root)) == EXIT_OK
     first = load_bundle(bundle.path)
     assert first.calibration["terms"]["calibrated"] is True
-    assert first.calibration["terms"]["right"] == 12
+    assert first.calibration["terms"]["first"]["right"] == 12
     assert first.calibration["terms"]["queries"] == 6
-    assert first.calibration["categories"]["source"] == "default"
+    assert first.calibration["categories"]["source"] == "training"
     assert calibrate.main(argv(root)) == EXIT_OK
     assert load_bundle(bundle.path).calibration_id == first.calibration_id
     assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etl.errors import InputError
-from labeling.probability import Calibration
+from labeling.probability import FORMAT, Calibration
 from labeling.terms import CANDIDATES, TermIndex, TermLabel, TermSearch, TermSettings, count_terms
 from tests.labeling_data import query_encoder, title_vectors, uncalibrated, vocabulary, write_small_bundle
 from tests.rows import term
@@ -101,9 +101,25 @@ def test_scores_do_not_depend_on_how_many_items_are_scored_together(root):
     assert together == [engine.candidates(vector[None])[0] for vector in vectors]
 
 
-def test_the_curve_of_the_bundle_turns_scores_into_probabilities():
-    curve = Calibration.of({"terms": {"calibrated": True, "knots": [[0.2, 0.1], [0.6, 0.9]]}}, "c1")
-    np.testing.assert_allclose(curve.probability(np.array([0.0, 0.4, 0.9])), [0.1, 0.5, 0.9])
+def curves(first: list[list[float]], further: list[list[float]]) -> Calibration:
+    terms = {"calibrated": True, "first": {"knots": first}, "further": {"knots": further}}
+    return Calibration.of({"format": FORMAT, "terms": terms}, "c1")
+
+
+def test_the_best_candidate_and_the_others_have_their_own_curves():
+    found = curves([[0.2, 0.1], [0.6, 0.9]], [[0.0, 0.0], [1.0, 0.2]])
+    np.testing.assert_allclose(found.probabilities(np.array([0.4, 0.3, 0.0])), [0.5, 0.06, 0.0])
+    np.testing.assert_allclose(found.probabilities(np.array([0.9])), [0.9])
+
+
+def test_no_candidate_is_more_probable_than_the_best():
+    found = curves([[0.0, 0.1], [1.0, 0.1]], [[0.0, 0.0], [1.0, 0.9]])
+    np.testing.assert_allclose(found.probabilities(np.array([0.5, 0.5])), [0.1, 0.1])
+
+
+def test_a_calibration_of_another_format_is_refused_with_the_cure():
+    with pytest.raises(InputError, match="format 1, this version reads 2: run `labeller calibrate"):
+        Calibration.of({"format": 1, "terms": {"knots": [[0, 0], [1, 1]]}}, "c1")
 
 
 def test_a_form_without_a_vector_is_refused_by_name(root):

@@ -28,7 +28,7 @@ def run(root, *more: str) -> int:
 
 
 def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
-    assert run(shop_root) == EXIT_OK
+    assert run(shop_root, "--layers-from", "0.5") == EXIT_OK
     path = candidate(Warehouse.at(str(shop_root)))
     bundle = load_bundle(path)
     assert bundle.metrics["settings"]["ranks"] == 2
@@ -36,6 +36,7 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
     assert set(bundle.metrics["heldout"]) == set(bundle.metrics["untrained"]) == {"valid", "test"}
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert bundle.manifest["lineage"]["inputs"] == {"pairs": "delta:0"}
+    assert bundle.encoder.projection.weight.abs().max() > 0
     assert bundle.encode(["red kettle"], "query").shape == (1, bundle.dim)
     assert list((shop_root / "checkpoints").iterdir()) == []
 
@@ -79,7 +80,8 @@ def test_the_exit_code_of_a_command_comes_back():
 
 def test_termination_takes_the_children_along(tmp_path):
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    parent = f"import os, sys; from model import launch; sys.exit(launch.run_watched([sys.executable, '-c', {child!r}], os.environ))"
+    watched = f"launch.run_watched([sys.executable, '-c', {child!r}], os.environ)"
+    parent = f"import os, sys; from model import launch; sys.exit({watched})"
     process = subprocess.Popen([sys.executable, "-c", parent])
     deadline = time.monotonic() + 30
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

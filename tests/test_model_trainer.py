@@ -19,7 +19,7 @@ from model.precision import autocast, choose
 from model.presets import PRESETS
 from model.reader import ReaderConfig, TrainingReader
 from model.train_config import TrainConfig
-from model.trainer import Curve, LoopConfig, NonFiniteLoss, progress_line, schedule, train
+from model.trainer import Curve, LoopConfig, NonFiniteLoss, progress_line, rates, schedule, train
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -127,6 +127,25 @@ def test_the_learning_rate_rises_then_falls_linearly_to_the_end():
     assert rates[-1] == pytest.approx(1 / 91)
     assert np.diff(rates[9:]).max() < 0
     assert schedule(0, 1, 0.05) == 1.0
+
+
+def test_layers_that_join_late_rest_before_and_have_a_schedule_of_their_own():
+    loop = LoopConfig(steps=100, tau=0.1, layers_from=0.8)
+    layers = [rates(step, loop)["layers"] for step in range(100)]
+    assert layers[:80] == [0.0] * 80
+    assert layers[80] == pytest.approx(0.25)
+    assert max(layers) == layers[83] == 1.0
+    assert rates(50, loop)["table"] == schedule(50, 100, 0.05)
+    assert rates(10, replace(loop, layers_from=0.0))["layers"] == schedule(10, 100, 0.05)
+
+
+def test_layers_that_join_late_train_in_the_end(shop_root):
+    settings = config(shop_root, layers_from=0.7)
+    manifest = verify(settings.dataset)
+    before, after = draw(settings.chosen_preset(manifest).encoder, 1), fit(settings, manifest).encoder
+    assert after.layers_on
+    assert after.projection.weight.abs().max() > 0
+    assert not torch.equal(before.encoder.layer[0].output.dense.weight, after.encoder.layer[0].output.dense.weight)
 
 
 def test_progress_says_step_loss_rate_waiting_and_time_left():

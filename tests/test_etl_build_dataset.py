@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from petastorm import make_batch_reader
+from pyspark.sql import functions as F
+
+from etl import build_dataset
+from etl.build_dataset import DatasetConfig
+from etl.contracts import PAIRS
+from etl.dataset import Manifest, decode_ids, load_token_table, verify
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.petastorm_write import in_files, write_petastorm
+from etl.tables import write_slice
+from etl.text import cut_words, join, normalise, words
+from etl.tokenize_texts import cut_title
+from etl.tokenizer import load_tokenizer, token_id
+from tests.etl_data import NOUNS, PERSONAL, QUERIES, items
+from tests.rows import CATALOGUE, DS, lay_down
+
+TITLES = {row["item_id"]: row["title"] for row in items() if row["item_id"] not in ("null", "empty", "page")}
+HELDOUT = {QUERIES[3]: "valid", QUERIES[5]: "test"}
+
+
+def lay_down_pairs(spark, root: Path) -> None:
+    """PAIRS of the shop without the job that makes them: every query with its item and three of one title."""
+    rows = []
+    for n, query in enumerate(QUERIES):
+        for item_id in (f"i{n}", *(("same0", "same1", "same2") if n < 10 else ())):
+            rows.append((query, item_id, TITLES[item_id], 2.0 + n, -1.0 - n, HELDOUT.get(query, "train")))
+    frame = spark.createDataFrame(rows, "query string, item_id string, title string, weight double, p double, split string")
+    normal = F.lower(F.regexp_replace("title", " +", " "))
+    columns = {
+        "ds": F.lit(DS),
+        "query_id": F.xxhash64("query"),
+        "item_group": F.xxhash64(normal),
+        "clicks": F.lit(12).cast("bigint"),
+        "users": F.lit(12).cast("bigint"),
+        "query_logp": F.col("p"),
+        "item_logp": F.col("p"),
+    }
+    write_slice(frame.withColumns(columns), str(root / "pairs"), PAIRS, {"ds": DS})
+
+
+def config(root: Path, **changes) -> DatasetConfig:
+    return DatasetConfig(**{"root": str(root), "ds": DS, "master": "local[2]", "files": 4} | changes)
+
+
+@pytest.fixture(scope="module")
+def shop(spark, tmp_path_factory) -> Path:
+    """The shop with pairs and dataset."""
+    root = tmp_path_factory.mktemp("shop") / "warehouse"
+    root.mkdir()
+    lay_down(spark, root, CATALOGUE, items())
+    lay_down_pairs(spark, root)
+    build_dataset.run(config(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def directory(shop) -> Path:
+    return shop / "datasets" / f"ds={DS}"
+
+
+@pytest.fixture(scope="module")
+def manifest(directory) -> Manifest:
+    return verify(directory)
+
+
+def read_part(directory: Path, manifest: Manifest, part: str) -> list[dict]:
+    """Rows as training reads them: Petastorm's batch reader over the files of the manifest."""
+    urls = [f"file://{directory / file.path}" for file in manifest.files(part)]
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        with make_batch_reader(urls, reader_pool_type="dummy", num_epochs=1, shuffle_row_groups=False) as reader:
+            for batch in reader:
+                columns = batch._asdict()
+                rows += [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return rows
+
+
+def group_ids(spark) -> dict[str, int]:
+    """xxhash64 of each text."""
+    texts = sorted({normalise(t) for t in TITLES.values()} | set(QUERIES))
+    frame = spark.createDataFrame([(t,) for t in texts], "text string").select("text", F.xxhash64("text").alias("id"))
+    return {row["text"]: row["id"] for row in frame.collect()}
+
+
+def test_petastorm_reads_as_many_rows_as_the_manifest_says(directory, manifest):
+    trained = len(QUERIES) - len(HELDOUT)
+    assert manifest.rows("pairs") == len(read_part(directory, manifest, "pairs")) == trained + 8
+    assert manifest.rows("titles") == len(read_part(directory, manifest, "titles")) == len(QUERIES) + 1
+
+
+def test_the_bytes_decode_to_the_tokens_of_the_texts(spark, directory, manifest):
+    tokenizer, ids = load_tokenizer(directory), group_ids(spark)
+    texts = {number: text for text, number in ids.items()}
+    for row in read_part(directory, manifest, "pairs"):
+        query, title = texts[row["query_id"]], texts[row["item_group"]]
+        for column, text in (("query", query), ("title", title)):
+            assert decode_ids(row[column], manifest.token_dtype).tolist() == tokenizer.ids(text, column).tolist()
+        cut = cut_words(title, query)
+        expected = tokenizer.ids(cut, "title").tolist() if cut != join(words(title)) else []
+        assert decode_ids(row["title_cut"], manifest.token_dtype).tolist() == expected
+
+
+def test_the_words_of_the_query_are_cut_where_the_title_has_them(directory, manifest):
+    # The item of "red mug" is called "Acme mug No 14"; those called "Acme Zoom" have no word of any query.
+    sizes = [len(row["title_cut"]) for row in read_part(directory, manifest, "pairs")]
+    assert (min(sizes), sizes.count(0)) == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("query", "title", "cut"),
+    [
+        ("red mugs", "Acme Mug, red!", "acme"),
+        ("mug", "Acme kettle", None),
+        ("mug", "MUG", None),
+        ("红色跑鞋", "新款跑鞋 39", "新 款 39"),
+    ],
+)
+def test_a_cut_title_is_empty_if_nothing_is_cut_or_nothing_is_left(query, title, cut):
+    assert cut_title(query, title) == cut
+
+
+def test_pairs_of_one_query_with_equal_titles_are_one_row_with_the_sum_of_their_weights(spark, directory, manifest):
+    ids = group_ids(spark)
+    rows = [r for r in read_part(directory, manifest, "pairs") if r["item_group"] == ids["acme zoom"]]
+    weights = {row["query_id"]: row["weight"] for row in rows}
+    assert weights[ids[QUERIES[0]]] == 6.0
+    assert len(rows) == len(weights) == 8
+
+
+def test_no_held_out_query_is_among_the_pairs_to_train_on(spark, directory, manifest):
+    ids = group_ids(spark)
+    heldout = pl.read_parquet(directory / "heldout" / "*.parquet").to_dicts()
+    assert {row["query_id"]: row["split"] for row in heldout} == {ids[q]: split for q, split in HELDOUT.items()}
+    assert all(len(row["item_groups"]) == 2 for row in heldout)
+    assert not {row["query_id"] for row in heldout} & {r["query_id"] for r in read_part(directory, manifest, "pairs")}
+
+
+def test_the_token_table_has_the_features_of_every_token_also_of_cut_titles(directory, manifest):
+    table, tokenizer = load_token_table(directory), load_tokenizer(directory)
+    rows = read_part(directory, manifest, "pairs") + read_part(directory, manifest, "titles")
+    values = [row[column] for row in rows for column in ("query", "title", "title_cut") if column in row]
+    values += pl.read_parquet(directory / "heldout" / "*.parquet")["query"].to_list()
+    used = np.unique(decode_ids(b"".join(values), manifest.token_dtype))
+    assert np.all(np.diff(table.ids) > 0)
+    assert table.ids.tolist() == used.tolist()
+    place = int(np.searchsorted(table.ids, token_id("kettle")))
+    found = table.features[table.offsets[place] : table.offsets[place + 1]].tolist()
+    assert found == tokenizer.features("kettle")
+
+
+def test_personal_data_of_the_log_is_in_no_file(directory):
+    table = set(load_token_table(directory).ids.tolist())
+    assert {token_id(word) for noun in NOUNS[:3] for word in (noun,)} <= table
+    assert not {token_id(word) for text in PERSONAL for word in words(normalise(text))} - {token_id("now")} & table
+
+
+def test_files_are_equal_in_rows_and_named_without_chance(manifest):
+    for part in ("pairs", "titles"):
+        rows = [file.rows for file in manifest.files(part)]
+        assert len(rows) == 4
+        assert max(rows) - min(rows) <= 1
+    assert manifest.files("pairs")[3].path == "pairs/part-00003.parquet"
+
+
+def test_a_rebuild_gives_the_same_bytes_at_any_number_of_partitions(shop, directory, manifest, spark):
+    before = {key: spark.conf.get(key) for key in ("spark.sql.shuffle.partitions", "spark.sql.adaptive.enabled")}
+    try:
+        spark.conf.set("spark.sql.shuffle.partitions", "5")
+        spark.conf.set("spark.sql.adaptive.enabled", "false")
+        command = ["--root", str(shop), "--ds", str(DS), "--files", "4", "--master", "local[2]"]
+        assert build_dataset.main(command) == EXIT_OK
+    finally:
+        for key, value in before.items():
+            spark.conf.set(key, value)
+    assert verify(directory) == manifest
+    assert [path.name for path in directory.parent.iterdir()] == [directory.name]
+
+
+def test_wordpiece_ids_are_half_as_wide_and_need_no_token_table(spark, shop, tmp_path):
+    for table in ("catalogue", "pairs"):
+        shutil.copytree(shop / table, tmp_path / table)
+    build_dataset.run(config(tmp_path, tokenizer="wordpiece", rows=300))
+    directory = tmp_path / "datasets" / f"ds={DS}"
+    manifest = verify(directory)
+    assert (manifest.token_dtype, manifest.files("tokens")) == ("uint32", ())
+    tokenizer, ids = load_tokenizer(directory), group_ids(spark)
+    titles = {row["item_group"]: row["title"] for row in read_part(directory, manifest, "titles")}
+    for text in map(normalise, TITLES.values()):
+        assert decode_ids(titles[ids[text]], "uint32").tolist() == tokenizer.ids(text, "title").tolist()
+
+
+def test_a_dataset_without_pairs_is_refused_and_says_what_to_run(spark, shop, tmp_path, capsys):
+    lay_down(spark, tmp_path, CATALOGUE, items())
+    command = ["--root", str(tmp_path), "--ds", str(DS), "--master", "local[2]"]
+    assert build_dataset.main(command) == EXIT_BAD_INPUT
+    assert "table pairs is not at" in capsys.readouterr().err
+    shutil.copytree(shop / "pairs", tmp_path / "pairs")
+    with pytest.raises(InputError, match="pairs/ds=2024-05-06 has 0 rows of the split train"):
+        build_dataset.run(config(tmp_path, ds="2024-05-06"))
+    assert not (tmp_path / "datasets").exists()
+
+
+def test_a_catalogue_that_changed_since_is_refused_and_the_old_dataset_stays(spark, shop, tmp_path):
+    shutil.copytree(shop / "pairs", tmp_path / "pairs")
+    lay_down(spark, tmp_path, CATALOGUE, [row | {"title": f"New {row['item_id']}"} for row in items()[:20]])
+    old = tmp_path / "datasets" / f"ds={DS}" / "manifest.json"
+    old.parent.mkdir(parents=True)
+    old.write_text(json.dumps({"old": True}))
+    with pytest.raises(InputError, match=r"the catalogue changed since; run `labeller pairs --ds 2024-05-07` again"):
+        build_dataset.run(config(tmp_path))
+    assert json.loads(old.read_text()) == {"old": True}
+
+
+def test_fewer_rows_than_files_make_fewer_files_and_none_an_empty_one(spark, tmp_path):
+    frame = spark.createDataFrame([(n, bytes([n])) for n in range(3)], "item_group bigint, title binary")
+    write_petastorm(frame, tmp_path / "titles", keys=["item_group"], files=8, row_group_mb=1)
+    assert sum(pl.read_parquet(p).height for p in (tmp_path / "titles").glob("*.parquet")) == 3
+    assert in_files(frame.limit(0), ["item_group"], 1).count() == 0
+
+
+def test_a_failed_write_leaves_no_hadoop_setting_behind(spark, tmp_path):
+    settings = spark.sparkContext._jsc.hadoopConfiguration()
+    before = settings.get("parquet.block.size.row.check.min"), settings.get("parquet.block.size")
+    (tmp_path / "titles").mkdir()
+    frame = spark.createDataFrame([(1, b"x")], "item_group bigint, title binary")
+    with pytest.raises(Exception, match="PATH_ALREADY_EXISTS"):
+        write_petastorm(frame, tmp_path / "titles", keys=["item_group"], files=1, row_group_mb=1)
+    assert (settings.get("parquet.block.size.row.check.min"), settings.get("parquet.block.size")) == before

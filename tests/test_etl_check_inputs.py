@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from pathlib import Path
+
+import pytest
+from pyspark.sql import functions as F
+
+from etl import check_inputs
+from etl.check_inputs import CheckConfig
+from etl.contracts import CATALOGUE, CLICK_LOG, OVERRIDES, TAXONOMY, VOCABULARY
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from tests.rows import DS, event, item, node, small_warehouse, term
+
+
+def config(root: Path, **changes) -> CheckConfig:
+    return CheckConfig(**{"root": str(root), "ds": DS, "master": "local[2]"} | changes)
+
+
+def refused(root: Path, **changes) -> str:
+    with pytest.raises(InputError) as error:
+        check_inputs.run(config(root, **changes))
+    return str(error.value)
+
+
+def test_good_inputs_pass_and_are_counted(spark, root):
+    small_warehouse(spark, root)
+    assert check_inputs.run(config(root)) == {
+        "events": 12,
+        "items": 2,
+        "titles_good": 2,
+        "titles_null": 0,
+        "titles_empty": 0,
+        "titles_too_long": 0,
+        "terms": 2,
+        "categories": 3,
+    }
+
+
+def test_bad_titles_are_counted_and_not_refused(spark, root, caplog):
+    titles = ["Kettle", None, "", "  ", "?!", "x " * 500_000]
+    small_warehouse(spark, root, catalogue=[item(f"i{n}", title) for n, title in enumerate(titles)])
+    with caplog.at_level(logging.WARNING):
+        figures = check_inputs.run(config(root))
+    assert {name: figures[name] for name in figures if name.startswith("titles_")} == {
+        "titles_good": 1,
+        "titles_null": 1,
+        "titles_empty": 3,
+        "titles_too_long": 1,
+    }
+    assert "'titles_null': 1, 'titles_empty': 3, 'titles_too_long': 1" in caplog.text
+
+
+def test_a_catalogue_without_one_good_title_is_refused(spark, root):
+    small_warehouse(spark, root, catalogue=[item("i1", None), item("i2", "")])
+    assert f"table catalogue, ds={DS}: column title is good in none of 2 rows" in refused(root)
+
+
+@pytest.mark.parametrize("table", [CLICK_LOG, CATALOGUE, VOCABULARY, TAXONOMY], ids=lambda table: table.name)
+def test_a_missing_table_is_refused_by_name_and_place(spark, root, table):
+    small_warehouse(spark, root)
+    (root / table.name).rename(root / "elsewhere")
+    assert f"input table {table.name} is not at {root / table.name}" in refused(root)
+
+
+def test_a_missing_column_is_refused_by_name(spark, root):
+    small_warehouse(spark, root)
+    frame = spark.read.parquet(str(root / "click_log")).drop("dwell_ms").localCheckpoint()
+    frame.write.mode("overwrite").partitionBy("ds").parquet(str(root / "click_log"))
+    assert "column dwell_ms is missing (expected bigint" in refused(root)
+
+
+def test_a_column_of_the_wrong_type_is_refused_by_name_and_types(spark, root):
+    small_warehouse(spark, root)
+    frame = spark.read.parquet(str(root / "taxonomy")).withColumn("name", F.lit(1.5)).localCheckpoint()
+    frame.write.mode("overwrite").parquet(str(root / "taxonomy"))
+    message = refused(root)
+    assert f"input table taxonomy at {root / 'taxonomy'}" in message
+    assert "column name is double (expected string)" in message
+
+
+@pytest.mark.parametrize("table", [CLICK_LOG, CATALOGUE], ids=lambda table: table.name)
+def test_a_day_that_is_not_there_is_refused_with_the_days_that_are(spark, root, table):
+    yesterday = DS - dt.timedelta(days=1)
+    rows = {"click_log": [event(ds=yesterday)], "catalogue": [item(ds=yesterday)]}
+    small_warehouse(spark, root, **{table.name: rows[table.name]})
+    assert f"{table.name}/ds={DS} has 0 rows (expected >= 1; the table holds {yesterday} to {yesterday})" in refused(root)
+
+
+def test_everything_wrong_is_told_in_one_error(spark, root):
+    small_warehouse(
+        spark,
+        root,
+        click_log=[event(ds=DS - dt.timedelta(days=1))],
+        catalogue=[item("i1"), item("i1")],
+        vocabulary=[term("t1", "kettle"), term("t2", None)],
+        taxonomy=[node("c1", "c2", "a"), node("c2", "c1", "b"), node("c3", "gone", "c"), node("c4", None, "d")],
+    )
+    message = refused(root)
+    for part in (
+        f"click_log/ds={DS} has 0 rows",
+        "column item_id holds 'i1' 2 times",
+        "column term is None for term_id 't2'",
+        "column parent_id makes a cycle: 'c1' -> 'c2' -> 'c1'",
+        "column parent_id of category_id 'c3' is 'gone'",
+    ):
+        assert part in message
+
+
+def test_two_roots_of_the_same_name_are_refused(spark, root):
+    small_warehouse(spark, root, taxonomy=[node("c1", None, "Shoes"), node("c2", None, "shoes")])
+    assert "column name is 'shoes' for 2 roots" in refused(root)
+
+
+@pytest.mark.parametrize("name", ["vocabulary", "taxonomy"])
+def test_a_table_declared_absent_is_skipped_and_that_is_said(spark, root, caplog, name):
+    small_warehouse(spark, root)
+    (root / name).rename(root / "elsewhere")
+    (root / "warehouse.toml").write_text(f'[warehouse]\nabsent = ["{name}"]\n')
+    with caplog.at_level(logging.INFO, logger="etl"):
+        assert check_inputs.main(["--root", str(root), "--ds", str(DS), "--master", "local[2]"]) == EXIT_OK
+    assert f"{name} is declared absent" in caplog.text
+
+
+def test_both_halves_declared_absent_are_refused(root):
+    assert "both taxonomy and vocabulary are declared absent" in refused(root, absent=("taxonomy", "vocabulary"))
+
+
+def test_overrides_are_checked_where_there_are_any(spark, root):
+    small_warehouse(spark, root)
+    spark.range(1).select(F.lit("i1").alias("item_id")).write.parquet(str(root / OVERRIDES.name))
+    assert "input table overrides" in refused(root)
+    assert "column author is missing" in refused(root)
+
+
+def test_a_partition_that_is_no_day_is_not_read(spark, root):
+    small_warehouse(spark, root)
+    for name in ("click_log", "catalogue"):
+        day = root / name / f"ds={DS}"
+        (root / name / "ds=yesterday").mkdir()
+        for path in day.glob("*.parquet"):
+            (root / name / "ds=yesterday" / path.name).write_bytes(path.read_bytes())
+    assert check_inputs.run(config(root))["items"] == 2
+
+
+def test_a_file_that_is_no_parquet_is_refused_by_the_name_of_its_table(spark, root):
+    small_warehouse(spark, root)
+    for path in (root / "vocabulary").glob("*.parquet"):
+        path.write_bytes(b"not a table")
+    for path in (root / "vocabulary").glob(".*.crc"):
+        path.unlink()
+    message = refused(root)
+    assert f"input table vocabulary at {root / 'vocabulary'} cannot be read" in message
+    assert "is not a Parquet file" in message
+
+
+def test_bad_input_ends_with_the_exit_code_that_airflow_reads(root, capsys):
+    assert check_inputs.main(["--root", str(root / "gone"), "--ds", str(DS)]) == EXIT_BAD_INPUT
+    assert "is no directory" in capsys.readouterr().err

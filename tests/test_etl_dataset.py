@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from etl.dataset import DataFile, Manifest, decode_ids, encode_ids, load_token_table, verify
+from etl.errors import InputError
+
+
+def dataset(directory: Path) -> Path:
+    """A dataset of two files and a token table, with its manifest."""
+    (directory / "pairs").mkdir(parents=True)
+    for name, rows in (("pairs/part-00000.parquet", 3), ("pairs/part-00001.parquet", 2)):
+        pq.write_table(pa.table({"query_id": list(range(rows))}), directory / name)
+    (directory / "pairs" / "_common_metadata").write_bytes(b"schema")
+    features = [np.array(f, "<u4").tobytes() for f in ([5, 6], [], [7])]
+    tokens = pa.table({"id": pa.array([-3, 0, 9], pa.int64()), "features": pa.array(features, pa.binary())})
+    pq.write_table(tokens, directory / "tokens.parquet")
+
+    def files(*names: str) -> tuple[DataFile, ...]:
+        return tuple(DataFile.of(directory, directory / name) for name in names)
+
+    Manifest(
+        ds=dt.date(2024, 5, 7),
+        token_dtype="int64",
+        tokenizer="t",
+        normaliser="n",
+        spec={"kind": "wordhash"},
+        inputs={"pairs": "delta:3"},
+        parts={
+            "pairs": files("pairs/_common_metadata", "pairs/part-00000.parquet", "pairs/part-00001.parquet"),
+            "titles": (),
+            "heldout": (),
+            "tokens": files("tokens.parquet"),
+            "tokenizer": (),
+        },
+    ).write(directory)
+    return directory
+
+
+def test_a_whole_dataset_is_verified_and_counted(tmp_path):
+    manifest = verify(dataset(tmp_path))
+    assert manifest.rows("pairs") == 5
+    assert [(file.path, file.rows) for file in manifest.files("pairs")] == [
+        ("pairs/part-00000.parquet", 3),
+        ("pairs/part-00001.parquet", 2),
+    ]
+    assert json.loads((tmp_path / "manifest.json").read_text())["totals"]["pairs"] == 5
+
+
+def test_a_dataset_without_manifest_is_refused(tmp_path):
+    (dataset(tmp_path) / "manifest.json").unlink()
+    with pytest.raises(InputError, match=r"has no manifest.json.*labeller dataset"):
+        verify(tmp_path)
+
+
+def test_a_dataset_of_another_format_is_refused(tmp_path):
+    path = dataset(tmp_path) / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(InputError, match=r"format_version 99 \(expected 1\)"):
+        verify(tmp_path)
+
+
+def test_files_that_are_missing_changed_truncated_or_unknown_are_all_named(tmp_path):
+    pairs = dataset(tmp_path) / "pairs"
+    (pairs / "part-00001.parquet").unlink()
+    (pairs / "_common_metadata").write_bytes(b"scheme")
+    (tmp_path / "tokens.parquet").write_bytes(b"short")
+    (pairs / "part-00009.parquet").write_bytes(b"more")
+    with pytest.raises(InputError) as error:
+        verify(tmp_path)
+    for part in (
+        "pairs/part-00001.parquet is missing",
+        "pairs/part-00009.parquet is not in the manifest",
+        "pairs/_common_metadata has another SHA-256",
+        "tokens.parquet has 5 bytes",
+    ):
+        assert part in str(error.value)
+
+
+def test_the_token_table_comes_back_as_it_was(tmp_path):
+    table = load_token_table(dataset(tmp_path))
+    assert table.ids.tolist() == [-3, 0, 9]
+    assert table.offsets.tolist() == [0, 2, 2, 3]
+    assert table.features.tolist() == [5, 6, 7]
+    assert table.features.dtype == table.ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(("token_dtype", "width"), [("int64", 8), ("uint32", 4)])
+def test_token_ids_are_little_endian_and_joined_texts_are_joined_ids(token_dtype, width):
+    ids = np.array([1, 2**31 + 1, 7], dtype=np.int64)
+    value = encode_ids(ids, token_dtype)
+    assert value[:width] == bytes([1]) + bytes(width - 1)
+    assert decode_ids(value + value, token_dtype).tolist() == [*ids, *ids]
+    assert decode_ids(b"", token_dtype).size == 0

@@ -1,0 +1,118 @@
+"""Two nights of the real DAG on a small generated shop: Airflow's own runner, every stage, every table."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from etl.contracts import OUTPUTS
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SETTINGS = """
+[spark]
+spark_conf = { "spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" }
+[pairs]
+min_users = 2
+window_days = 7
+valid_share = 0.1
+test_share = 0.1
+[dataset]
+rows = 4096
+[train]
+preset = "tiny"
+epochs = 20
+query_word_dropout = 0.1
+"""
+
+
+def make(root: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a target of the Makefile as a person would, with Airflow's state beside the warehouse."""
+    given = [f"{name}={value}" for name, value in ({"ROOT": str(root)} | variables).items()]
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(["make", target, *given], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The warehouse after two nights, with what each printed; the truth is garbage until the first report."""
+    root = tmp_path_factory.mktemp("shop")
+    (root / "warehouse.toml").write_text(SETTINGS)
+    labeller = CHECKOUT / ".venv" / "bin" / "labeller"
+    subprocess.run(
+        [str(labeller), "sample", "--root", str(root), "--clicks", "6000"], check=True, capture_output=True, text=True
+    )
+    first = make(root, "nightly", DS="2024-05-07")
+    versions = {t.name: len(list((root / t.name / "_delta_log").glob("*.json"))) for t in OUTPUTS}
+    second = make(root, "nightly", DS="2024-05-08")
+    return {"root": root, "first": first, "second": second, "versions": versions}
+
+
+def test_the_first_night_trains_labels_and_publishes_every_item(nights: dict) -> None:
+    assert nights["first"].returncode == 0, nights["first"].stdout[-4000:]
+    items = pl.read_parquet(nights["root"] / "catalogue" / "ds=2024-05-07" / "*.parquet")
+    for table in ("item_terms", "item_categories"):
+        rows = pl.read_delta(str(nights["root"] / table)).filter(pl.col("ds") == pl.date(2024, 5, 7))
+        assert set(rows["item_id"]) == set(items["item_id"])
+
+
+def test_every_output_table_is_there_for_an_independent_reader(nights: dict) -> None:
+    for table in OUTPUTS:
+        frame = pl.read_delta(str(nights["root"] / table.name))
+        assert frame.columns == list(table.names)
+        assert frame.height >= 1
+        assert frame.select(table.keys).is_duplicated().sum() == 0
+
+
+def test_the_night_ends_with_labels_figures_and_the_next_query(nights: dict) -> None:
+    printed = nights["first"].stdout
+    for expected in ("recall@10", "hit@1", "lacks", "BM25", "dictionary", "oracle", "labels_current", "pl.read_delta"):
+        assert expected.lower() in printed.lower(), expected
+
+
+def test_the_next_night_uses_the_promoted_bundle_and_encodes_only_what_changed(nights: dict) -> None:
+    assert nights["second"].returncode == 0, nights["second"].stdout[-4000:]
+    assert "nothing due: skipped" in nights["second"].stdout
+    champion = json.loads((nights["root"] / "bundles" / "champion.json").read_text())
+    assert champion["ds"] == "2024-05-07"
+    vectors = pl.read_delta(str(nights["root"] / "item_embeddings"))
+    assert vectors["bundle"].unique().to_list() == [champion["bundle"]]
+    by_day = vectors.group_by("first_ds").len().sort("first_ds")["len"].to_list()
+    assert 0 < by_day[1] < by_day[0] / 10
+    live = pl.read_delta(str(nights["root"] / "labels_current"))
+    today = pl.read_parquet(nights["root"] / "catalogue" / "ds=2024-05-08" / "*.parquet")
+    assert set(live["item_id"]) == set(today["item_id"])
+
+
+def test_no_stage_before_the_report_reads_the_truth(nights: dict, tmp_path: Path) -> None:
+    labeller = str(CHECKOUT / ".venv" / "bin" / "labeller")
+    root = tmp_path / "shop"
+    shutil.copytree(nights["root"], root)
+    for path in (root / "truth").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"not what anyone should read")
+    for stage in ("check", "pairs", "predict"):
+        done = subprocess.run([labeller, stage, "--root", str(root), "--ds", "2024-05-08"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    report = subprocess.run([labeller, "report", "--root", str(root), "--ds", "2024-05-08"], capture_output=True, text=True)
+    assert report.returncode != 0
+
+
+def test_an_older_or_missing_day_is_refused_before_anything_is_written(nights: dict) -> None:
+    before = pl.read_delta(str(nights["root"] / "labels_current"))
+    done = make(nights["root"], "nightly", DS="2024-06-01")
+    assert done.returncode != 0
+    assert "catalogue" in done.stdout
+    assert "2024-05-08" in done.stdout
+    assert pl.read_delta(str(nights["root"] / "labels_current")).equals(before)
+
+
+def test_a_warehouse_without_a_day_is_told_to_name_one(tmp_path: Path) -> None:
+    done = make(tmp_path, "nightly")
+    assert done.returncode != 0
+    assert "say which day" in done.stderr
