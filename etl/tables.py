@@ -36,7 +36,9 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
     if is_delta(path):
         return
     builder = DeltaTable.createIfNotExists(spark).location(path).comment(table.comment)
-    for column, spark_field in zip(table.columns, StructType.fromDDL(table.ddl), strict=True):
+    schema = StructType.fromDDL(table.ddl)
+    assert isinstance(schema, StructType)
+    for column, spark_field in zip(table.columns, schema.fields, strict=True):
         builder = builder.addColumn(column.name, spark_field.dataType, nullable=column.nullable, comment=column.comment)
     if table.partition_by:
         builder = builder.partitionedBy(*table.partition_by)

@@ -121,8 +121,8 @@ class WordPieceTokenizer:
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         trainer = trainers.WordPieceTrainer(vocab_size=spec.rows, special_tokens=special, show_progress=False)
         tokenizer.train_from_iterator((normalise(text) for text in texts), trainer)
-        pair = [("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))]
-        tokenizer.post_processor = processors.BertProcessing(pair[1], pair[0])
+        places = {piece: place for place, piece in enumerate(special)}
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
         return cls(spec, tokenizer)
 
     def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
@@ -134,7 +134,7 @@ class WordPieceTokenizer:
         return np.array(found, dtype=np.int64)
 
     def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
-        return [self.tokenizer.id_to_token(int(i)) for i in self.ids(text, side)]
+        return [str(self.tokenizer.id_to_token(int(i))) for i in self.ids(text, side)]
 
     def save(self, directory: Path) -> None:
         _save_spec(self.spec, directory)

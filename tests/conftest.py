@@ -23,8 +23,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         driver_memory="2g",
         spark_conf={
             "spark.sql.shuffle.partitions": "2",
-            # Tests are many short jobs: the optimising compiler would cost more than it ever gives back.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
             "spark.local.dir": str(scratch),
             "spark.sql.warehouse.dir": str(scratch / "spark-warehouse"),
         },

@@ -15,8 +15,6 @@ from etl.contracts import OUTPUTS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SETTINGS = """
-[spark]
-spark_conf = { "spark.driver.extraJavaOptions" = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC" }
 [pairs]
 min_users = 2
 window_days = 7
