@@ -39,7 +39,7 @@ class ReaderConfig:
     crop_style: CropStyle = "mix"
     crop_tokens: int = 5
     """Most tokens of a crop."""
-    query_word_dropout: float = 0.3
+    query_word_dropout: float = 0.5
     """Share of pairs whose title loses the query's words, where it has others."""
     weight_power: float = 0.0
     """A pair counts its weight to this power; 0: all count the same."""

@@ -64,7 +64,7 @@ class TrainConfig(JobConfig):
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Share of the steps in which the learning rate rises."""
 
-    query_word_dropout: Annotated[float, Field(ge=0, le=1)] = 0.3
+    query_word_dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of pairs whose title loses the query's words, so that titles without their term are learnt."""
 
     logq: Annotated[float, Field(ge=0)] = 0.0
