@@ -54,7 +54,7 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 .venv/.ready: $(JOBS_LOCK) setup.py | .venv-uv/.ready preflight
 	@echo "set-up: the jobs' environment in .venv (7 GB, about a minute from a near index)"
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
-	@$(UV) pip sync --quiet --python $(BIN)/python $(JOBS_LOCK)
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python $(JOBS_LOCK)
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@echo "set-up: Delta's jars"
 	@$(BIN)/python -m etl.jars
@@ -65,7 +65,7 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 .venv-airflow/.ready: requirements/airflow.txt | .venv-uv/.ready preflight
 	@echo "set-up: Airflow's own environment in .venv-airflow"
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-airflow
-	@$(UV) pip sync --quiet --python $(AIRFLOW_BIN)/python requirements/airflow.txt
+	@$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python requirements/airflow.txt
 	@mkdir -p $(AIRFLOW_HOME)
 	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
