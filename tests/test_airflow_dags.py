@@ -23,7 +23,7 @@ logging.disable(logging.CRITICAL)
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk.definitions.param import ParamsDict
 from jinja2 import StrictUndefined
-bag = DagBag(sys.argv[1], include_examples=False)
+bag = DagBag(sys.argv[1])
 tasks = {}
 for dag in bag.dags.values():
     environment = dag.get_template_env()
@@ -35,7 +35,7 @@ for dag in bag.dags.values():
             "command": task.bash_command,
             "env": task.render_template(task.env, context, environment),
             "upstream": sorted(task.upstream_task_ids),
-            "trigger_rule": str(task.trigger_rule),
+            "trigger_rule": task.trigger_rule.value,
             "timeout": task.execution_timeout.total_seconds(),
         }
 print(json.dumps({"dags": sorted(bag.dags), "errors": {k: str(v) for k, v in bag.import_errors.items()}, "tasks": tasks}))
