@@ -11,8 +11,8 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 import polars as pl
@@ -26,9 +26,9 @@ from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.day_labels import Labels, examples, read_labels
 from labeling.figures import CategoryFigures, TermFigures, category_figures, term_figures
-from labeling.report_sections import report_sections
+from labeling.report_sections import Report, report_sections
 from labeling.sections import markdown, show
-from labeling.tables import Found, survey
+from labeling.tables import survey
 from labeling.terminal import console
 from labeling.truth import Truth, load_truth
 from model.bundle import METRICS_FILE
@@ -41,23 +41,6 @@ class ReportConfig(JobConfig):
 
     items: Annotated[int, Field(ge=0, le=1_000)] = 10
     """Labelled items to show; half of them have titles that lack their term."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that is printed; what could not be measured is None."""
-
-    root: str
-    ds: str
-    lineage: Mapping[str, str]
-    tables: Sequence[Found]
-    retrieval: Mapping[str, Any]
-    coverage: Mapping[str, int]
-    terms: TermFigures | None
-    categories: CategoryFigures | None
-    oracle: Mapping[str, Any]
-    examples: Sequence[Mapping[str, Any]]
-    next_query: str
 
 
 def run(config: ReportConfig) -> dict[str, Any]:

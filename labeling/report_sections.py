@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from labeling.figures import ALL, LACKING
+from labeling.figures import ALL, LACKING, CategoryFigures, TermFigures
 from labeling.sections import Section
-
-if TYPE_CHECKING:
-    from labeling.report import Report
+from labeling.tables import Found
 
 ORACLE_SUFFIX = {ALL: "", LACKING: "_lacking"}
 """How ``truth/oracle.json`` names a slice at the end of a measure."""
 
 ORACLE = "oracle (sees the title, knows the generator)"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is printed; what could not be measured is None."""
+
+    root: str
+    ds: str
+    lineage: Mapping[str, str]
+    tables: Sequence[Found]
+    retrieval: Mapping[str, Any]
+    coverage: Mapping[str, int]
+    terms: TermFigures | None
+    categories: CategoryFigures | None
+    oracle: Mapping[str, Any]
+    examples: Sequence[Mapping[str, Any]]
+    next_query: str
 
 
 def report_sections(report: Report) -> list[Section]:
