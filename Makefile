@@ -114,4 +114,4 @@ format: setup  ## Rewrite to the house format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:  ## Remove environments, sample warehouse and build files
-	rm -rf .venv .venv-uv .venv-airflow build warehouse
+	rm -rf .venv .venv-uv .venv-airflow build warehouse/sample

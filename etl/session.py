@@ -11,12 +11,6 @@ from pyspark.sql import SparkSession
 from etl.config import SparkJobConfig
 from etl.errors import InputError
 
-LOCAL_SETTINGS = {
-    # A local session lives a minute, and the optimising compiler took half of it: `labeller check` 40 s instead of 75 s
-    # on two busy cores. Who runs hours of local Spark overrides it by spark_conf.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-}
-
 
 def jars_directory() -> Path:
     """Where set-up lays Delta's jars: inside the environment, so that they go and come with it."""

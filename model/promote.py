@@ -14,7 +14,7 @@ from pydantic import Field
 from etl import config as settings
 from etl.config import JobConfig
 from etl.dataset import verify
-from etl.errors import GateRefused, InputError
+from etl.errors import EXIT_NOTHING_DUE, GateRefused, InputError
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
@@ -47,12 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_job(arg_parser(), PromoteConfig, run, argv)
 
 
-def run(config: PromoteConfig) -> Mapping[str, Any]:
+def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     """Compare candidate and champion on the day's dataset, and move the alias.
+
+    A worse candidate is no reason to leave the catalogue unlabelled: the champion stays, and the exit code says that
+    nothing was promoted (99).
 
     Raises:
         InputError: there is no candidate, or a bundle or the dataset is damaged.
-        GateRefused: the candidate is worse; the champion stays.
+        GateRefused: the candidate is refused and there is no champion to label with.
     """
     warehouse = Warehouse.at(config.root)
     path, live = candidate(warehouse), champion(warehouse)
@@ -63,10 +66,11 @@ def run(config: PromoteConfig) -> Mapping[str, Any]:
     theirs = figures_on(old, warehouse.dataset(config.ds)) if old else {}
     problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config)
     if problems:
-        raise GateRefused(
-            f"candidate {new.id} is not promoted, {'champion ' + old.id if old else 'no champion'} stays: "
-            + "; ".join(problems)
-        )
+        refusal = f"candidate {new.id} is not promoted: " + "; ".join(problems)
+        if live is None:
+            raise GateRefused(f"{refusal}; there is no champion to label with")
+        log.warning("%s; champion %s stays", refusal, live.name)
+        return EXIT_NOTHING_DUE
     set_alias(warehouse, CHAMPION, path)
     return {"champion": new.id, "before": old.id if old else "none", **_flat(new.metrics["heldout"])}
 

@@ -78,16 +78,24 @@ def run(shop_root, *more: str) -> int:
     return promote.main(["--root", str(shop_root), "--ds", str(DS), *more])
 
 
-def test_a_worse_candidate_is_refused_and_the_champion_stays(shop_root, encoders, capsys):
+def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, encoders, caplog):
     good = lay_down(shop_root, encoders["good"], CANDIDATE)
     assert run(shop_root) == EXIT_OK
     assert champion(Warehouse.at(str(shop_root))) == good
     bad = lay_down(shop_root, encoders["bad"], CANDIDATE)
-    assert run(shop_root) == EXIT_GATE_REFUSED
+    assert run(shop_root) == EXIT_NOTHING_DUE
     assert champion(Warehouse.at(str(shop_root))) == good
-    message = capsys.readouterr().err
-    assert f"candidate {bad.name} is not promoted, champion {good.name} stays" in message
-    assert "no better than untrained" in message
+    assert f"candidate {bad.name} is not promoted" in caplog.text
+    assert "no better than untrained" in caplog.text
+    assert f"champion {good.name} stays" in caplog.text
+
+
+def test_a_first_candidate_that_learnt_nothing_is_refused_since_nothing_else_can_label(shop_root, encoders, capsys):
+    (shop_root / "bundles" / "champion.json").unlink(missing_ok=True)
+    lay_down(shop_root, encoders["bad"], CANDIDATE)
+    assert run(shop_root) == EXIT_GATE_REFUSED
+    assert champion(Warehouse.at(str(shop_root))) is None
+    assert "there is no champion to label with" in capsys.readouterr().err
 
 
 def test_promoting_the_champion_again_changes_nothing(shop_root, encoders):
