@@ -25,7 +25,7 @@ from etl.catalogue import read_catalogue, with_item_group
 from etl.config import SparkJobConfig
 from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS
 from etl.errors import InputError
-from etl.inputs import read_day, read_input, version_of
+from etl.inputs import check_days, read_day, read_input, version_of
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
@@ -123,10 +123,12 @@ def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) 
         InputError: as :func:`etl.inputs.read_day` for ds itself.
     """
     read_day(spark, warehouse, CLICK_LOG, config.ds)
+    window = [config.first_day + dt.timedelta(days=n) for n in range(config.window_days)]
+    check_days(warehouse, CLICK_LOG, window)
     in_window = F.col("ds").between(F.lit(config.first_day), F.lit(config.ds))
     events = read_input(spark, warehouse, CLICK_LOG).where(in_window)
     found = {row["ds"] for row in events.select("ds").distinct().collect()}
-    missing = [d for d in (config.first_day + dt.timedelta(days=n) for n in range(config.window_days)) if d not in found]
+    missing = [day for day in window if day not in found]
     if missing:
         days = ", ".join(map(str, missing))
         log.warning("click_log has no events on %d of %d days of the window: %s", len(missing), config.window_days, days)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from etl.contracts import Table
 from etl.errors import InputError
@@ -35,7 +40,7 @@ def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataF
         frame = reader.load(path)
     except (AnalysisException, Py4JJavaError) as error:
         raise InputError(f"input table {table.name} at {path} cannot be read: {_cause(error)}") from error
-    problems = schema_problems(frame, table)
+    problems = schema_problems(dict(frame.dtypes), table)
     if problems:
         raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
     further = sorted(set(frame.columns) - set(table.names))
@@ -49,9 +54,8 @@ def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataF
     return frame.select(*columns)
 
 
-def schema_problems(frame: DataFrame, table: Table) -> list[str]:
-    """Every difference between a frame and a contract, as sentences."""
-    found = dict(frame.dtypes)
+def schema_problems(found: Mapping[str, str], table: Table) -> list[str]:
+    """Every difference between columns (name -> Spark type) and a contract, as sentences."""
     problems = []
     for column in table.columns:
         if column.name not in found:
@@ -63,6 +67,25 @@ def schema_problems(frame: DataFrame, table: Table) -> list[str]:
     return problems
 
 
+def check_days(warehouse: Warehouse, table: Table, days: Iterable[dt.date]) -> None:
+    """Compare the Parquet files of each of ``days`` with the contract; days without files pass.
+
+    Spark takes the schema of the oldest day for all of them: a column that is missing today would read as null.
+
+    Raises:
+        InputError: columns are missing or of another type on a day; all days listed.
+    """
+    problems = []
+    for day in days:
+        directory = Path(warehouse.table(table)) / f"ds={day}"
+        for file in sorted(directory.glob("*.parquet"))[:1]:
+            problems += [f"ds={day}: {problem}" for problem in schema_problems(_footer(file), table)]
+    if problems:
+        raise InputError.of(
+            problems, heading=f"input table {table.name} at {warehouse.table(table)} does not fit its contract:"
+        )
+
+
 def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame:
     """One day of an input table that is partitioned by ``ds``.
 
@@ -70,6 +93,7 @@ def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.dat
         InputError: as :func:`read_input`; the day has no rows.
     """
     frame = read_input(spark, warehouse, table).where(F.col("ds") == F.lit(ds))
+    check_days(warehouse, table, [ds])
     if frame.isEmpty():
         days = sorted(str(r[0]) for r in read_input(spark, warehouse, table).select("ds").distinct().collect())
         span = f"{days[0]} to {days[-1]}" if days else "no day at all"
@@ -81,6 +105,16 @@ def version_of(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
     """Which state of an input was read: Delta's version, or a hash over the Parquet files' names and sizes."""
     path = warehouse.table(table)
     return f"delta:{latest_version(spark, path)}" if is_delta(path) else parquet_version(path)
+
+
+def _footer(file: Path) -> dict[str, str]:
+    """Columns of a file of one day, name -> Spark type; ds is in its directory's name."""
+    try:
+        schema = pq.read_schema(file)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{file} cannot be read as Parquet: {error}") from None
+    fields = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
+    return {f.name: f.dataType.simpleString() for f in from_arrow_schema(pa.schema(fields))} | {"ds": "date"}
 
 
 def _cause(error: AnalysisException | Py4JJavaError) -> str:

@@ -71,6 +71,17 @@ def test_a_missing_column_is_refused_by_name(spark, root):
     assert "column dwell_ms is missing (expected bigint" in refused(root)
 
 
+def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_day(spark, root):
+    yesterday = DS - dt.timedelta(days=1)
+    small_warehouse(spark, root, click_log=[event(), event(ds=yesterday)])
+    day = root / "click_log" / f"ds={DS}"
+    frame = spark.read.parquet(str(day)).drop("query").withColumn("dwell_ms", F.lit("long")).localCheckpoint()
+    frame.write.mode("overwrite").parquet(str(day))
+    message = refused(root)
+    assert f"ds={DS}: column query is missing (expected string" in message
+    assert f"ds={DS}: column dwell_ms is string (expected bigint or int)" in message
+
+
 def test_a_column_of_the_wrong_type_is_refused_by_name_and_types(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "taxonomy")).withColumn("name", F.lit(1.5)).localCheckpoint()
