@@ -108,7 +108,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
         _write_parts(pairs, items, aside, config, held)
     inputs = {
         PAIRS.name: f"delta:{latest_version(spark, warehouse.table(PAIRS))}",
-        CATALOGUE.name: version_of(spark, warehouse, CATALOGUE),
+        CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
     }
     manifest = _manifest(aside, config, inputs)
     manifest.write(aside)

@@ -78,6 +78,10 @@ class PairsConfig(SparkJobConfig):
         return self.ds - dt.timedelta(days=self.window_days - 1)
 
     @property
+    def window(self) -> list[dt.date]:
+        return [self.first_day + dt.timedelta(days=n) for n in range(self.window_days)]
+
+    @property
     def weights(self) -> dict[str, int]:
         return {"click": self.click_weight, "cart": self.cart_weight, "order": self.order_weight}
 
@@ -99,9 +103,10 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
     started = time.monotonic()
     warehouse = Warehouse.at(config.root)
     spark = start_session("labeller pairs", config)
-    inputs = {table.name: version_of(spark, warehouse, table) for table in (CLICK_LOG, CATALOGUE) if warehouse.has(table)}
     events = read_window(spark, warehouse, config)
     items = read_catalogue(spark, warehouse, config.ds)
+    read = {CLICK_LOG: config.window, CATALOGUE: [config.ds]}
+    inputs = {table.name: version_of(spark, warehouse, table, days) for table, days in read.items()}
     metadata = {"stage": "pairs", "inputs": inputs}
     with ExitStack() as held:
         kept, counts = clean(events, items, config, held)
@@ -123,12 +128,11 @@ def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) 
         InputError: as :func:`etl.inputs.read_day` for ds itself.
     """
     read_day(spark, warehouse, CLICK_LOG, config.ds)
-    window = [config.first_day + dt.timedelta(days=n) for n in range(config.window_days)]
-    check_days(warehouse, CLICK_LOG, window)
+    check_days(warehouse, CLICK_LOG, config.window)
     in_window = F.col("ds").between(F.lit(config.first_day), F.lit(config.ds))
     events = read_input(spark, warehouse, CLICK_LOG).where(in_window)
     found = {row["ds"] for row in events.select("ds").distinct().collect()}
-    missing = [day for day in window if day not in found]
+    missing = [day for day in config.window if day not in found]
     if missing:
         days = ", ".join(map(str, missing))
         log.warning("click_log has no events on %d of %d days of the window: %s", len(missing), config.window_days, days)

@@ -24,9 +24,12 @@ class Column:
     accepts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """One table: rows are unique in ``keys``; ``checks`` are SQL conditions that every row meets."""
+    """One table: rows are unique in ``keys``; ``checks`` are SQL conditions that every row meets.
+
+    Each stands here once, so a table equals itself only, and may be the key of a dict.
+    """
 
     name: str
     comment: str
@@ -180,7 +183,8 @@ LINEAGE = (
     Column("calibration", "string", "Calibration that turned scores into probabilities."),
     Column("vocabulary", "string", "Version (hash) of the vocabulary; empty if the warehouse has none."),
     Column("taxonomy", "string", "Version (hash) of the taxonomy; empty if the warehouse has none."),
-    Column("inputs", "string", "Versions of the input tables, as JSON."),
+    Column("code", "string", "Version of this package, with the git revision where there is one."),
+    Column("inputs", "string", "What was read of the input tables, as JSON: a hash of the rows, by table."),
 )
 
 ITEM_EMBEDDINGS = Table(
@@ -293,7 +297,7 @@ RUNS = Table(
     "What each stage of a run read, wrote and took; the newest attempt of a stage replaces earlier ones.",
     (
         _DS,
-        Column("stage", "string", "pairs, dataset, train, calibrate, embed, predict, audit or publish."),
+        Column("stage", "string", "pairs, dataset, calibrate, embed, predict, audit or publish."),
         Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package, with the git revision where there is one."),

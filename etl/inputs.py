@@ -101,10 +101,10 @@ def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.dat
     return frame
 
 
-def version_of(spark: SparkSession, warehouse: Warehouse, table: Table) -> str:
-    """Which state of an input was read: Delta's version, or a hash over the Parquet files' names and sizes."""
+def version_of(spark: SparkSession, warehouse: Warehouse, table: Table, days: Iterable[dt.date] = ()) -> str:
+    """Which state of an input was read: Delta's version, or a hash over names and sizes of the Parquet files of ``days``."""
     path = warehouse.table(table)
-    return f"delta:{latest_version(spark, path)}" if is_delta(path) else parquet_version(path)
+    return f"delta:{latest_version(spark, path)}" if is_delta(path) else parquet_version(path, days)
 
 
 def _footer(file: Path) -> dict[str, str]:

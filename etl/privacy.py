@@ -11,14 +11,17 @@ from typing import Literal
 
 Kind = Literal["email", "phone", "card", "identity"]
 
-_EMAIL = re.compile(r"[\w.+-]+ ?(?:@|\(at\)|\[at\]) ?[\w-]+(?: ?\. ?[\w-]+)+")
+_EMAILS = (
+    re.compile(r"[\w.+-]+ ?(?:@|\(at\)|\[at\]) ?[\w-]+(?: ?\. ?[\w-]+)+"),
+    # Spelled out; only with the end of a real address, since things are looked for "at" places.
+    re.compile(r"[\w.+-]+ at [\w-]+(?: ?\. ?| dot )(?:com|net|org|edu|info|io|co|cn|de|es|eu|fr|in|it|jp|nl|pl|ru|uk|us)\b"),
+)
 _SEPARATOR = r"[ .()/-]{0,2}"
 _NUMBER = re.compile(rf"\+?\d(?:{_SEPARATOR}\d)+")
 _GROUP = re.compile(r"\d+")
 _PHONES = (
     re.compile(rf"\+{_SEPARATOR}\d(?:{_SEPARATOR}\d){{7,14}}(?!\d)"),  # with its country
     re.compile(r"(?<!\d)(?:(?:00)?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)"),  # Chinese mobile
-    re.compile(r"(?<!\d)0\d{2,3}[ -]\d{7,8}(?!\d)"),  # Chinese landline
     re.compile(r"(?<!\d)(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?!\d)"),  # North American
     re.compile(r"(?<!\d)\d{10,11}(?!\d)"),  # unbroken; a UPC has 12 digits, an EAN 8 or 13
 )
@@ -27,18 +30,21 @@ _IDENTITIES = (
     re.compile(r"(?<!\d)\d{6} ?(?:19|20)\d{2}[01]\d[0-3]\d ?\d{3}[\dx](?![\da-z])"),  # the same in groups
     re.compile(r"(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)"),  # US social security
 )
+_TRUNK = re.compile(r"(?<![\d.,])\(?0\d{1,4}\)?(?:[ ./-]{1,2}\d{2,8}){1,4}(?![\d])")
+"""From the trunk prefix on, in groups: 07911 123456, 06 12 34 56 78, 010-12345678, 0171/1234567."""
+_TRUNK_DIGITS = range(9, 13)  # a date has 8
 _CARD_DIGITS = range(13, 20)
 
 
 def personal_data(query: str) -> Kind | None:
     """The kind of personal data in a normalised query, or None."""
-    if _EMAIL.search(query):
+    if any(pattern.search(query) for pattern in _EMAILS):
         return "email"
     if not any(c.isdigit() for c in query):
         return None
     if any(pattern.search(query) for pattern in _IDENTITIES):
         return "identity"
-    if any(pattern.search(query) for pattern in _PHONES):
+    if any(pattern.search(query) for pattern in _PHONES) or any(map(_holds_trunk_call, _TRUNK.findall(query))):
         return "phone"
     return "card" if any(_holds_card(number) for number in _NUMBER.findall(query)) else None
 
@@ -50,6 +56,10 @@ def luhn(digits: str) -> bool:
         value = int(digit) * (1 + place % 2)
         total += value - 9 if value > 9 else value
     return total % 10 == 0
+
+
+def _holds_trunk_call(number: str) -> bool:
+    return sum(map(str.isdigit, number)) in _TRUNK_DIGITS
 
 
 def _holds_card(number: str) -> bool:

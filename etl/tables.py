@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import uuid
+from collections.abc import Mapping
 from typing import Any
 
-from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from delta.tables import DeltaMergeBuilder, DeltaTable
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -20,6 +21,8 @@ from etl.errors import InputError
 from etl.warehouse import is_delta
 
 log = logging.getLogger(__name__)
+
+_RECENT_COMMITS = 100  # far more than other writers make between our commit and the look at it
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
@@ -49,18 +52,32 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
         spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
 
 
-def read(spark: SparkSession, path: str, table: Table, **where: Any) -> DataFrame:
-    """Rows of a Delta table that one of our jobs wrote, filtered by equality.
+def read(spark: SparkSession, path: str, table: Table, *, version: int | None = None, **where: Any) -> DataFrame:
+    """Rows of a Delta table that one of our jobs wrote, filtered by equality; of its newest version unless one is given.
 
     Raises:
         InputError: there is no such table.
     """
     if not is_delta(path):
         raise InputError(f"table {table.name} is not at {path}: run the stage that writes it first (see `labeller --help`)")
-    frame = spark.read.format("delta").load(path)
+    reader = spark.read.format("delta")
+    frame = (reader if version is None else reader.option("versionAsOf", version)).load(path)
     for column, value in where.items():
         frame = frame.where(F.col(column) == F.lit(value))
     return frame
+
+
+def content_version(frame: DataFrame) -> str:
+    """Hash of the rows of a frame, whatever their order, files and table version: what a rerun gives again.
+
+    One pass over the columns of ``frame``; a sum of 64-bit hashes, so rows that occur twice do not cancel out.
+    """
+    # xxhash64 skips nulls: without the flags a null would count the same in either of two columns.
+    flags = [F.isnull(name) for name in frame.columns]
+    # As a decimal, since under ANSI a sum of long overflows.
+    hashed = F.xxhash64(*frame.columns, *flags).cast("decimal(20,0)")
+    rows, total = frame.agg(F.count(F.lit(1)), F.sum(hashed)).collect()[0]
+    return "rows:" + hashlib.sha256(f"{rows}:{total or 0}".encode()).hexdigest()[:12]
 
 
 def write_slice(
@@ -77,20 +94,20 @@ def write_slice(
     """
     spark = frame.sparkSession
     ensure(spark, path, table)
-    before = latest_version(spark, path)
     predicate = " AND ".join(f"{column} = '{_literal(value)}'" for column, value in where.items())
+    token = uuid.uuid4().hex
     # Counting once more would compute the frame twice; the commit's own metrics say what Spark wrote.
     (
         frame.select(*table.names)
         .write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", predicate)
-        .option("userMetadata", json.dumps(metadata or {}, default=str, sort_keys=True))
+        .option("userMetadata", _as_json({**(metadata or {}), "write": token}))
         .save(path)
     )
-    entry = DeltaTable.forPath(spark, path).history(1).collect()[0]
-    if entry["version"] <= before:
-        raise WriteError(f"{table.name}: the write of {predicate} made no new version (newest is {before})")
+    entry = _commit_of(spark, path, token)
+    if entry is None:
+        raise WriteError(f"{table.name}: the write of {predicate} made no new version")
     sent = int(entry["operationMetrics"].get("numOutputRows", 0))
     landed = spark.read.format("delta").option("versionAsOf", entry["version"]).load(path).where(predicate).count()
     if landed != sent:
@@ -99,19 +116,31 @@ def write_slice(
     return landed
 
 
-@contextmanager
-def commit_metadata(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[None]:
-    """While entered, each Delta commit of the session carries ``metadata``: MERGE takes it no other way."""
-    key = "spark.databricks.delta.commitInfo.userMetadata"
-    spark.conf.set(key, json.dumps(metadata, default=str, sort_keys=True))
+def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
+    """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
+    spark = SparkSession.active()
+    key = "spark.databricks.delta.commitInfo.userMetadata"  # MERGE takes it no other way
+    token = uuid.uuid4().hex
+    spark.conf.set(key, _as_json({**metadata, "write": token}))
     try:
-        yield
+        merge.execute()
     finally:
         spark.conf.unset(key)
+    return _commit_of(spark, path, token)
 
 
 def latest_version(spark: SparkSession, path: str) -> int:
     return int(DeltaTable.forPath(spark, path).history(1).select("version").collect()[0][0])
+
+
+def _commit_of(spark: SparkSession, path: str, token: str) -> Row | None:
+    """The commit that carries ``token``: the newest one may be another writer's, of another day."""
+    history = DeltaTable.forPath(spark, path).history(_RECENT_COMMITS)
+    return history.where(F.col("userMetadata").contains(token)).head()
+
+
+def _as_json(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, default=str, sort_keys=True)
 
 
 def _literal(value: str | dt.date) -> str:

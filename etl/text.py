@@ -33,6 +33,13 @@ def is_cjk(word: str) -> bool:
     return bool(word) and re.match(rf"[{_CJK}]", word) is not None
 
 
+def by_script(text: str) -> tuple[str, ...]:
+    """The parts of a normalised text in two scripts, "dresses 连衣裙" -> ("dresses", "连衣裙"); none if it is in one."""
+    spaceless = "".join(word for word in words(text) if is_cjk(word))
+    spaced = _SPACE.sub(" ", re.sub(rf"[{_CJK}]+", " ", text)).strip()
+    return (spaced, spaceless) if spaceless and words(spaced) else ()
+
+
 def stem(word: str) -> str:
     """Singular by the lightest rule there is: a trailing s is cut (shoes -> shoe, dress stays)."""
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

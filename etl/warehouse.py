@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,10 @@ def is_delta(path: str) -> bool:
     return (Path(path) / "_delta_log").is_dir()
 
 
-def parquet_version(path: str) -> str:
-    """Version of a plain Parquet directory: a hash over the names and sizes of its files."""
-    files = sorted((str(f.relative_to(path)), f.stat().st_size) for f in Path(path).rglob("*.parquet"))
+def parquet_version(path: str, days: Iterable[dt.date] = ()) -> str:
+    """Version of a plain Parquet directory: a hash over the names and sizes of its files, of ``days`` where it has such."""
+    root = Path(path)
+    of_days = [root / f"ds={day}" for day in days]
+    read = of_days if any(directory.is_dir() for directory in of_days) else [root]
+    files = sorted((str(f.relative_to(path)), f.stat().st_size) for directory in read for f in directory.rglob("*.parquet"))
     return "parquet:" + hashlib.sha256(repr(files).encode()).hexdigest()[:12]

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(settings: AuditConfig) -> Mapping[str, Any]:
-    """Check, write QUALITY, refuse.
+    """Check, write QUALITY and a hash of the rows that were checked, refuse.
 
     Raises:
         InputError: nothing is staged for the day.
@@ -89,8 +89,10 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
     run_id = staged_run(spark, warehouse, settings)
     items = read_catalogue(spark, warehouse, settings.ds).select("item_id").persist()
     checks: list[Check] = []
+    audited = {}
     for table in halves(settings):
         rows = staged(spark, warehouse, table, settings.ds).persist()
+        audited[table.name] = tables.content_version(rows)
         checks += common_checks(rows, items, table)
         checks += against_history(rows, spark, warehouse, table, settings)
         checks.append(_calibrated(rows, warehouse, table))
@@ -105,7 +107,7 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
     counts = {"checks": len(checks), "failed": sum(c.hard for c in failed), "warnings": sum(not c.hard for c in failed)}
     record_stage(
         spark, warehouse, settings.ds, "audit",
-        inputs={"staging": run_id}, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
+        inputs=audited, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
     )  # fmt: skip
     for check in failed:
         log.warning(
@@ -127,8 +129,8 @@ def halves(settings: SparkJobConfig) -> list[Table]:
     ]
 
 
-def staged(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame:
-    return tables.read(spark, warehouse.staged(table), table, ds=ds)
+def staged(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date, version: int | None = None) -> DataFrame:
+    return tables.read(spark, warehouse.staged(table), table, version=version, ds=ds)
 
 
 def staged_run(spark: SparkSession, warehouse: Warehouse, settings: SparkJobConfig) -> str:

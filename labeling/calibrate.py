@@ -26,7 +26,7 @@ from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
-from etl.text import normalise
+from etl.text import by_script, normalise
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.categories import CategoryTree
@@ -202,14 +202,15 @@ def calibrate_categories(
 ) -> dict[str, Any]:
     """Content of ``categories`` of the calibration.
 
-    Fitted on items clicked for a held-out query that is the name of one node. Trees have few names and few of them are
-    held out; where they do not suffice, queries of training stand in, and the temperature is too sharp; where these do
-    not either, it is that of the training's softmax. ``calibrated`` is then false.
+    Fitted on items clicked for a held-out query that is the name of one node, in one of its scripts or in all. Trees have
+    few names and few of them are held out; where they do not suffice, queries of training stand in, and the temperature is
+    too sharp; where these do not either, it is that of the training's softmax. ``calibrated`` is then false.
     """
     tree = CategoryTree.build(load_taxonomy(spark, warehouse), lambda texts: bundle.encode(texts, side="query"))
     nodes: defaultdict[str, list[int]] = defaultdict(list)
     for position, name in enumerate(tree.names):
-        nodes[normalise(name)].append(position)
+        for text in {(whole := normalise(name)), *by_script(whole)}:  # shoppers type one half of "Dresses 连衣裙"
+            nodes[text].append(position)
     unique = [(name, positions[0]) for name, positions in nodes.items() if len(positions) == 1]
     content: dict[str, Any] = {}
     for split in (HELD_OUT, "train"):

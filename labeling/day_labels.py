@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from etl.config import JobConfig
-from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_TERMS
+from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_TERMS, LINEAGE
 from etl.errors import InputError
 from etl.warehouse import Warehouse
 from labeling import local_tables
@@ -57,7 +57,7 @@ def read_labels(warehouse: Warehouse, config: JobConfig) -> Labels:
         titles=dict(catalogue.iter_rows()),
         terms=by_item,
         categories={row["item_id"]: row for row in categories},
-        lineage={name: first[name] for name in ("run_id", "bundle", "calibration", "vocabulary", "taxonomy", "inputs")},
+        lineage={name: first[name] for name in (column.name for column in LINEAGE)},
     )
 
 

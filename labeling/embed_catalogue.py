@@ -77,7 +77,9 @@ def run(settings: EmbedConfig) -> Mapping[str, Any]:
     tables.ensure(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
     known = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
     distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
-    missing = distinct.join(known.select("text_hash"), on="text_hash", how="left_anti")
+    # What the encoder failed on is tried again each night: another version of it may not fail.
+    done = known.where(~F.col("reason").eqNullSafe(NOT_ENCODABLE)).select("text_hash")
+    missing = distinct.join(done, on="text_hash", how="left_anti")
     encoded = encode(missing, bundle, settings.partitions).persist(StorageLevel.DISK_ONLY)
     counts["texts"] = distinct.count()
     counts["encoded"] = encoded.count()
@@ -89,7 +91,7 @@ def run(settings: EmbedConfig) -> Mapping[str, Any]:
     )
     if counts["encoded"]:
         _insert(encoded, warehouse, bundle.id, settings.ds, counts["encoded"])
-    inputs = {CATALOGUE.name: version_of(spark, warehouse, CATALOGUE)}
+    inputs = {CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [settings.ds])}
     for frame in (encoded, texts):
         frame.unpersist()
     record_stage(
@@ -137,19 +139,18 @@ def _insert(encoded: DataFrame, warehouse: Warehouse, bundle_id: str, ds: dt.dat
     spark = encoded.sparkSession
     path = warehouse.table(ITEM_EMBEDDINGS)
     rows = encoded.withColumn("bundle", F.lit(bundle_id)).withColumn("first_ds", F.lit(ds)).select(*ITEM_EMBEDDINGS.names)
-    before = tables.latest_version(spark, path)
-    with tables.commit_metadata(spark, {"ds": ds, "stage": "embed", "bundle": bundle_id}):
-        # The literal keeps the MERGE to this bundle's partition and away from another bundle's writer.
-        (
-            DeltaTable.forPath(spark, path)
-            .alias("old")
-            .merge(rows.alias("new"), f"old.bundle = '{bundle_id}' AND old.text_hash = new.text_hash")
-            .whenNotMatchedInsertAll()
-            .execute()
-        )
+    # The literal keeps the MERGE to this bundle's partition and away from another bundle's writer.
+    merge = (
+        DeltaTable.forPath(spark, path)
+        .alias("old")
+        .merge(rows.alias("new"), f"old.bundle = '{bundle_id}' AND old.text_hash = new.text_hash")
+        .whenMatchedUpdateAll(condition="old.vector IS NULL AND new.vector IS NOT NULL")
+        .whenNotMatchedInsertAll()
+    )
+    tables.execute_merge(merge, path, {"ds": ds, "stage": "embed", "bundle": bundle_id})
     landed = tables.read(spark, path, ITEM_EMBEDDINGS, bundle=bundle_id)
     lacking = encoded.join(landed, on="text_hash", how="left_anti").count()
-    if tables.latest_version(spark, path) <= before or lacking:
+    if lacking:
         raise tables.WriteError(f"{ITEM_EMBEDDINGS.name}: {lacking} of {sent} new vectors did not land")
     log.info("%s version %d: %d new vectors", ITEM_EMBEDDINGS.name, tables.latest_version(spark, path), sent)
 

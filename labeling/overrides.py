@@ -20,32 +20,33 @@ TERMS_TYPE = "array<struct<term_id: string, term: string, score: double, probabi
 CATEGORY_TYPE = "struct<category_id: string, category_path: string, probability: double, reason: string>"
 """A person's decision has neither score nor probability, nor a reason to stop."""
 
-SCHEMA = f"item_id string, override_terms {TERMS_TYPE}, override_category {CATEGORY_TYPE}"
+OVERRIDES_SCHEMA = f"item_id string, override_terms {TERMS_TYPE}, override_category {CATEGORY_TYPE}"
 
 
 def read_overrides(
     spark: SparkSession, warehouse: Warehouse, ds: dt.date, vocabulary: Vocabulary | None, taxonomy: Taxonomy | None
-) -> DataFrame:
-    """Rows of SCHEMA: one per item with a valid override; no rows if the warehouse has no such table.
+) -> DataFrame | None:
+    """Rows of OVERRIDES_SCHEMA: one per item with a valid override; None if the warehouse has no such table.
 
     An override holds from ``at`` until ``until`` and is judged at the end of ``ds`` (UTC). Several terms of an item stand
-    together, newest first; of several categories the newest counts. One that names no known term or category is one bad row
-    of many: it is counted in the log and the model's label stays.
+    together, newest first, each once whoever set it; of several categories the newest counts. One that names no active term
+    and no category is one bad row of many: it is counted in the log and the model's label stays.
 
     Raises:
         InputError: the table does not fit its contract.
     """
     if not warehouse.has(OVERRIDES):
-        return spark.createDataFrame([], SCHEMA)
+        return None
     end = F.lit(dt.datetime.combine(ds + dt.timedelta(days=1), dt.time(), dt.UTC))
     valid = read_input(spark, warehouse, OVERRIDES).where(
         (F.col("at") < end) & (F.col("until").isNull() | (F.col("until") >= end))
     )
-    known = valid.join(F.broadcast(_labels(spark, vocabulary, taxonomy)), on=["what", "value"], how="inner")
-    rows, usable = valid.count(), known.count()
-    log.info("overrides: %d hold on ds=%s, %d name a known label", rows, ds, usable)
+    latest = valid.groupBy("item_id", "what", "value").agg(F.max("at").alias("at"))  # two people may agree
+    known = latest.join(F.broadcast(_labels(spark, vocabulary, taxonomy)), on=["what", "value"], how="inner")
+    rows, usable = latest.count(), known.count()
+    log.info("overrides: %d hold on ds=%s, %d of them name an active term or a category", rows, ds, usable)
     if usable < rows:
-        log.warning("overrides: %d rows name no known term or category and are left out", rows - usable)
+        log.warning("overrides: %d name no active term and no category, and are left out", rows - usable)
     # Newest first, ties by id.
     newest_first = F.struct((-F.unix_micros("at")).alias("age"), F.col("value").alias("id"), F.col("label"))
     terms = F.sort_array(F.collect_list(F.when(F.col("what") == "term", newest_first)))

@@ -26,7 +26,7 @@ from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERM
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
-from etl.runs import record_stage
+from etl.runs import code_version, record_stage
 from etl.session import start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.vocabulary import Vocabulary, load_vocabulary
@@ -118,9 +118,11 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         _stage(as_item_categories(scored, settings.ds, this.lineage), warehouse, ITEM_CATEGORIES, settings.ds, this)
         counts |= _by(scored, "categories", F.col("category.stopped"))
     scored.unpersist()
+    versions = {table.name: version_of(spark, warehouse, table, [settings.ds]) for table in (CATALOGUE, PAIRS)}
+    inputs = {name: f"{this.inputs[name]} {version}" for name, version in versions.items()}
     record_stage(
         spark, warehouse, settings.ds, "predict",
-        inputs=this.inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
+        inputs=inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
     )  # fmt: skip
     return counts | {"run_id": this.id, "staging": str(warehouse.root / "staging")}
 
@@ -147,19 +149,28 @@ def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig) -> 
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     vocabulary = None if "vocabulary" in settings.absent else load_vocabulary(spark, warehouse)
     taxonomy = None if "taxonomy" in settings.absent else load_taxonomy(spark, warehouse)
-    tables.read(spark, warehouse.table(PAIRS), PAIRS)  # says how to make it
-    inputs = {table.name: version_of(spark, warehouse, table) for table in (CATALOGUE, PAIRS)}
+    # By content: a rerun of `pairs`, or another day in the same table, makes another table version of the same rows.
+    inputs = {
+        PAIRS.name: tables.content_version(_pairs(spark, warehouse, settings.ds)),
+        CATALOGUE.name: catalogue_version(spark, warehouse, settings.ds),
+    }
     parts = {
         "bundle": bundle.id,
         "calibration": bundle.calibration_id or "default",
         "vocabulary": vocabulary.version if vocabulary else "",
         "taxonomy": taxonomy.version if taxonomy else "",
+        "code": code_version(),
         "inputs": json.dumps(inputs, sort_keys=True),
     }
     fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle"}
     identity = json.dumps(parts | settings.model_dump(mode="json", include=fields), sort_keys=True)
     run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     return Run(bundle, vocabulary, taxonomy, inputs, {"run_id": run_id} | parts)
+
+
+def catalogue_version(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> str:
+    """Of what labels and live rows hold of a day's catalogue."""
+    return tables.content_version(read_catalogue(spark, warehouse, ds).select("item_id", "title"))
 
 
 def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle_id: str) -> DataFrame:

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from typing import Any
@@ -20,17 +21,28 @@ from pyspark.sql import functions as F
 from etl import config, tables
 from etl.catalogue import read_catalogue
 from etl.config import SparkJobConfig
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, LINEAGE, QUALITY, RUNS
+from etl.contracts import (
+    CATALOGUE,
+    ITEM_CATEGORIES,
+    ITEM_TERMS,
+    LABELS_CURRENT,
+    LINEAGE,
+    OVERRIDES,
+    QUALITY,
+    RUNS,
+    Table,
+)
 from etl.errors import GateRefused, InputError
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
-from etl.taxonomy import load_taxonomy
-from etl.vocabulary import load_vocabulary
+from etl.taxonomy import Taxonomy, load_taxonomy
+from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.audit import halves, staged, staged_run
 from labeling.categories import LEAF
-from labeling.overrides import CATEGORY_TYPE, TERMS_TYPE, read_overrides
+from labeling.overrides import CATEGORY_TYPE, OVERRIDES_SCHEMA, TERMS_TYPE, read_overrides
+from labeling.predict import catalogue_version
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +55,16 @@ LABEL_COLUMNS = tuple(
     name for name in LABELS_CURRENT.names if name not in {"item_id", "ds", "title", *(column.name for column in LINEAGE)}
 )
 """What a change is a change of: another run, day or spelling of a title alone leaves a live row as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What the rows to publish were made from; ``columns`` are those of LINEAGE, ``inputs`` is the last of them, read."""
+
+    columns: Mapping[str, str]
+    inputs: Mapping[str, str]
+    vocabulary: Vocabulary | None
+    taxonomy: Taxonomy | None
 
 
 class PublishConfig(SparkJobConfig):
@@ -61,47 +83,100 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     """Write the history, then make it live unless a newer day is.
 
     Raises:
-        InputError: nothing is staged, or not audited.
+        InputError: nothing is staged, it is not what was audited, or its inputs changed since; nothing is written then.
         GateRefused: the audit of the staged run failed.
     """
     started = time.monotonic()
     warehouse = Warehouse.at(settings.root)
     spark = start_session("labeller publish", settings)
     run_id = staged_run(spark, warehouse, settings)
-    require_audit(spark, warehouse, settings.ds, run_id)
-    metadata = {"stage": STAGE, "ds": settings.ds, "run_id": run_id}
+    labels = staged_labels(spark, warehouse, settings)
+    require_audit(spark, warehouse, settings.ds, run_id, labels)
+    lineage = require_same_inputs(spark, warehouse, settings, labels)
+    overrides = read_overrides(spark, warehouse, settings.ds, lineage.vocabulary, lineage.taxonomy)
+    metadata = {"stage": STAGE, "ds": settings.ds, **lineage.columns}
     counts: dict[str, int] = {}
-    for table in halves(settings):
-        rows = staged(spark, warehouse, table, settings.ds)
+    for table, rows in labels.items():
         counts[table.name] = tables.write_slice(rows, warehouse.table(table), table, {"ds": settings.ds}, metadata)
     newest = live_day(spark, warehouse)
     counts["live"] = int(newest is None or settings.ds >= newest)
     if counts["live"]:
-        counts |= merge(current_labels(spark, warehouse, settings), spark, warehouse, metadata)
+        live = current_labels(read_catalogue(spark, warehouse, settings.ds), labels, overrides, lineage.columns)
+        counts |= merge(live, spark, warehouse, metadata)
     else:
         log.warning("ds=%s is in the history; %s stays with ds=%s, which is newer", settings.ds, LABELS_CURRENT.name, newest)
     record_stage(
         spark, warehouse, settings.ds, STAGE,
-        inputs={"staging": run_id}, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
+        inputs=lineage.inputs, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
+        bundle=lineage.columns["bundle"],
     )  # fmt: skip
     return counts | {"run_id": run_id, "table": warehouse.table(LABELS_CURRENT)}
 
 
-def require_audit(spark: SparkSession, warehouse: Warehouse, ds: dt.date, run_id: str) -> None:
-    """Let exactly this run through only if its audit is on record and no hard check failed.
+def staged_labels(spark: SparkSession, warehouse: Warehouse, settings: SparkJobConfig) -> dict[Table, DataFrame]:
+    """The staged rows of the day, of one Delta version each: what another run stages meanwhile is not seen."""
+    found = {}
+    for table in halves(settings):
+        version = tables.latest_version(spark, warehouse.staged(table))
+        found[table] = staged(spark, warehouse, table, settings.ds, version)
+    return found
+
+
+def require_audit(
+    spark: SparkSession, warehouse: Warehouse, ds: dt.date, run_id: str, labels: Mapping[Table, DataFrame]
+) -> None:
+    """Let exactly these rows through only if their audit is on record and no hard check failed.
 
     Raises:
-        InputError: it was not audited.
+        InputError: they were not audited, or staged anew since.
         GateRefused: a hard check failed.
     """
-    checks = []
-    if is_delta(warehouse.table(QUALITY)):
+    checks, audits = [], []
+    if is_delta(warehouse.table(QUALITY)) and is_delta(warehouse.table(RUNS)):
         checks = tables.read(spark, warehouse.table(QUALITY), QUALITY, ds=ds, run_id=run_id).collect()
-    if not checks:
+        audits = tables.read(spark, warehouse.table(RUNS), RUNS, ds=ds, stage="audit", run_id=run_id).collect()
+    if not checks or not audits:
         raise InputError(f"run {run_id} of ds={ds} was not audited: run `labeller audit` first")
     failed = sorted(row["check"] for row in checks if row["hard"] and not row["passed"])
     if failed:
         raise GateRefused(f"run {run_id} of ds={ds} failed its audit ({', '.join(failed)}): nothing was published")
+    audited = json.loads(audits[0]["inputs"])
+    found = {table.name: tables.content_version(rows) for table, rows in labels.items()}
+    changed = sorted(name for name in found if found[name] != audited.get(name))
+    if changed:
+        raise InputError(
+            f"staging of ds={ds} is not what was audited: other rows in {', '.join(changed)}; run `labeller audit` again"
+        )
+
+
+def require_same_inputs(
+    spark: SparkSession, warehouse: Warehouse, settings: SparkJobConfig, labels: Mapping[Table, DataFrame]
+) -> Lineage:
+    """What the staged rows say they come from, held against what is there now.
+
+    Raises:
+        InputError: catalogue, vocabulary or taxonomy changed since; all of them named.
+    """
+    row = next(iter(labels.values())).select(*(column.name for column in LINEAGE)).head()
+    assert row is not None, "staged_run found rows"
+    columns = row.asDict()
+    vocabulary = load_vocabulary(spark, warehouse) if ITEM_TERMS in labels else None
+    taxonomy = load_taxonomy(spark, warehouse) if ITEM_CATEGORIES in labels else None
+    inputs = json.loads(columns["inputs"])
+    versions = {
+        "catalogue": (inputs[CATALOGUE.name], catalogue_version(spark, warehouse, settings.ds)),
+        "vocabulary": (columns["vocabulary"], vocabulary.version if vocabulary else ""),
+        "taxonomy": (columns["taxonomy"], taxonomy.version if taxonomy else ""),
+    }
+    problems = [
+        f"{name} is of version {now!r} (the labels were made from {then!r})"
+        for name, (then, now) in versions.items()
+        if then != now
+    ]
+    if problems:
+        heading = f"the inputs of run {columns['run_id']} changed since; run `labeller predict` and `labeller audit` again:"
+        raise InputError.of(problems, heading=heading)
+    return Lineage(columns, inputs, vocabulary, taxonomy)
 
 
 def live_day(spark: SparkSession, warehouse: Warehouse) -> dt.date | None:
@@ -123,30 +198,30 @@ def live_day(spark: SparkSession, warehouse: Warehouse) -> dt.date | None:
 # ---------------------------------------------------------------- the live rows
 
 
-def current_labels(spark: SparkSession, warehouse: Warehouse, settings: SparkJobConfig) -> DataFrame:
-    """Staged labels of the day, titles and overrides -> LABELS_CURRENT: one row for each item of the catalogue."""
-    present = halves(settings)
-    rows = read_catalogue(spark, warehouse, settings.ds).select("item_id", "title")
-    vocabulary = taxonomy = None
-    if ITEM_TERMS in present:
-        vocabulary = load_vocabulary(spark, warehouse)
-        model = as_term_lists(staged(spark, warehouse, ITEM_TERMS, settings.ds))
-        rows = rows.join(model, on="item_id", how="left")
+def current_labels(
+    catalogue: DataFrame, labels: Mapping[Table, DataFrame], overrides: DataFrame | None, lineage: Mapping[str, str]
+) -> DataFrame:
+    """Staged labels of the day, its CATALOGUE and overrides -> LABELS_CURRENT: one row for each item."""
+    rows = catalogue.select("ds", "item_id", "title")
+    if ITEM_TERMS in labels:
+        rows = rows.join(as_term_lists(labels[ITEM_TERMS]), on="item_id", how="left")
     else:
         rows = rows.withColumns({"model_terms": F.array().cast(TERMS_TYPE), "model_reason": F.lit(NO_VOCABULARY)})
-    if ITEM_CATEGORIES in present:
-        taxonomy = load_taxonomy(spark, warehouse)
-        model = as_one_category(staged(spark, warehouse, ITEM_CATEGORIES, settings.ds))
-        rows = rows.join(model, on="item_id", how="left")
+    if ITEM_CATEGORIES in labels:
+        rows = rows.join(as_one_category(labels[ITEM_CATEGORIES]), on="item_id", how="left")
     else:
         none = F.struct(*map(F.lit, (None, None, None, NO_TAXONOMY))).cast(CATEGORY_TYPE)
         rows = rows.withColumn("model_category", none)
-    lineage = staged(spark, warehouse, present[0], settings.ds).select(*(column.name for column in LINEAGE)).limit(1)
+    inputs = json.loads(lineage["inputs"])
+    if overrides is None:
+        overrides = catalogue.sparkSession.createDataFrame([], OVERRIDES_SCHEMA)
+    else:
+        inputs[OVERRIDES.name] = tables.content_version(overrides)
+    stamps = {**lineage, "inputs": json.dumps(inputs, sort_keys=True)}
     return (
-        rows.join(read_overrides(spark, warehouse, settings.ds, vocabulary, taxonomy), on="item_id", how="left")
+        rows.join(overrides, on="item_id", how="left")
         .transform(with_labels)
-        .crossJoin(F.broadcast(lineage))
-        .withColumn("ds", F.lit(settings.ds))
+        .withColumns({name: F.lit(value) for name, value in stamps.items()})
         .select(*LABELS_CURRENT.names)
     )
 
@@ -206,21 +281,20 @@ def merge(labels: DataFrame, spark: SparkSession, warehouse: Warehouse, metadata
     if labels.alias("new").join(live.alias("old"), on="item_id", how="full").where(_differs()).isEmpty():
         log.info("%s is the same already: no commit", LABELS_CURRENT.name)
         return {"inserted": 0, "updated": 0, "deleted": 0}
-    before = tables.latest_version(spark, path)
-    with tables.commit_metadata(spark, metadata):
-        (
-            DeltaTable.forPath(spark, path)
-            .alias("old")
-            .merge(labels.alias("new"), "old.item_id = new.item_id")
-            .whenMatchedUpdateAll(condition=_differs())
-            .whenNotMatchedInsertAll()
-            .whenNotMatchedBySourceDelete()
-            .execute()
-        )
-    entry = DeltaTable.forPath(spark, path).history(1).collect()[0]
-    landed, sent = tables.read(spark, path, LABELS_CURRENT).count(), labels.count()
+    change = (
+        DeltaTable.forPath(spark, path)
+        .alias("old")
+        .merge(labels.alias("new"), "old.item_id = new.item_id")
+        .whenMatchedUpdateAll(condition=_differs())
+        .whenNotMatchedInsertAll()
+        .whenNotMatchedBySourceDelete()
+    )
+    entry = tables.execute_merge(change, path, metadata)
+    if entry is None:
+        raise tables.WriteError(f"{LABELS_CURRENT.name}: the merge made no new version, though rows differ")
+    landed, sent = tables.read(spark, path, LABELS_CURRENT, version=entry["version"]).count(), labels.count()
     labels.unpersist()
-    if entry["version"] <= before or landed != sent:
+    if landed != sent:
         raise tables.WriteError(
             f"{LABELS_CURRENT.name} version {entry['version']}: {landed} rows are live, {sent} were sent"
         )

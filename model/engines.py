@@ -21,13 +21,17 @@ DEEPSPEED_CONFIG = Path(__file__).with_name("deepspeed.json")
 
 
 class Engine(Protocol):
-    """Forward, backward, step; ``scales`` are the shares of their learning rates that groups take in this step."""
+    """Forward, backward, step; ``scales`` are the shares of their learning rates that groups take in this step.
+
+    ``gradient_norm`` is the L2 norm of the averaged gradient of all parameters, between ``backward`` and ``step``.
+    """
 
     device: torch.device
     encoder: Encoder
 
     def forward(self, texts: PackedTexts) -> torch.Tensor: ...
     def backward(self, loss: torch.Tensor) -> None: ...
+    def gradient_norm(self) -> float: ...
     def step(self, scales: Mapping[str, float]) -> None: ...
 
 
@@ -78,6 +82,9 @@ class TorchEngine:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= self.ranks.world
 
+    def gradient_norm(self) -> float:
+        return total_norm(self.encoder)
+
     def step(self, scales: Mapping[str, float]) -> None:
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.clip)
@@ -110,9 +117,21 @@ class DeepSpeedEngine:
     def backward(self, loss: torch.Tensor) -> None:
         self.engine.backward(loss)
 
+    def gradient_norm(self) -> float:
+        if self.engine.fp16_enabled():
+            return 0.0  # its loss scaling meets overflows by design, and leaves those steps out by itself
+        if self.engine.zero_optimization():
+            return float(self.engine.optimizer.scaled_global_norm())  # each rank holds its own part of the gradient
+        return total_norm(self.encoder)
+
     def step(self, scales: Mapping[str, float]) -> None:
         _set_lr(self.engine.optimizer.param_groups, scales)
         self.engine.step()
+
+
+def total_norm(encoder: Encoder) -> float:
+    """L2 norm over all gradients that are there."""
+    return float(torch.nn.utils.get_total_norm([p.grad for p in encoder.parameters() if p.grad is not None]))
 
 
 def read_deepspeed_config(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from etl.errors import EXIT_NOTHING_DUE, GateRefused, InputError
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
-from model.bundle import CHAMPION, Bundle, candidate, champion, load_bundle, set_alias
+from model.bundle import CANDIDATE, CHAMPION, Bundle, candidate, champion, load_bundle, set_alias
 from model.evaluate import evaluate
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
         if live is None:
             raise GateRefused(f"{refusal}; there is no champion to label with")
         log.warning("%s; champion %s stays", refusal, live.name)
+        set_alias(warehouse, CANDIDATE, path, refused=problems)  # so that the next night does not train it again
         return EXIT_NOTHING_DUE
     set_alias(warehouse, CHAMPION, path)
     return {"champion": new.id, "before": old.id if old else "none", **_flat(new.metrics["heldout"])}

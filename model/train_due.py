@@ -1,4 +1,4 @@
-"""Say whether a night has to train: exit code 0 if so, 99 if the champion is young enough (Airflow skips on 99)."""
+"""Say whether a night has to train: exit code 0 if so, 99 if the last training is young enough (Airflow skips on 99)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from etl.config import JobConfig
 from etl.errors import EXIT_NOTHING_DUE
 from etl.job import run_job
 from etl.warehouse import Warehouse
-from model.bundle import CHAMPION, alias, champion
+from model.bundle import CANDIDATE, CHAMPION, alias, champion
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class TrainDueConfig(JobConfig):
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "train_due")
 
     max_age_days: Annotated[int, Field(ge=1)] = 7
-    """Days after its own that a champion labels without being trained again."""
+    """Days after the last training (the champion's, or a refused candidate's) at which the next is due."""
 
     force: bool = False
     """Train in any case."""
@@ -48,21 +48,30 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
         InputError: the champion's alias points nowhere.
     """
     warehouse = Warehouse.at(config.root)
-    reason = why(config, alias(warehouse, CHAMPION) if champion(warehouse) else None)
+    live = alias(warehouse, CHAMPION) if champion(warehouse) else None
+    reason = why(config, live, alias(warehouse, CANDIDATE))
     if reason is None:
-        log.info("nothing due: the champion is less than %d days old on %s", config.max_age_days, config.ds)
+        log.info("nothing due: the last training is less than %d days old on %s", config.max_age_days, config.ds)
         return EXIT_NOTHING_DUE
     return {"due": "yes", "reason": repr(reason)}
 
 
-def why(config: TrainDueConfig, champion_entry: Mapping[str, Any] | None) -> str | None:
-    """Why training is due; None if it is not. A day before the champion's own never trains: it is a backfill."""
+def why(
+    config: TrainDueConfig, champion_entry: Mapping[str, Any] | None, candidate_entry: Mapping[str, Any] | None = None
+) -> str | None:
+    """Why training is due; None if it is not. A day before the champion's own never trains: it is a backfill.
+
+    A refused candidate counts as a training: the next night's data are nearly the same and would be refused again.
+    """
     if config.force:
         return "forced"
     if champion_entry is None:
         return "no champion"
-    age = (config.ds - dt.date.fromisoformat(champion_entry["ds"])).days
-    return f"champion is {age} days old" if age >= config.max_age_days else None
+    trained = champion_entry["ds"]
+    if candidate_entry and candidate_entry.get("refused"):
+        trained = max(trained, candidate_entry["ds"])
+    age = (config.ds - dt.date.fromisoformat(trained)).days
+    return f"the last training is {age} days old" if age >= config.max_age_days else None
 
 
 if __name__ == "__main__":

@@ -49,8 +49,8 @@ class Curve:
     """Pairs and crops of this rank."""
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss is not a number any more; nothing was stepped with it."""
+class NotFinite(RuntimeError):
+    """Loss or gradient is not a number any more; nothing was stepped with it."""
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -73,7 +73,7 @@ def train(
     """Take ``config.steps`` steps.
 
     Raises:
-        NonFiniteLoss: naming the step, before the optimizer moved.
+        NotFinite: naming the step, before the optimizer moved.
     """
     curve, meter = Curve(), _Meter(config, ranks)
     started = time.monotonic()
@@ -82,12 +82,9 @@ def train(
         engine.encoder.layers_on = scales["layers"] > 0
         loss = contrastive_step(engine, batch, config, ranks, known)
         value = loss.item()
-        if not math.isfinite(value):
-            raise NonFiniteLoss(
-                f"loss is {value} at step {step + 1} of {config.steps} (rank {ranks.rank}); no step was taken with it: "
-                "lower --lr, or raise --tau"
-            )
+        _require_finite("loss", value, step, config, ranks)
         engine.backward(loss)
+        _require_finite("gradient norm", engine.gradient_norm(), step, config, ranks)
         engine.step(scales)
         curve.rows += len(batch.rows)
         curve.seconds = time.monotonic() - started
@@ -106,6 +103,14 @@ def contrastive_step(
     embeddings = engine.forward(batch.texts.to(engine.device))
     query_BD, title_BD = embeddings.split(len(batch.rows))
     return contrastive_loss(query_BD, title_BD, batch.rows, tau=config.tau, ranks=ranks, known=known, logq=config.logq)
+
+
+def _require_finite(what: str, value: float, step: int, config: LoopConfig, ranks: Ranks) -> None:
+    if not math.isfinite(value):
+        raise NotFinite(
+            f"{what} is {value} at step {step + 1} of {config.steps} (rank {ranks.rank}); no step was taken with it: "
+            "lower --lr, or raise --tau"
+        )
 
 
 class _Meter:

@@ -87,8 +87,8 @@ def spawned(rank: int, world: int, directory: str) -> None:
     dist.destroy_process_group()
 
 
-def deepspeed_gradients(stage: int, ranks: Ranks) -> list[torch.Tensor]:
-    """Gradients in fp32 as DeepSpeed averages them, clipping off."""
+def deepspeed_gradients(stage: int, ranks: Ranks) -> tuple[float, list[torch.Tensor]]:
+    """Gradients in fp32 as DeepSpeed averages them, clipping off, and their norm as the engine says it."""
     from deepspeed.utils import safe_get_full_grad
 
     model = encoder()
@@ -100,7 +100,8 @@ def deepspeed_gradients(stage: int, ranks: Ranks) -> list[torch.Tensor]:
     adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
     engine = DeepSpeedEngine(model, adam, settings, ROWS // ranks.world, contextlib.nullcontext)
     engine.backward(contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs()))
-    return [safe_get_full_grad(parameter).clone() for parameter in engine.engine.module.parameters()]
+    norm = engine.gradient_norm()
+    return norm, [safe_get_full_grad(parameter).clone() for parameter in engine.engine.module.parameters()]
 
 
 def launched(directory: Path) -> None:
@@ -110,9 +111,9 @@ def launched(directory: Path) -> None:
     torch.set_num_threads(1)
     ranks = join("cpu", timeout_minutes=1.0)
     for stage in (0, 1, 2):
-        gradients = deepspeed_gradients(stage, ranks)
+        norm, gradients = deepspeed_gradients(stage, ranks)
         if ranks.rank == 0:
-            torch.save(gradients, directory / f"stage{stage}.pt")
+            torch.save({"norm": norm, "gradients": gradients}, directory / f"stage{stage}.pt")
     dist.barrier()
     dist.destroy_process_group()
 

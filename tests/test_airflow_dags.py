@@ -116,18 +116,45 @@ def test_a_parameter_is_never_read_by_the_shell(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("conf", [{"ds": "yesterday"}, {"root": ""}, {"sample_clicks": 5}])
-def test_a_parameter_that_does_not_fit_is_refused_before_any_task(conf: dict, tmp_path: Path) -> None:
+def run_dag(conf: dict, labeller: Path) -> str:
+    """A whole run by Airflow's one-process runner, ``labeller`` standing for the jobs; returns what was printed."""
     airflow = AIRFLOW_PYTHON.parent / "airflow"
     env = os.environ | {
         "AIRFLOW_HOME": os.environ.get("AIRFLOW_HOME", str(CHECKOUT / "build" / "airflow")),
         "AIRFLOW__CORE__DAGS_FOLDER": str(CHECKOUT / "airflow_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "LABELLER_BIN": "/bin/false",
+        "LABELLER_BIN": str(labeller),
         "LABELLER_RETRIES": "0",
     }
-    command = [str(airflow), "dags", "test", "nightly_labeling", "--conf", json.dumps({"root": str(tmp_path)} | conf)]
+    command = [str(airflow), "dags", "test", "nightly_labeling", "--conf", json.dumps(conf)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "Invalid input for param" in done.stdout + done.stderr
-    assert "starting task_id" not in done.stdout + done.stderr
+    return f"{done.stdout}{done.stderr}\nexit code {done.returncode}"
+
+
+@pytest.mark.parametrize("conf", [{"ds": "yesterday"}, {"root": ""}, {"sample_clicks": 5}])
+def test_a_parameter_that_does_not_fit_is_refused_before_any_task(conf: dict, tmp_path: Path) -> None:
+    printed = run_dag({"root": str(tmp_path)} | conf, Path("/bin/false"))
+    assert "exit code 0" not in printed
+    assert "Invalid input for param" in printed
+    assert "starting task_id" not in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "code", "last", "ends"),
+    [
+        ("promote", 99, "report", "exit code 0"),  # not promoted: the champion labels
+        ("promote", 3, "promote", "exit code 1"),  # nothing to label with
+        ("train-due", 99, "report", "exit code 0"),
+        ("audit", 3, "audit", "exit code 1"),
+    ],
+)
+def test_an_exit_code_decides_how_far_the_night_goes(command: str, code: int, last: str, ends: str, tmp_path: Path) -> None:
+    labeller = tmp_path / "labeller"
+    labeller.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/ran\nif [ "$1" = {command} ]; then exit {code}; fi\n')
+    labeller.chmod(0o755)
+    printed = run_dag({"root": str(tmp_path), "ds": "2024-05-07"}, labeller)
+    assert ends in printed, printed[-2000:]
+    ran = (tmp_path / "ran").read_text().split()
+    assert ran[-1] == last
+    assert ("train" in ran) == (command != "train-due")

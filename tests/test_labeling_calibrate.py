@@ -21,7 +21,7 @@ from labeling.categories import CategoryTree
 from labeling.probability import FORMAT, Calibration
 from model.bundle import load_bundle
 from tests.labeling_data import pair, query_encoder, taxonomy, title_vectors, write_pairs, write_small_bundle
-from tests.rows import DS, small_warehouse, term
+from tests.rows import DS, node, small_warehouse, term
 
 SETTINGS = CalibrateConfig(root=".", ds=DS, min_cases=20, min_queries=4)
 
@@ -129,6 +129,18 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
     assert calibrate.main(argv(root)) == EXIT_OK
     assert load_bundle(bundle.path).calibration_id == first.calibration_id
     assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id
+
+
+def test_a_query_for_one_half_of_a_bilingual_name_counts_for_its_category(spark, root):
+    names = {"c1": "Kettles 水壶", "c2": "Dresses 连衣裙", "c3": "Lamps 灯具", "c4": "Sofas 沙发"}
+    small_warehouse(spark, root, vocabulary=[term("t1", "kettle")], taxonomy=[node(k, None, v) for k, v in names.items()])
+    bundle = write_small_bundle(root)
+    asked = {"水壶": "steel kettle", "dresses": "red dress", "灯具": "table lamp", "sofas": "corner sofa", "lamps": "lamp"}
+    rows = [pair(q, f"{q}{n}", f"{title} {n}", split="valid") for q, title in asked.items() for n in range(3)]
+    write_pairs(spark, root, [*rows, pair("no", "i1", "no", split="train")])
+    assert calibrate.main(argv(root)) == EXIT_OK
+    found = load_bundle(bundle.path).calibration["categories"]
+    assert (found["cases"], found["queries"], found["calibrated"]) == (15, 5, True)
 
 
 def test_without_a_candidate_the_job_says_what_to_run(root, capsys):

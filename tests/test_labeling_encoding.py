@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import itertools
-
 import pyarrow as pa
 import pytest
 import torch
@@ -70,14 +68,41 @@ def test_a_poisonous_text_costs_its_own_vector_only(root):
 def test_a_text_that_makes_the_encoder_raise_stands_alone_in_the_end(root):
     bundle = write_small_bundle(root)
     words = ("kettle", "dress", "lamp", "sofa")
-    last = max(max(bundle.tokenizer.features(word)) for word in words)
-    spelt = map("".join, itertools.product("abcdefgh", repeat=5))
-    outside = next(word for word in spelt if max(bundle.tokenizer.features(word)) > last)
-    table = bundle.encoder.embeddings
-    table.word_embeddings = torch.nn.Embedding.from_pretrained(table.word_embeddings.weight[: last + 1])
-    found = encode_each(bundle, [*words, outside, *words])
+    cursed = next(iter(set(bundle.tokenizer.features("cursed")) - {f for w in words for f in bundle.tokenizer.features(w)}))
+
+    def fail(_module, inputs):
+        if cursed in inputs[0].features.tolist():
+            raise ValueError("cannot be encoded")
+
+    bundle.encoder.register_forward_pre_hook(fail)
+    found = encode_each(bundle, [*words, "cursed", *words])
     assert [vector is None for vector in found] == [False] * 4 + [True] + [False] * 4
     assert found[:4] == found[5:]
+
+
+def failing(bundle, error: Exception, from_texts: int):
+    """The bundle, whose encoder fails on batches of so many texts or more."""
+
+    def fail(_module, inputs):
+        if len(inputs[0]) >= from_texts:
+            raise error
+
+    bundle.encoder.register_forward_pre_hook(fail)
+    return bundle
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits(root):
+    texts = [f"kettle {n}" for n in range(9)]
+    bundle = write_small_bundle(root)
+    expected = encode_each(bundle, texts)
+    assert encode_each(failing(bundle, torch.OutOfMemoryError("out of memory"), from_texts=3), texts) == expected
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), RuntimeError("CUDA error: unspecified")])
+def test_a_failure_of_the_device_is_raised_and_not_stored_as_a_reason(root, error):
+    bundle = failing(write_small_bundle(root), error, from_texts=1)
+    with pytest.raises(RuntimeError, match=str(error)):
+        encode_each(bundle, ["kettle", "dress"])
 
 
 def test_what_is_our_own_mistake_is_no_poison(root):

@@ -12,14 +12,17 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from etl import tables
+from etl import contracts, tables
 from etl.contracts import (
     CATALOGUE,
+    ETL_COUNTS,
     ITEM_CATEGORIES,
     ITEM_EMBEDDINGS,
     ITEM_TERMS,
     LABELS_CURRENT,
+    OUTPUTS,
     OVERRIDES,
+    PAIRS,
     QUALITY,
     RUNS,
     TAXONOMY,
@@ -158,6 +161,17 @@ def test_the_next_night_encodes_and_changes_what_is_new_only(spark, shop):
     assert rows(spark, shop, ITEM_TERMS) == before
 
 
+def test_a_rerun_from_the_pairs_on_changes_no_row(spark, shop):
+    names = [table for table in OUTPUTS if table is not RUNS]
+    before = {table.name: rows(spark, shop, table) for table in names if table not in (PAIRS, ETL_COUNTS)}
+    version = tables.latest_version(spark, str(shop / PAIRS.name))
+    found = tables.read(spark, str(shop / PAIRS.name), PAIRS, ds=DS).orderBy(F.desc("query")).localCheckpoint()
+    tables.write_slice(found, str(shop / PAIRS.name), PAIRS, {"ds": DS})
+    assert tables.latest_version(spark, str(shop / PAIRS.name)) > version
+    assert night(shop) == [EXIT_OK] * 4
+    assert {name: rows(spark, shop, getattr(contracts, name.upper())) for name in before} == before
+
+
 def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, root):
     where = Warehouse.at(str(root))
     assert publish.live_day(spark, where) is None
@@ -212,14 +226,43 @@ def test_only_a_run_that_was_audited_is_published(spark, shop, capsys):
     assert live(shop) == before
 
 
+def test_rows_staged_after_the_audit_are_not_published(spark, shop, capsys):
+    before = live(shop)
+    spark.sql(f"UPDATE delta.`{Warehouse.at(str(shop)).staged(ITEM_TERMS)}` SET score = 0.5 WHERE item_id = 'i1'")
+    assert publish.main(argv(shop)) == EXIT_BAD_INPUT
+    assert "is not what was audited: other rows in item_terms; run `labeller audit` again" in capsys.readouterr().err
+    assert live(shop) == before
+
+
+def test_inputs_that_changed_after_the_labelling_stop_the_publishing(spark, shop, capsys):
+    before, history = live(shop), rows(spark, shop, ITEM_TERMS)
+    lay_down(spark, shop, CATALOGUE, catalogue(TITLES | {"i1": "Another thing"}))
+    lay_down(spark, shop, VOCABULARY, [*TERMS, term("t9", "spoon")])
+    assert publish.main(argv(shop)) == EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert "catalogue is of version 'rows:" in said
+    assert "vocabulary is of version" in said
+    assert (live(shop), rows(spark, shop, ITEM_TERMS)) == (before, history)
+
+
+def test_what_the_encoder_failed_on_is_tried_again(spark, shop):
+    path = str(shop / ITEM_EMBEDDINGS.name)
+    kettle = product_text(TITLES["i1"]).text_hash
+    expected = rows(spark, shop, ITEM_EMBEDDINGS)
+    spark.sql(f"UPDATE delta.`{path}` SET vector = NULL, reason = 'not_encodable' WHERE text_hash = '{kettle}'")
+    assert embed_catalogue.main(argv(shop)) == EXIT_OK
+    assert rows(spark, shop, ITEM_EMBEDDINGS) == expected
+
+
 def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop):
-    def override(item_id: str, what: str, value: str, day: int, until: int | None = None) -> dict[str, Any]:
+    def override(item: str, what: str, value: str, day: int, until: int | None = None, by: str = "ann") -> dict[str, Any]:
         at, end = (dt.datetime(2024, 5, d) if d else None for d in (day, until))
-        return {"item_id": item_id, "what": what, "value": value, "author": "ann", "at": at, "until": end}
+        return {"item_id": item, "what": what, "value": value, "author": by, "at": at, "until": end}
 
     given = [
         override("i1", "term", "t3", 1),
         override("i1", "term", "t1", 2),
+        override("i1", "term", "t1", 1, by="bob"),
         override("i1", "category", "f2", 1),
         override("i1", "category", "f1", 2),
         override("i3", "term", "t1", 1, until=5),
@@ -235,6 +278,8 @@ def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop
     assert {found[k]["term_source"] for k in ("i3", "i4", "i5", "i7")} == {"model"}
     assert (found["i7"]["category_path"], found["i7"]["category_reason"]) == ("Home > Lamps", None)
     assert found["i7"]["term_reason"] == "no_text"
+    assert '"overrides": "rows:' in found["i1"]["inputs"]
+    assert '"overrides"' not in found["i3"]["inputs"]
 
 
 def test_a_half_declared_absent_is_skipped_and_said(spark, shop):

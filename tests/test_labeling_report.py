@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from etl import contracts
 from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, PAIRS, TAXONOMY, VOCABULARY, Table
 from etl.tables import ensure, write_slice
 from etl.taxonomy import Taxonomy
@@ -30,7 +31,7 @@ from labeling.truth import Truth, load_truth
 from tests.rows import DS, item, lay_down, node, term
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-LINEAGE = {"run_id": "r1", "bundle": "b1", "calibration": "", "vocabulary": "v", "taxonomy": "x", "inputs": "{}"}
+LINEAGE = dict.fromkeys((column.name for column in contracts.LINEAGE), "") | {"run_id": "r1", "bundle": "b1"}
 TERMS = [term("t1", "sneakers", synonyms=["trainers"]), term("t2", "kettle"), term("t3", "雨鞋"), term("t4", "steel kettle")]
 NODES = [node("c1", None, "Shoes"), node("c2", "c1", "Sneakers"), node("c3", None, "Kitchen"), node("c4", "c3", "Kettles")]
 ITEMS = {"i1": "Air Zoom 39 black", "i2": "Steel kettle 1.7 l", "i3": "红色 雨鞋 38", "i4": "Old Skool [white]"}

@@ -88,6 +88,8 @@ def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, enc
     assert f"candidate {bad.name} is not promoted" in caplog.text
     assert "no better than untrained" in caplog.text
     assert f"champion {good.name} stays" in caplog.text
+    refused = json.loads((shop_root / "bundles" / "candidate.json").read_text())["refused"]
+    assert "no better than untrained" in refused[0]
 
 
 def test_a_first_candidate_that_learnt_nothing_is_refused_since_nothing_else_can_label(shop_root, encoders, capsys):
@@ -128,6 +130,19 @@ def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, en
     assert due(root, "2024-05-14", "--max-age-days", "8") == EXIT_NOTHING_DUE
     assert due(root, "2024-05-08", "--force") == EXIT_OK
     assert due(root, "2024-01-01") == EXIT_NOTHING_DUE
+
+
+def test_a_refused_candidate_counts_as_a_training_until_it_is_old_itself(root):
+    bundle = root / "bundles" / "b1"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").write_text("{}")
+    (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
+    candidate = root / "bundles" / "candidate.json"
+    candidate.write_text(json.dumps({"bundle": "b2", "ds": "2024-05-14"}))
+    assert due(root, "2024-05-15") == EXIT_OK  # it was never judged
+    candidate.write_text(json.dumps({"bundle": "b2", "ds": "2024-05-14", "refused": ["worse"]}))
+    assert due(root, "2024-05-15") == EXIT_NOTHING_DUE
+    assert due(root, "2024-05-21") == EXIT_OK
 
 
 def test_a_champion_that_points_nowhere_is_no_reason_to_train(root, capsys):

@@ -19,7 +19,7 @@ from model.precision import autocast, choose
 from model.presets import PRESETS
 from model.reader import ReaderConfig, TrainingReader
 from model.train_config import TrainConfig
-from model.trainer import Curve, LoopConfig, NonFiniteLoss, progress_line, rates, schedule, train
+from model.trainer import Curve, LoopConfig, NotFinite, progress_line, rates, schedule, train
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -82,9 +82,22 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
     before = parameters(encoder)[-100:].clone()
     engine = TorchEngine(encoder, torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks(), autocast("fp32", "cpu"))
     reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
-    with pytest.raises(NonFiniteLoss, match=r"loss is nan at step 1 of 3 \(rank 0\)"):
+    with pytest.raises(NotFinite, match=r"loss is nan at step 1 of 3 \(rank 0\)"):
         train(engine, reader.batches(3), LoopConfig(steps=3, tau=0.1), Ranks())
     assert torch.equal(parameters(encoder)[-100:], before)
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
+    settings = config(shop_root)
+    manifest = verify(settings.dataset)
+    encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
+    encoder.embeddings.word_embeddings.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = parameters(encoder).clone()
+    engine = TorchEngine(encoder, torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks(), autocast("fp32", "cpu"))
+    reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
+    with pytest.raises(NotFinite, match=r"gradient norm is nan at step 1 of 3 \(rank 0\)"):
+        train(engine, reader.batches(3), LoopConfig(steps=3, tau=0.1), Ranks())
+    assert torch.equal(parameters(encoder), before)
 
 
 def test_batches_that_end_early_are_an_error(shop_root):
