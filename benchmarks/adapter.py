@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.config import JobConfig, arg_parser
-from etl.contracts import CATALOGUE, CLICK_LOG, INPUTS, Table
+from etl.contracts import CATALOGUE, CLICK_LOG, INPUTS, VOCABULARY, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.job import run_job
 from etl.warehouse import Warehouse
@@ -162,6 +162,13 @@ def write_catalogue(root: Path, ds: dt.date, item_ids: Sequence[str], titles: Se
     """Write a day of ``catalogue``."""
     columns = {"item_id": list(item_ids), "title": list(titles), "language": [language] * len(item_ids)}
     return write_input(root, CATALOGUE, columns, ds)
+
+
+def write_vocabulary(root: Path, term_ids: Mapping[str, str], language: str) -> int:
+    """Write ``vocabulary`` from term -> id: all active, without synonyms."""
+    size = len(term_ids)
+    columns = {"term_id": list(term_ids.values()), "term": list(term_ids), "synonyms": [[]] * size}
+    return write_input(root, VOCABULARY, columns | {"language": [language] * size, "status": ["active"] * size})
 
 
 def write_truth(root: Path, name: str, schema: pa.Schema, rows: Sequence[tuple[Any, ...]]) -> int:

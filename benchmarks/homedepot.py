@@ -17,9 +17,9 @@ from benchmarks.adapter import (
     run_command,
     write_catalogue,
     write_events,
-    write_input,
     write_settings,
     write_truth,
+    write_vocabulary,
 )
 from benchmarks.homedepot_evaluation import evaluate
 from benchmarks.homedepot_judgements import (
@@ -32,7 +32,6 @@ from benchmarks.homedepot_judgements import (
     titles_by_product,
     unseen_queries,
 )
-from etl.contracts import VOCABULARY
 from etl.text import normalise, stem, words
 
 MADE_UP = (
@@ -69,24 +68,13 @@ def warehouse(config: HomeDepotConfig) -> Mapping[str, Any]:
     events = write_events(root, config.ds, *_events(seen))
     write_catalogue(root, config.ds, list(titles), list(titles.values()), "en")
     term_ids = {term: f"t{n:04}" for n, term in enumerate(terms)}
-    size = len(terms)
-    write_input(
-        root,
-        VOCABULARY,
-        {
-            "term_id": list(term_ids.values()),
-            "term": list(terms),
-            "synonyms": [[]] * size,
-            "language": ["en"] * size,
-            "status": ["active"] * size,
-        },
-    )
+    write_vocabulary(root, term_ids, "en")
     truth = write_truth(root, "item_terms", TRUTH_TERMS, _truth(titles, terms, term_ids))
     write_settings(root, SETTINGS)
     return {
         "events": events,
         "items": len(titles),
-        "terms": size,
+        "terms": len(term_ids),
         "truth": truth,
         "unseen_queries": len(unseen),
         "path": root,

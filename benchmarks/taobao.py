@@ -21,11 +21,10 @@ from benchmarks.adapter import (
     run_command,
     write_catalogue,
     write_events,
-    write_input,
     write_settings,
     write_truth,
+    write_vocabulary,
 )
-from etl.contracts import VOCABULARY
 from etl.errors import InputError
 from etl.text import normalise, words
 
@@ -112,9 +111,7 @@ def warehouse(config: TaobaoConfig) -> Mapping[str, Any]:
         write_events(root, ds, sessions, columns)
         write_catalogue(root, ds, [t.item_id for t in shown], [t.text for t in shown], "zh")
     ids = {term: f"t{n:05}" for n, term in enumerate(terms)}
-    size = len(terms)
-    vocabulary = {"term_id": list(ids.values()), "term": terms, "synonyms": [[]] * size}
-    write_input(root, VOCABULARY, vocabulary | {"language": ["zh"] * size, "status": ["active"] * size})
+    write_vocabulary(root, ids, "zh")
     rows = [(t.item_id, ids[term], t.item_id.endswith("-cut")) for t in tested for term in t.terms if term in ids]
     truth = write_truth(root, "item_terms", TRUTH_TERMS, rows)
     write_settings(root, SETTINGS)
@@ -123,7 +120,7 @@ def warehouse(config: TaobaoConfig) -> Mapping[str, Any]:
         "test_titles": len(titles["test"]),
         "cut_titles": len(tested) - len(titles["test"]),
     }
-    return figures | {"clicks": len(sessions), "terms": size, "truth": truth, "days": f"{config.ds},{ds}", "path": root}
+    return figures | {"clicks": len(sessions), "terms": len(ids), "truth": truth, "days": f"{config.ds},{ds}", "path": root}
 
 
 def _spans(rows: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -326,3 +328,18 @@ def test_the_tree_and_the_vocabulary_are_checked_before_labelling(spark, shop, c
     lay_down(spark, shop, VOCABULARY, [term("t1", " ")])
     assert predict.main(argv(shop)) == EXIT_BAD_INPUT
     assert "term_id 't1'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_executors_of_their_own_write_the_same_rows(spark, shop):
+    """A standalone cluster in small: the master is configuration, and tasks run in other processes than the driver."""
+    tables_of = (ITEM_EMBEDDINGS, ITEM_TERMS, ITEM_CATEGORIES)
+    expected = [rows(spark, shop, table) for table in tables_of]
+    for table in tables_of:
+        shutil.rmtree(shop / table.name)
+    for stage in ("embed", "predict", "audit", "publish"):
+        labeller = Path(sys.executable).with_name("labeller")
+        command = [str(labeller), stage, *argv(shop, DS, "--master", "local-cluster[2,1,1024]", "--driver-memory", "1g")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == EXIT_OK, done.stderr[-3000:]
+    assert [rows(spark, shop, table) for table in tables_of] == expected
