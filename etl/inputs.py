@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +44,8 @@ def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataF
     problems = schema_problems(dict(frame.dtypes), table)
     if problems:
         raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
+    if not table.partition_by:
+        check_files(warehouse, table, sorted(Path(path).glob("*.parquet")))
     further = sorted(set(frame.columns) - set(table.names))
     if further:
         log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(further))
@@ -68,22 +71,32 @@ def schema_problems(found: Mapping[str, str], table: Table) -> list[str]:
 
 
 def check_days(warehouse: Warehouse, table: Table, days: Iterable[dt.date]) -> None:
-    """Compare the Parquet files of each of ``days`` with the contract; days without files pass.
+    """Compare every Parquet file of each of ``days`` with the contract, see :func:`check_files`."""
+    path = Path(warehouse.table(table))
+    check_files(warehouse, table, [file for day in days for file in sorted((path / f"ds={day}").glob("*.parquet"))])
 
-    Spark takes the schema of the oldest day for all of them: a column that is missing today would read as null.
+
+def check_files(warehouse: Warehouse, table: Table, files: Sequence[Path]) -> None:
+    """Compare each Parquet file with the contract.
+
+    Spark takes the schema of one file for all of them: a column that another lacks would read as null. Delta holds its
+    files to one schema, so there is nothing to check.
 
     Raises:
-        InputError: columns are missing or of another type on a day; all days listed.
+        InputError: columns are missing or of another type in a file; all files listed.
     """
-    problems = []
-    for day in days:
-        directory = Path(warehouse.table(table)) / f"ds={day}"
-        for file in sorted(directory.glob("*.parquet"))[:1]:
-            problems += [f"ds={day}: {problem}" for problem in schema_problems(_footer(file), table)]
+    path = warehouse.table(table)
+    if is_delta(path):
+        return
+    with ThreadPoolExecutor() as pool:
+        footers = list(pool.map(_footer, files))
+    problems = [
+        f"{file.relative_to(path)}: {problem}"
+        for file, found in zip(files, footers, strict=True)
+        for problem in schema_problems(found, table)
+    ]
     if problems:
-        raise InputError.of(
-            problems, heading=f"input table {table.name} at {warehouse.table(table)} does not fit its contract:"
-        )
+        raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
 
 
 def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame:

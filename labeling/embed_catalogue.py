@@ -27,7 +27,7 @@ from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.warehouse import Warehouse
-from labeling.encoding import BUCKET_DIGITS, VECTOR_SCHEMA, encode_texts, labelling_bundle
+from labeling.encoding import VECTOR_SCHEMA, encode_texts, labelling_bundle
 from labeling.product_text import NOT_ENCODABLE, with_texts
 from model.bundle import Bundle, load_bundle
 
@@ -42,7 +42,7 @@ class EmbedConfig(SparkJobConfig):
     bundle: str = ""
     """Bundle to encode with, by its id; empty: the champion."""
 
-    partitions: Annotated[int, Field(ge=0, le=16**BUCKET_DIGITS)] = 0
+    partitions: Annotated[int, Field(ge=0)] = 0
     """Spark partitions for encoding; 0: twice the cores (or GPUs). The vectors do not depend on it."""
 
     max_poison_share: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -102,13 +102,10 @@ def run(settings: EmbedConfig) -> Mapping[str, Any]:
 
 
 def encode(texts: DataFrame, bundle: Bundle, partitions: int = 0) -> DataFrame:
-    """Rows text_hash, text, reason (hashes distinct) -> text_hash, vector, dim, reason; whole buckets in one task."""
+    """Rows text_hash, text, reason (hashes distinct) -> text_hash, vector, dim, reason."""
     tasks = partitions or 2 * texts.sparkSession.sparkContext.defaultParallelism
-    bucket = F.substring("text_hash", 1, BUCKET_DIGITS)
-    return (
-        texts.repartition(tasks, bucket)
-        .sortWithinPartitions("text_hash")
-        .mapInArrow(partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id), VECTOR_SCHEMA)
+    return texts.repartition(tasks, "text_hash").mapInArrow(
+        partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id), VECTOR_SCHEMA
     )
 
 

@@ -1,4 +1,4 @@
-"""Encoding on Spark's Python workers: the bundle once per process, a fixed bucket of texts at a time."""
+"""Encoding on Spark's Python workers: the bundle once per process, some thousand texts at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ from model.bundle import Bundle, champion, load_bundle
 
 log = logging.getLogger(__name__)
 
-BUCKET_DIGITS = 2
-"""Hex digits of the text hash that name a bucket: 256 buckets hold 78 texts each of 20,000, 400,000 of 10^8."""
-
 CHUNK = 4_096
-"""Texts of a bucket, in the order of their hashes, that go through the encoder in one call."""
+"""Texts that are tokenised and encoded at a time; a text's vector does not depend on the others."""
 
 VECTOR_SCHEMA = "text_hash string, vector binary, dim int, reason string"
 
@@ -55,15 +52,14 @@ def labelling_bundle(warehouse: Warehouse, pinned: str) -> Path:
 
 
 def encode_texts(batches: Iterable[pa.RecordBatch], *, path: str, bundle_id: str) -> Iterator[pa.RecordBatch]:
-    """Rows (text_hash, text, reason), whole buckets in the order of text_hash -> rows of VECTOR_SCHEMA.
+    """Rows (text_hash, text, reason) -> rows of VECTOR_SCHEMA, one for one.
 
-    What goes through the encoder together depends on the hashes alone, never on Spark's partitions or Arrow's batches.
     A row that has no text keeps its reason; one that the encoder fails on gets one.
     """
     bundle = worker_bundle(path, bundle_id, task_device())
-    for _, bucket in itertools.groupby(_rows(batches), key=lambda row: row[0][:BUCKET_DIGITS]):
-        while chunk := list(itertools.islice(bucket, CHUNK)):
-            yield _encoded(bundle, chunk)
+    rows = _rows(batches)
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        yield _encoded(bundle, chunk)
 
 
 @lru_cache(maxsize=1)

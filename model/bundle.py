@@ -24,7 +24,8 @@ from etl.errors import InputError
 from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
 from etl.warehouse import Warehouse
 from model.encoder import Encoder
-from model.packing import pack_texts
+from model.inference import embed
+from model.packing import tokenised
 from model.presets import EncoderConfig
 
 FORMAT = 1
@@ -55,31 +56,9 @@ class Bundle:
     def dim(self) -> int:
         return self.encoder.config.dim
 
-    def encode(self, texts: Sequence[str], side: Literal["query", "title"], batch_tokens: int = 16_384) -> np.ndarray:
-        """Raw texts -> float32 [N, D] unit vectors; a text without any token gets the zero vector."""
-        return encode(self.encoder, self.tokenizer, texts, side, batch_tokens, self.device)
-
-
-@torch.inference_mode()
-def encode(
-    encoder: Encoder,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    side: Literal["query", "title"],
-    batch_tokens: int = 16_384,
-    device: str = "cpu",
-) -> np.ndarray:
-    """See :meth:`Bundle.encode`; texts of similar length go through together, ``batch_tokens`` characters / 4 at a time."""
-    encoder.eval()
-    out = np.zeros((len(texts), encoder.config.dim), dtype=np.float32)
-    sizes = np.array([len(text) for text in texts], dtype=np.int64)
-    order = np.argsort(sizes, kind="stable")
-    # A word has about four letters, a CJK character is a token: this bounds memory, not the result.
-    batch = np.cumsum(sizes[order] // 4 + 1) // batch_tokens
-    for chosen in np.split(order, np.flatnonzero(np.diff(batch)) + 1) if len(texts) else ():
-        packed = pack_texts(tokenizer, [texts[i] for i in chosen], side).to(device)
-        out[chosen] = encoder(packed).float().cpu().numpy()
-    return out
+    def encode(self, texts: Sequence[str], side: Literal["query", "title"]) -> np.ndarray:
+        """Raw texts -> float32 [N, D] unit vectors, see :func:`model.inference.embed`."""
+        return embed(self.encoder, *tokenised(self.tokenizer, texts, side), self.device)
 
 
 def write_bundle(

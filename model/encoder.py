@@ -60,9 +60,14 @@ class Embeddings(nn.Module):
 
     def sequence(self, words_UD: torch.Tensor, tokens_T: torch.Tensor, positions_T: torch.Tensor) -> torch.Tensor:
         """[T, H]: the Transformer's input."""
-        if self.config.bag:
-            words_UD = self.projection(words_UD)
-        x_TH = F.embedding(tokens_T, words_UD) + self.position_embeddings(positions_T) + self.token_type_embeddings.weight[0]
+        if not self.config.bag:
+            x_TH = F.embedding(tokens_T, words_UD)
+        elif self.training:
+            x_TH = F.embedding(tokens_T, self.projection(words_UD))
+        else:
+            # Twice the work, but of a shape that does not depend on which other texts share words (model/inference.py).
+            x_TH = self.projection(F.embedding(tokens_T, words_UD))
+        x_TH = x_TH + self.position_embeddings(positions_T) + self.token_type_embeddings.weight[0]
         return F.dropout(self.LayerNorm(x_TH), self.config.dropout, self.training)
 
 

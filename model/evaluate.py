@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from etl.dataset import Manifest, decode_ids, load_token_table
-from etl.tokenizer import TokenTable
 from model.encoder import Encoder
-from model.packing import offsets_of, pack
+from model.inference import embed
 from model.retrieval import top_k
 
 CUTOFFS = (10, 100)
@@ -32,13 +30,13 @@ def evaluate(encoder: Encoder, dataset: Path, manifest: Manifest, device: str = 
     titles = _read(dataset, manifest, "titles").sort_by("item_group")
     groups = titles["item_group"].to_numpy()
     heldout = _read(dataset, manifest, "heldout").sort_by("query_id")
-    corpus = embed_ids(encoder, _ids(titles["title"], manifest), table, device)
+    corpus = embed(encoder, _ids(titles["title"], manifest), table, device)
     figures = {}
     for split in SPLITS:
         rows = heldout.filter(pa.compute.equal(heldout["split"], split))
         if not len(rows):
             continue
-        queries = embed_ids(encoder, _ids(rows["query"], manifest), table, device)
+        queries = embed(encoder, _ids(rows["query"], manifest), table, device)
         _, found = top_k(queries, corpus, max(CUTOFFS))
         figures[split] = metrics(groups[found], [np.array(gold) for gold in rows["item_groups"].to_pylist()])
     return figures
@@ -56,23 +54,6 @@ def metrics(found: np.ndarray, gold: Sequence[np.ndarray]) -> dict[str, float]:
     first = np.where(hits[:, :10].any(axis=1), 1.0 / (hits[:, :10].argmax(axis=1) + 1), 0.0)
     recall: dict[str, Any] = {f"recall@{k}": round(float((hits[:, :k].sum(axis=1) / counts).mean()), 6) for k in CUTOFFS}
     return {"queries": len(gold), **recall, "mrr@10": round(float(first.mean()), 6)}
-
-
-@torch.inference_mode()
-def embed_ids(
-    encoder: Encoder, texts: Sequence[np.ndarray], table: TokenTable | None, device: str = "cpu", batch_tokens: int = 16_384
-) -> np.ndarray:
-    """Token ids of N texts -> float32 [N, D]; texts of equal length go through together."""
-    encoder = encoder.to(device).eval()
-    out = np.zeros((len(texts), encoder.config.dim), dtype=np.float32)
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    order = np.argsort(lengths, kind="stable")
-    batch = np.cumsum(lengths[order] + 1) // batch_tokens
-    for chosen in np.split(order, np.flatnonzero(np.diff(batch)) + 1) if len(texts) else ():
-        rows = [texts[i] for i in chosen]
-        packed = pack(np.concatenate(rows), offsets_of(rows), table).to(device)
-        out[chosen] = encoder(packed).float().cpu().numpy()
-    return out
 
 
 def _read(dataset: Path, manifest: Manifest, part: Any) -> pa.Table:

@@ -48,10 +48,11 @@ NODES = [
 
 
 def write_small_bundle(root: Path, seed: int = 0, poison: str | None = None) -> Bundle:
-    """A promoted untrained bag of words; the word ``poison`` makes any text with it not a number."""
+    """A promoted untrained bag of words with a faint layer beside it; ``poison`` makes any text with it not a number."""
     torch.manual_seed(seed)
     tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normaliser_hash()))
-    encoder = Encoder(EncoderConfig(rows=ROWS, dim=DIM))
+    encoder = Encoder(EncoderConfig(rows=ROWS, dim=DIM, layers=1, hidden=64, heads=2, ffn=128))
+    torch.nn.init.normal_(encoder.projection.weight, std=0.005)
     if poison:
         with torch.no_grad():
             encoder.embeddings.word_embeddings.weight[tokenizer.features(poison)[0]] = float("nan")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
@@ -78,8 +80,31 @@ def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_d
     frame = spark.read.parquet(str(day)).drop("query").withColumn("dwell_ms", F.lit("long")).localCheckpoint()
     frame.write.mode("overwrite").parquet(str(day))
     message = refused(root)
-    assert f"ds={DS}: column query is missing (expected string" in message
-    assert f"ds={DS}: column dwell_ms is string (expected bigint or int)" in message
+    assert f"ds={DS}/part-" in message
+    assert "column query is missing (expected string" in message
+    assert "column dwell_ms is string (expected bigint or int)" in message
+
+
+@pytest.mark.parametrize("table", ["click_log", "vocabulary"])
+def test_one_bad_file_among_good_ones_is_refused_by_name(spark, root, table):
+    small_warehouse(spark, root)
+    where = root / table / f"ds={DS}" if table == "click_log" else root / table
+    good = pq.read_table(next(where.glob("*.parquet")))
+    column = {"click_log": "event", "vocabulary": "status"}[table]
+    pq.write_table(good.drop_columns([column]), where / "part-99999.parquet")
+    message = refused(root)
+    assert "part-99999.parquet: column" in message
+    assert f"column {column} is missing" in message
+
+
+def test_files_that_delta_replaced_long_ago_are_not_held_against_the_contract(spark, root):
+    small_warehouse(spark, root)
+    frame = spark.read.parquet(str(root / "click_log")).localCheckpoint()
+    shutil.rmtree(root / "click_log")
+    for columns in ({"position": F.lit("first")}, {"position": F.lit(1)}):
+        writer = frame.withColumns(columns).write.format("delta").partitionBy("ds").mode("overwrite")
+        writer.option("overwriteSchema", "true").save(str(root / "click_log"))
+    assert check_inputs.run(config(root))["events"] == 12
 
 
 def test_a_column_of_the_wrong_type_is_refused_by_name_and_types(spark, root):

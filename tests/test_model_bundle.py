@@ -40,13 +40,6 @@ def test_a_bundle_comes_back_with_its_id_and_encodes(warehouse):
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[3]
 
 
-def test_vectors_do_not_depend_on_the_batch(warehouse):
-    bundle = load_bundle(written(warehouse))
-    texts = [f"{word} {n} kettle {'red ' * (n % 7)}" for n, word in enumerate(["lamp", "sofa", "drill"] * 20)]
-    whole, single = bundle.encode(texts, "title"), bundle.encode(texts, "title", batch_tokens=8)
-    assert np.abs(whole - single).max() < 1e-6
-
-
 def test_the_id_is_that_of_the_content(warehouse):
     first = written(warehouse)
     assert written(warehouse) == first

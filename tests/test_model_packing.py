@@ -4,7 +4,7 @@ import pytest
 from etl.errors import InputError
 from etl.text import normaliser_hash
 from etl.tokenizer import TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
-from model.packing import pack, pack_texts
+from model.packing import offsets_of, pack, tokenised
 
 TABLE = TokenTable(ids=np.array([-7, 3, 9]), offsets=np.array([0, 2, 3, 6]), features=np.array([10, 11, 20, 30, 31, 32]))
 WORDS = WordHashTokenizer(TokenizerSpec(rows=64, max_query_tokens=2, normaliser=normaliser_hash()))
@@ -29,10 +29,15 @@ def test_an_id_that_the_table_lacks_is_refused():
         pack(np.array([3, 4]), np.array([0, 2]), TABLE)
 
 
+def packed_texts(tokenizer, texts: list[str], side: str):
+    rows, table = tokenised(tokenizer, texts, side)
+    return pack(np.concatenate(rows), offsets_of(rows), table)
+
+
 def test_texts_are_packed_with_the_limit_of_their_side():
     texts = ["Red red KETTLE", "", "kettle"]
-    assert pack_texts(WORDS, texts, "query").lengths.tolist() == [2, 0, 1]
-    packed = pack_texts(WORDS, texts, "title")
+    assert packed_texts(WORDS, texts, "query").lengths.tolist() == [2, 0, 1]
+    packed = packed_texts(WORDS, texts, "title")
     assert packed.lengths.tolist() == [3, 0, 1]
     assert packed.tokens.tolist() == [0, 0, 1, 1]
     assert packed.features[packed.feature_offsets[1] :].tolist() == WORDS.features("kettle")
@@ -40,5 +45,5 @@ def test_texts_are_packed_with_the_limit_of_their_side():
 
 def test_pieces_are_packed_without_a_table():
     pieces = WordPieceTokenizer.train(TokenizerSpec(kind="wordpiece", rows=60, normaliser=normaliser_hash()), ["red kettle"])
-    packed = pack_texts(pieces, ["red", "kettle red"], "title")
+    packed = packed_texts(pieces, ["red", "kettle red"], "title")
     assert packed.features[packed.tokens].tolist() == [*pieces.ids("red", "title"), *pieces.ids("kettle red", "title")]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from etl.text import normaliser_hash
+from etl.tokenizer import TokenizerSpec, WordHashTokenizer
+from model.encoder import Encoder
+from model.inference import embed
+from model.packing import offsets_of, pack, tokenised
+from model.presets import PRESETS
+
+ROWS = 3_000
+
+
+def encoder(preset: str, **changes) -> Encoder:
+    """As drawn, but for the layers' way out, which starts at zero."""
+    torch.manual_seed(1)
+    made = Encoder(replace(PRESETS[preset].encoder, rows=ROWS, dropout=0.0, **changes))
+    if hasattr(made, "projection"):
+        torch.nn.init.normal_(made.projection.weight, std=0.1)
+    return made
+
+
+def texts(n: int, longest: int = 20) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, ROWS, rng.integers(0, longest)) for _ in range(n)]
+
+
+@pytest.mark.parametrize("preset", ["bag", "tiny", "hybrid", "published"])
+def test_a_text_has_the_same_vector_to_the_last_bit_alone_and_in_any_company(preset):
+    torch.set_num_threads(1)  # as on Spark's workers
+    made, rows = encoder(preset), texts(150 if preset == "published" else 400)
+    whole = embed(made, rows, None)
+    order = np.random.default_rng(2).permutation(len(rows))
+    for part in np.split(order, [1, 2, 3, 40, 77]):
+        assert np.array_equal(embed(made, [rows[i] for i in part], None), whole[part])
+
+
+@pytest.mark.parametrize("preset", ["bag", "hybrid", "published"])
+def test_the_vectors_are_those_of_one_plain_call(preset):
+    made, rows = encoder(preset, positions=8).eval(), texts(60)
+    with torch.inference_mode():
+        expected = made(pack(np.concatenate(rows), offsets_of(rows), None)).numpy()
+    assert np.abs(embed(made, rows, None) - expected).max() < 1e-5
+
+
+def test_texts_without_tokens_and_no_texts_at_all():
+    made = encoder("hybrid")
+    found = embed(made, [np.zeros(0, np.int64), np.array([1, 2])], None)
+    assert np.linalg.norm(found, axis=1) == pytest.approx([0, 1], abs=1e-6)
+    assert embed(made, [], None).shape == (0, made.config.dim)
+
+
+def test_a_poisonous_text_does_not_reach_its_neighbours():
+    made, rows = encoder("hybrid"), [np.array([1, 2]), np.array([3, 4]), np.array([5, 2])]
+    expected = embed(made, rows, None)
+    with torch.no_grad():
+        made.embeddings.word_embeddings.weight[3] = float("nan")
+    found = embed(made, rows, None)
+    assert np.isnan(found[1]).all()
+    assert np.array_equal(found[[0, 2]], expected[[0, 2]])
+
+
+def test_raw_texts_share_their_words():
+    tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normaliser_hash()))
+    rows, table = tokenised(tokenizer, ["Red kettle", "", "kettle red"], "title")
+    found = embed(encoder("bag"), rows, table)
+    assert len(table.ids) == 2
+    assert found[0] == pytest.approx(found[2], abs=1e-6)
