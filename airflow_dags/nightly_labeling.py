@@ -10,7 +10,8 @@ Every task is one command of the jobs' environment and also runs by hand; this f
 | `labeling` | catalogue -> embeddings -> terms and categories, staged -> audit -> publish -> report | never |
 
 Exit code 99 of a command means "nothing due" and shows as skipped; any other non-zero code fails the task. If the
-audit refuses, yesterday's labels stay live and the run is red.
+audit refuses, yesterday's labels stay live and the run is red. If a training fails, the champion labels and the run is
+red too; without a champion nothing is labelled.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import shlex
 from pathlib import Path
 
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param, TaskGroup
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -91,13 +93,18 @@ with DAG(
         calibrate = stage("calibrate")
         promote = stage("promote", timeout_hours=0.5)
 
+        # Nothing due, a candidate that did not beat the champion, or a training that failed is no reason to leave the
+        # catalogue unlabelled: the champion labels. A failure colours the run all the same.
+        over = EmptyOperator(task_id="over", trigger_rule="all_done")
+        sound = EmptyOperator(task_id="sound", trigger_rule="none_failed")
+
     with TaskGroup("labeling"):
-        # Nothing due, or a candidate that did not beat the champion, is no reason to leave the catalogue unlabelled.
-        embed = stage("embed", trigger_rule="none_failed")
+        embed = stage("embed")
         predict = stage("predict")
         audit = stage("audit")
         publish = stage("publish")
         report = stage("report", timeout_hours=0.5)
 
     sample >> check >> pairs >> due >> dataset >> train >> calibrate >> promote
-    promote >> embed >> predict >> audit >> publish >> report
+    promote >> [over, sound]
+    [pairs, over] >> embed >> predict >> audit >> publish >> report

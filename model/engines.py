@@ -106,13 +106,15 @@ class DeepSpeedEngine:
         import deepspeed  # takes seconds, and sets up logging of its own
 
         config = {**settings, "train_micro_batch_size_per_gpu": rows, "steps_per_print": 2**31}
-        self.encoder, self.autocast = encoder, autocast
-        self.engine, *_ = deepspeed.initialize(model=encoder, optimizer=adam, config=config, dist_init_required=False)
+        self.encoder = encoder
+        self.engine, *_ = deepspeed.initialize(
+            model=_Autocast(encoder, autocast), optimizer=adam, config=config, dist_init_required=False
+        )
         self.device = torch.device(self.engine.device)
+        self._resting: set[str] = set()
 
     def forward(self, texts: PackedTexts) -> torch.Tensor:
-        with self.autocast():
-            return self.engine(texts)
+        return self.engine(texts)
 
     def backward(self, loss: torch.Tensor) -> None:
         self.engine.backward(loss)
@@ -126,7 +128,35 @@ class DeepSpeedEngine:
 
     def step(self, scales: Mapping[str, float]) -> None:
         _set_lr(self.engine.optimizer.param_groups, scales)
+        self._start_afresh(scales)
         self.engine.step()
+
+    def _start_afresh(self, scales: Mapping[str, float]) -> None:
+        """Forget what Adam gathered of a group while it rested.
+
+        DeepSpeed gives parameters without a gradient one of zeros, so Adam counted those steps: without its correction for
+        a fresh start the layers would take 1.8 to 3.5 times their rate when they join.
+        """
+        adam = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+        for group in adam.param_groups:
+            if not scales[group["name"]]:
+                self._resting.add(group["name"])
+            elif group["name"] in self._resting:
+                self._resting.remove(group["name"])
+                for parameter in group["params"]:
+                    adam.state.pop(parameter, None)
+
+
+class _Autocast(torch.nn.Module):
+    """The encoder under its precision: from outside, DeepSpeed switches autocast off on a GPU."""
+
+    def __init__(self, encoder: Encoder, autocast: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self.encoder, self.autocast = encoder, autocast
+
+    def forward(self, texts: PackedTexts) -> torch.Tensor:
+        with self.autocast():
+            return self.encoder(texts)
 
 
 def total_norm(encoder: Encoder) -> float:

@@ -77,7 +77,9 @@ def fit(
     curve = train(stepper, reader.batches(loop.steps), loop, ranks, KnownPairs.load(config.dataset, manifest))
     small = small.cpu()
     trained = full if used is None else expand(full, small, used)
-    return Fitted(trained, curve, _settings(config, chosen, reader, loop, ranks))
+    return Fitted(
+        trained, curve, _settings(config, chosen, reader, loop, ranks) | {"precision": choose(config.precision, device)}
+    )
 
 
 def draw(config: EncoderConfig, seed: int) -> Encoder:
@@ -116,7 +118,7 @@ def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder:
 
 
 def _settings(config: TrainConfig, chosen: Preset, reader: TrainingReader, loop: LoopConfig, ranks: Ranks) -> dict[str, Any]:
-    names = ("crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "seed", "precision")
+    names = ("crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "seed")
     return {
         "preset": config.preset,
         "ranks": ranks.world,

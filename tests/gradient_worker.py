@@ -15,7 +15,7 @@ import torch
 from torch import distributed as dist
 
 from model.encoder import Encoder
-from model.engines import DeepSpeedEngine, TorchEngine, optimizer, parameter_groups
+from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
 from model.loss import Ranks, Rows
 from model.packing import pack
@@ -84,13 +84,12 @@ def spawned(rank: int, world: int, directory: str) -> None:
     loss, gradients = torch_gradients(Ranks(rank, world))
     if rank == 0:
         torch.save({"loss": loss, "gradients": gradients}, f"{directory}/world{world}.pt")
+    dist.barrier()
     dist.destroy_process_group()
 
 
-def deepspeed_gradients(stage: int, ranks: Ranks) -> tuple[float, list[torch.Tensor]]:
-    """Gradients in fp32 as DeepSpeed averages them, clipping off, and their norm as the engine says it."""
-    from deepspeed.utils import safe_get_full_grad
-
+def deepspeed_engine(stage: int, ranks: Ranks) -> DeepSpeedEngine:
+    """In fp32, clipping off."""
     model = encoder()
     settings = {
         "gradient_accumulation_steps": 1,
@@ -98,10 +97,39 @@ def deepspeed_gradients(stage: int, ranks: Ranks) -> tuple[float, list[torch.Ten
         "zero_optimization": {"stage": stage, "reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000},
     }
     adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    engine = DeepSpeedEngine(model, adam, settings, ROWS // ranks.world, contextlib.nullcontext)
+    return DeepSpeedEngine(model, adam, settings, ROWS // ranks.world, contextlib.nullcontext)
+
+
+def deepspeed_gradients(stage: int, ranks: Ranks) -> tuple[float, list[torch.Tensor]]:
+    """Gradients as DeepSpeed averages them, and their norm as the engine says it."""
+    from deepspeed.utils import safe_get_full_grad
+
+    engine = deepspeed_engine(stage, ranks)
     engine.backward(contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs()))
     norm = engine.gradient_norm()
     return norm, [safe_get_full_grad(parameter).clone() for parameter in engine.engine.module.parameters()]
+
+
+def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
+    """How far Adam moves each group in the third step, the first in which the layers take part."""
+    weights: dict[str, torch.Tensor] = {}
+    for step in range(3):
+        weights = {name: value.clone() for name, value in engine.encoder.state_dict().items()}
+        engine.encoder.layers_on = step == 2
+        engine.backward(contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs()))
+        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2)})
+    found: dict[str, float] = {"table": 0.0, "layers": 0.0}
+    for name, value in engine.encoder.state_dict().items():
+        group = "table" if "word_embeddings" in name or name.endswith("_weights") else "layers"
+        found[group] += float((value - weights[name]).square().sum())
+    return found
+
+
+def torch_moved() -> dict[str, float]:
+    """The same without DeepSpeed, in one process."""
+    model = encoder()
+    adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
+    return moved(TorchEngine(model, adam, Ranks(), contextlib.nullcontext), Ranks())
 
 
 def launched(directory: Path) -> None:
@@ -112,8 +140,9 @@ def launched(directory: Path) -> None:
     ranks = join("cpu", timeout_minutes=1.0)
     for stage in (0, 1, 2):
         norm, gradients = deepspeed_gradients(stage, ranks)
+        steps = moved(deepspeed_engine(stage, ranks), ranks)
         if ranks.rank == 0:
-            torch.save({"norm": norm, "gradients": gradients}, directory / f"stage{stage}.pt")
+            torch.save({"norm": norm, "gradients": gradients, "moved": steps}, directory / f"stage{stage}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
