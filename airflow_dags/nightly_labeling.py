@@ -77,7 +77,7 @@ with DAG(
     sample = stage(
         "sample",
         '--clicks "$LABELLER_SAMPLE_CLICKS" --if-missing',
-        guard=f'[ "$LABELLER_SAMPLE" = True ] || exit {NOTHING_DUE}; ',
+        guard=f'[ "$LABELLER_SAMPLE" = True ] || {{ echo "no sample is wanted"; exit {NOTHING_DUE}; }}; ',
         timeout_hours=1,
     )
 

@@ -150,7 +150,9 @@ def _write_parts(pairs: DataFrame, items: DataFrame, aside: Path, config: Datase
         cut = examples.select(F.col("cut").alias("text")).where(F.col("text").isNotNull()).distinct()
         found = queries.select("text", F.lit("query").alias("side"))
         found = found.union(titles.select("text", F.lit("title"))).union(cut.select("text", F.lit("title")))
-        tokens = found.transform(tokenise.token_features).dropDuplicates(["id"])
+        tokens = _held(found.transform(tokenise.token_features).transform(as_token_table), held)
+        _refuse_collisions(tokens)
+        tokens = tokens.drop("other")
         _write_plain(tokens, aside / ".tokens", ["id"])
         (aside / ".tokens" / "part-00000.parquet").rename(aside / TOKENS_FILE)
         (aside / ".tokens").rmdir()
@@ -170,6 +172,20 @@ def as_examples(pairs: DataFrame, queries: DataFrame, titles: DataFrame) -> Data
     asked = queries.withColumnRenamed("text", "query_text")
     shown = titles.withColumnRenamed("text", "title_text")
     return train.join(asked, "query_id", how="inner").join(shown, "item_group", how="inner")
+
+
+def as_token_table(tokens: DataFrame) -> DataFrame:
+    """Rows id, features with repeats -> one row per id; ``other`` differs where two tokens share the id."""
+    return tokens.groupBy("id").agg(F.min("features").alias("features"), F.max("features").alias("other"))
+
+
+def _refuse_collisions(tokens: DataFrame) -> None:
+    clash = tokens.where("features <> other").head()
+    if clash is not None:
+        raise InputError(
+            f"two words of the window share the 64-bit token id {clash['id']} (expected in 3 of a million datasets of 10 "
+            "million words): one of them would get the other's vector; leave one out of the click log or the catalogue"
+        )
 
 
 def as_heldout(pairs: DataFrame, queries: DataFrame) -> DataFrame:

@@ -16,11 +16,12 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
+from etl.build_pairs import PairsConfig, read_window
 from etl.catalogue import read_catalogue, with_item_group
-from etl.config import SparkJobConfig
-from etl.contracts import CLICK_LOG, MAX_TITLE_CHARACTERS, OVERRIDES
+from etl.config import SparkJobConfig, from_args
+from etl.contracts import MAX_TITLE_CHARACTERS, OVERRIDES
 from etl.errors import InputError
-from etl.inputs import read_day, read_input
+from etl.inputs import read_input
 from etl.job import run_job
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
@@ -70,7 +71,9 @@ def _checks(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> l
     """One function per table; each returns its figures or raises InputError."""
 
     def clicks() -> dict[str, int]:
-        return {"events": read_day(spark, warehouse, CLICK_LOG, config.ds).count()}
+        window = from_args(PairsConfig, argparse.Namespace(config=None, root=config.root, ds=config.ds))
+        events = read_window(spark, warehouse, window)
+        return {"events": events.where(F.col("ds") == F.lit(config.ds)).count()}
 
     def catalogue() -> dict[str, int]:
         return title_figures(spark, warehouse, config)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import difflib
 import tomllib
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
@@ -41,7 +43,7 @@ class JobConfig(BaseModel):
     sections: ClassVar[tuple[str, ...]] = ("warehouse",)
 
     root: str
-    """Directory (or URI) of the warehouse: input tables, output tables, bundles, reports."""
+    """Directory of the warehouse: input tables, output tables, bundles, reports."""
 
     ds: dt.date
     """Day to work for, YYYY-MM-DD (UTC)."""
@@ -114,17 +116,9 @@ def from_args(config: type[ConfigT], args: argparse.Namespace) -> ConfigT:
     try:
         return config(**{**values, **given})
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (found {e.get('input')!r})" for e in error.errors()
-        ]
+        problems = [_sentence(e) for e in error.errors()]
         source = f"command line{f' and {path}' if path else ''}"
         raise InputError.of(problems, heading=f"settings refused ({source}):") from None
-
-
-def warehouse_settings(root: str, **fields: Any) -> dict[str, Any]:
-    """The ``[warehouse]`` section of ``ROOT/warehouse.toml``, for code that has no command line."""
-    path = _default_file(root)
-    return (_file_values(path, JobConfig) if path else {}) | {"root": root} | fields
 
 
 def _default_file(root: str | None) -> Path | None:
@@ -137,16 +131,32 @@ def _file_values(path: Path, config: type[JobConfig]) -> dict[str, Any]:
         sections = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
-    problems = [f"[{name}] is no section (known: {', '.join(SECTIONS)})" for name in sections if name not in SECTIONS]
+    unknown = [name for name in sections if name not in SECTIONS]
+    problems = [f"[{name}] is no section{_meant(name, SECTIONS)} (known: {', '.join(SECTIONS)})" for name in unknown]
     values: dict[str, Any] = {}
     for section in config.sections:
         for key, value in sections.get(section, {}).items():
             if key not in config.model_fields:
-                problems.append(f"[{section}] {key} is no setting of this job")
+                problems.append(f"[{section}] {key} is no setting{_meant(key, config.model_fields)}")
             values[key] = value
     if problems:
         raise InputError.of(problems, heading=f"{path} refused:")
     return values
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else ""
+
+
+def _sentence(error: Any) -> str:
+    """One problem as pydantic found it, in our words where its own are for programmers."""
+    name = ".".join(map(str, error["loc"])) or "settings"
+    if error["type"] == "missing":
+        return f"{name} is not given: say --{name.replace('_', '-')}" + (" YYYY-MM-DD" if name == "ds" else "")
+    if error["type"].startswith("date"):
+        return f"{name}: {error['input']!r} is no day (expected YYYY-MM-DD)"
+    return f"{name}: {error['msg']} (found {error.get('input')!r})"
 
 
 def _key_value(name: str, entry: str) -> tuple[str, str]:

@@ -15,13 +15,18 @@ MAX_SHOWN = 20  # of 10^6 terms without a text, twenty tell the story
 class InputError(ValueError):
     """What the job was given cannot be used; says what, found, expected and the cure."""
 
+    problems: tuple[str, ...] = ()
+    """The single problems, where there is a list of them."""
+
     @classmethod
     def of(cls, problems: list[str], *, heading: str) -> InputError:
         """One error that lists the problems found, so that nobody mends them one run at a time."""
         shown = problems[:MAX_SHOWN]
         if len(problems) > len(shown):
             shown = [*shown, f"and {len(problems) - len(shown)} more"]
-        return cls(heading + "".join(f"\n  - {problem}" for problem in shown))
+        error = cls(heading + "".join(f"\n  - {problem}" for problem in shown))
+        error.problems = tuple(problems)
+        return error
 
 
 class GateRefused(RuntimeError):

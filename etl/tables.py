@@ -9,6 +9,7 @@ import logging
 import re
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaMergeBuilder, DeltaTable
@@ -35,8 +36,12 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
     """Create the table with comments, constraints and properties, if it is not there.
 
     Reader version 1 is kept (no deletion vectors, no column mapping), so that other engines open it.
+
+    Raises:
+        InputError: it is there, and was made under another contract.
     """
     if is_delta(path):
+        _require_contract(spark, path, table)
         return
     builder = DeltaTable.createIfNotExists(spark).location(path).comment(table.comment)
     schema = StructType.fromDDL(table.ddl)
@@ -50,6 +55,16 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
     builder.execute()
     for name, condition in table.checks.items():
         spark.sql(f"ALTER TABLE delta.`{path}` ADD CONSTRAINT {name} CHECK ({condition})")
+
+
+def _require_contract(spark: SparkSession, path: str, table: Table) -> None:
+    found, expected = spark.read.format("delta").load(path).columns, list(table.names)
+    if found != expected:
+        lacking, further = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+        raise InputError(
+            f"table {table.name} at {path} was made under another contract (columns that it lacks: {lacking}, that are "
+            f"unknown: {further}): move it away, and run the stage that writes it again"
+        )
 
 
 def read(spark: SparkSession, path: str, table: Table, *, version: int | None = None, **where: Any) -> DataFrame:
@@ -112,7 +127,8 @@ def write_slice(
     landed = spark.read.format("delta").option("versionAsOf", entry["version"]).load(path).where(predicate).count()
     if landed != sent:
         raise WriteError(f"{table.name} version {entry['version']}: {landed} rows landed with {predicate}, {sent} were sent")
-    log.info("%s version %d: %d rows with %s", table.name, entry["version"], landed, predicate)
+    where_to = "staging/" if Path(path).parent.name == "staging" else ""
+    log.info("%s%s version %d: %d rows with %s", where_to, table.name, entry["version"], landed, predicate)
     return landed
 
 

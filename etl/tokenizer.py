@@ -87,11 +87,7 @@ class WordHashTokenizer:
         return [zlib.crc32(gram.encode()) % self.spec.rows for gram in dict.fromkeys(grams)]
 
     def table(self, tokens: Iterable[str]) -> TokenTable:
-        """Features of distinct token strings.
-
-        Raises:
-            InputError: two tokens share a 64-bit id (expected once in 10^10 vocabularies of 10^5 tokens).
-        """
+        """Features of distinct token strings."""
         distinct = sorted({token_id(t): t for t in tokens}.items())
         lists = [self.features(token) for _, token in distinct]
         return TokenTable(

@@ -265,7 +265,11 @@ def _calibrated(rows: DataFrame, warehouse: Warehouse, table: Table) -> Check:
     calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
     measured = calibration.terms_calibrated if table is ITEM_TERMS else calibration.categories_calibrated
     passed = measured and calibration.id == row["calibration"]
-    expected = "1: a calibration measured on held-out clicks; without one a probability ranks, but is no frequency"
+    what = "term forms" if table is ITEM_TERMS else "category names"
+    expected = (
+        f"1: a calibration on held-out clicks of queries that are {what}; without enough of those (more days of clicks, "
+        "a larger [pairs] valid_share) a probability ranks, but is no frequency"
+    )
     return Check(f"{table.name}.calibrated", float(passed), expected, passed, hard=False)
 
 

@@ -97,12 +97,23 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
         if half in content
         for key in ("cases", "queries")
     }
+    if not settings.bundle:
+        record_training(spark, warehouse, bundle, settings)
     record_stage(
         spark, warehouse, settings.ds, "calibrate",
         inputs={PAIRS.name: version_of(spark, warehouse, PAIRS)}, counts=counts, seconds=time.monotonic() - started,
         bundle=bundle.id,
     )  # fmt: skip
     return counts | {"calibration": calibration_id, "bundle": bundle.id} | _shown(content)
+
+
+def record_training(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, settings: CalibrateConfig) -> None:
+    """Write the row of RUNS of the training that made the candidate: the training itself runs without Spark."""
+    counts = {**bundle.metrics["counts"], "steps": bundle.metrics["settings"]["steps"]}
+    record_stage(
+        spark, warehouse, settings.ds, "train", inputs=bundle.manifest["lineage"]["inputs"], counts=counts,
+        seconds=bundle.metrics["seconds"], bundle=bundle.id,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- terms

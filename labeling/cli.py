@@ -28,7 +28,7 @@ class Command:
 STAGES: dict[str, tuple[Command, ...]] = {
     "input": (
         Command("sample", "etl.sample.__main__", "generate a sample warehouse with its truth"),
-        Command("check", "etl.check_inputs", "check the input tables of a day before anything expensive starts"),
+        Command("check", "labeling.check_night", "check settings and input tables before anything expensive starts"),
     ),
     "etl": (
         Command("pairs", "etl.build_pairs", "clean the click log into query-item pairs"),

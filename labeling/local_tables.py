@@ -37,7 +37,7 @@ def read(warehouse: Warehouse, table: Table, ds: dt.date | None = None, columns:
     if missing := [column.name for column in wanted if column.name not in found and not column.optional]:
         raise InputError(f"table {table.name} at {warehouse.table(table)} lacks the columns {missing} (found {found})")
     if ds is not None:
-        frame = frame.filter(pl.col("ds").cast(pl.Date) == ds)
+        frame = frame.filter(pl.col("ds").cast(pl.Date, strict=False) == ds)
     return frame.select(
         (pl.col(column.name) if column.name in found else pl.lit(None).alias(column.name)).cast(_CAST[column.type])
         if column.type in _CAST

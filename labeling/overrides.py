@@ -38,9 +38,11 @@ def read_overrides(
     if not warehouse.has(OVERRIDES):
         return None
     end = F.lit(dt.datetime.combine(ds + dt.timedelta(days=1), dt.time(), dt.UTC))
-    valid = read_input(spark, warehouse, OVERRIDES).where(
-        (F.col("at") < end) & (F.col("until").isNull() | (F.col("until") >= end))
-    )
+    given = read_input(spark, warehouse, OVERRIDES)
+    broken = given.where("item_id IS NULL OR what IS NULL OR value IS NULL OR at IS NULL").count()
+    if broken:
+        log.warning("overrides: %d rows lack item_id, what, value or at, and are left out", broken)
+    valid = given.where((F.col("at") < end) & (F.col("until").isNull() | (F.col("until") >= end)))
     latest = valid.groupBy("item_id", "what", "value").agg(F.max("at").alias("at"))  # two people may agree
     known = latest.join(F.broadcast(_labels(spark, vocabulary, taxonomy)), on=["what", "value"], how="inner")
     rows, usable = latest.count(), known.count()

@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from operator import and_
@@ -174,7 +175,7 @@ def require_same_inputs(
         if then != now
     ]
     if problems:
-        heading = f"the inputs of run {columns['run_id']} changed since; run `labeller predict` and `labeller audit` again:"
+        heading = f"the inputs of run {columns['run_id']} changed since; run `labeller embed`, `predict` and `audit` again:"
         raise InputError.of(problems, heading=heading)
     return Lineage(columns, inputs, vocabulary, taxonomy)
 
@@ -276,7 +277,12 @@ def merge(labels: DataFrame, spark: SparkSession, warehouse: Warehouse, metadata
     """One commit that makes ``labels`` the live ones, or none if they are; returns the rows changed."""
     path = warehouse.table(LABELS_CURRENT)
     tables.ensure(spark, path, LABELS_CURRENT)
-    labels = labels.persist()
+    with ExitStack() as held:
+        held.callback(labels.persist().unpersist)
+        return _merged(labels, spark, path, metadata)
+
+
+def _merged(labels: DataFrame, spark: SparkSession, path: str, metadata: Mapping[str, Any]) -> dict[str, int]:
     live = tables.read(spark, path, LABELS_CURRENT)
     if labels.alias("new").join(live.alias("old"), on="item_id", how="full").where(_differs()).isEmpty():
         log.info("%s is the same already: no commit", LABELS_CURRENT.name)
@@ -293,7 +299,6 @@ def merge(labels: DataFrame, spark: SparkSession, warehouse: Warehouse, metadata
     if entry is None:
         raise tables.WriteError(f"{LABELS_CURRENT.name}: the merge made no new version, though rows differ")
     landed, sent = tables.read(spark, path, LABELS_CURRENT, version=entry["version"]).count(), labels.count()
-    labels.unpersist()
     if landed != sent:
         raise tables.WriteError(
             f"{LABELS_CURRENT.name} version {entry['version']}: {landed} rows are live, {sent} were sent"

@@ -31,7 +31,8 @@ def show(section: Section, to: Console) -> None:
             table.add_column(
                 escape(name),
                 justify="right" if numbers and section.rows else "left",
-                no_wrap=position not in section.folded,
+                no_wrap=position not in section.folded and not numbers,
+                min_width=max((len(row[position]) for row in section.rows), default=0) if numbers else None,
                 overflow="fold",
             )
         for row in section.rows:

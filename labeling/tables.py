@@ -1,4 +1,4 @@
-"""The output tables as an independent reader (polars over delta-rs) sees them: rows, days, version.
+"""The output tables as an independent reader (polars over delta-rs) sees them; with a name, what its columns mean.
 
 Inputs are not listed: ``labeller check`` looks at those.
 """
@@ -16,7 +16,7 @@ import polars as pl
 from deltalake import DeltaTable
 from rich.table import Table as RichTable
 
-from etl.contracts import OUTPUTS, Table
+from etl.contracts import INPUTS, OUTPUTS, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
@@ -87,8 +87,20 @@ def as_table(found: Sequence[Found], title: str) -> RichTable:
     return shown
 
 
+def columns_of(table: Table) -> RichTable:
+    """What each column of a table means, for a terminal."""
+    shown = RichTable(title=f"{table.name}: {table.comment}", title_justify="left")
+    for name in ("column", "type", "meaning"):
+        shown.add_column(name, overflow="fold")
+    for column in table.columns:
+        shown.add_row(column.name, column.type, column.comment + (" May be null." if column.nullable else ""))
+    return shown
+
+
 def arg_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="labeller tables", description=__doc__, allow_abbrev=False)
+    names = [table.name for table in (*OUTPUTS, *INPUTS)]
+    parser.add_argument("name", metavar="TABLE", nargs="?", choices=names, help="say what its columns mean, and no more")
     add_root_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
     return parser
@@ -96,6 +108,9 @@ def arg_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arg_parser().parse_args(argv)
+    if args.name:
+        console().print(columns_of(next(table for table in (*OUTPUTS, *INPUTS) if table.name == args.name)))
+        return EXIT_OK
     try:
         warehouse = Warehouse.at(args.root)
         found = list(survey(warehouse))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +74,9 @@ def fit(
     if ranks.rank == 0:
         log.info("%s", _plan(manifest, reader, loop, small))
     deterministic(config.seed + ranks.rank)
-    stepper = _engine(engine, small.to(device), chosen, config, reader.batch + reader.crops, ranks, device)
+    precision = choose(config.precision, device)
+    context = autocast(precision, device)
+    stepper = _engine(engine, small.to(device), chosen, config, reader.batch + reader.crops, ranks, context)
     curve = train(stepper, reader.batches(loop.steps), loop, ranks, KnownPairs.load(config.dataset, manifest))
     small = small.cpu()
     trained = full if used is None else expand(full, small, used)
@@ -98,10 +101,15 @@ def deterministic(seed: int) -> None:
 
 
 def _engine(
-    engine: str, encoder: Encoder, chosen: Preset, config: TrainConfig, rows: int, ranks: Ranks, device: str
+    engine: str,
+    encoder: Encoder,
+    chosen: Preset,
+    config: TrainConfig,
+    rows: int,
+    ranks: Ranks,
+    context: Callable[[], AbstractContextManager[None]],
 ) -> Engine:
     groups = parameter_groups(encoder, lr=chosen.lr, weight_lr=chosen.weight_lr, layers_lr=chosen.layers_lr)
-    context = autocast(choose(config.precision, device), device)
     settings = read_deepspeed_config(Path(config.deepspeed_config) if config.deepspeed_config else DEEPSPEED_CONFIG)
     encoder.train()
     if engine == "deepspeed":

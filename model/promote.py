@@ -54,7 +54,7 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     nothing was promoted (99).
 
     Raises:
-        InputError: there is no candidate, or a bundle or the dataset is damaged.
+        InputError: there is no candidate, it is of another day, or a bundle or the dataset is damaged.
         GateRefused: the candidate is refused and there is no champion to label with.
     """
     warehouse = Warehouse.at(config.root)
@@ -62,6 +62,11 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     if path is None:
         raise InputError(f"{warehouse.bundles} has no candidate: run `labeller train` first")
     new = load_bundle(path)
+    if (trained_on := new.manifest["lineage"].get("dataset")) != config.ds.isoformat():
+        raise InputError(
+            f"candidate {new.id} was trained and evaluated on the dataset of {trained_on}, the champion would be asked the "
+            f"queries of {config.ds}: run `labeller promote --ds {trained_on}`, or train on {config.ds} first"
+        )
     old = load_bundle(live) if live is not None and live != path else None
     theirs = figures_on(old, warehouse.dataset(config.ds)) if old else {}
     problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config)

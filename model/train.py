@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from etl import config as settings
 from etl.dataset import verify
@@ -20,12 +20,17 @@ from model import launch
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
 from model.engines import DEEPSPEED_CONFIG, read_deepspeed_config
-from model.loss import Ranks
-from model.reader import rank_files
+from model.reader import smallest_share
 from model.train_config import TrainConfig
 from model.worker import RESULT_FILE
 
 log = logging.getLogger(__name__)
+
+
+PARTS: tuple[Literal["pairs", "titles"], ...] = ("pairs", "titles")
+
+LEAST_USED = 0.95
+"""Share of the rows below which a warning says that the ranks' files are unequal; equal ones differ by rounding."""
 
 
 class TrainingFailed(RuntimeError):
@@ -51,8 +56,14 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     device, ranks = config.where()
     manifest = verify(config.dataset)
     chosen = config.chosen_preset(manifest)
-    for part in ("pairs", "titles") if chosen.crops else ("pairs",):
-        rank_files(manifest, part, Ranks(world=ranks))
+    for part in PARTS if chosen.crops else PARTS[:1]:
+        used = ranks * smallest_share(manifest, part, ranks) / manifest.rows(part)
+        if used < LEAST_USED:
+            log.warning(
+                "%s: %d files on %d ranks leave %.0f%% of the rows out of each epoch; "
+                "build the dataset with --files a multiple of the ranks",
+                part, len(manifest.files(part)), ranks, 100 * (1 - used),
+            )  # fmt: skip
     read_deepspeed_config(Path(config.deepspeed_config) if config.deepspeed_config else DEEPSPEED_CONFIG)
     log.info("training %r on %d x %s", config.preset, ranks, device)
     warehouse.checkpoints.mkdir(exist_ok=True)

@@ -25,8 +25,8 @@ class TrainConfig(JobConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "train")
 
-    preset: str = "hybrid"
-    """Encoder and its training settings: bag, hybrid, published, tiny."""
+    preset: Literal["published", "hybrid", "bag", "tiny"] = "hybrid"
+    """Encoder and its training settings, see model/presets.py."""
 
     ranks: Annotated[int, Field(ge=0)] = 0
     """Training processes on this machine; 0: one for each GPU, or two on the CPU."""

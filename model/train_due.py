@@ -51,7 +51,10 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     live = alias(warehouse, CHAMPION) if champion(warehouse) else None
     reason = why(config, live, alias(warehouse, CANDIDATE))
     if reason is None:
-        log.info("nothing due: the last training is less than %d days old on %s", config.max_age_days, config.ds)
+        log.info(
+            "the last training is less than %d days old on %s: dataset, train, calibrate and promote are skipped",
+            config.max_age_days, config.ds,
+        )  # fmt: skip
         return EXIT_NOTHING_DUE
     return {"due": "yes", "reason": repr(reason)}
 

@@ -97,6 +97,14 @@ def test_one_bad_file_among_good_ones_is_refused_by_name(spark, root, table):
     assert f"column {column} is missing" in message
 
 
+def test_days_that_the_window_lacks_are_named(spark, root, caplog):
+    days = [DS, DS - dt.timedelta(days=2)]
+    small_warehouse(spark, root, click_log=[event(ds=day) for day in days])
+    (root / "warehouse.toml").write_text("[pairs]\nwindow_days = 3\n")
+    assert check_inputs.run(config(root))["events"] == 1
+    assert f"click_log has no events on 1 of 3 days of the window: {DS - dt.timedelta(days=1)}" in caplog.text
+
+
 def test_files_that_delta_replaced_long_ago_are_not_held_against_the_contract(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "click_log")).localCheckpoint()

@@ -68,7 +68,7 @@ def lay_down(shop_root, encoder: Encoder, alias: str):
         load_tokenizer(dataset),
         ds=DS,
         metrics={"heldout": heldout, "untrained": untrained},
-        lineage={},
+        lineage={"dataset": str(DS)},
     )
     set_alias(warehouse, alias, path)
     return path
@@ -98,6 +98,12 @@ def test_a_first_candidate_that_learnt_nothing_is_refused_since_nothing_else_can
     assert run(shop_root) == EXIT_GATE_REFUSED
     assert champion(Warehouse.at(str(shop_root))) is None
     assert "there is no champion to label with" in capsys.readouterr().err
+
+
+def test_a_candidate_of_another_day_is_refused_since_it_answered_other_queries(shop_root, encoders, capsys):
+    lay_down(shop_root, encoders["good"], CANDIDATE)
+    assert promote.main(["--root", str(shop_root), "--ds", "2024-05-20"]) == EXIT_BAD_INPUT
+    assert f"run `labeller promote --ds {DS}`" in capsys.readouterr().err
 
 
 def test_promoting_the_champion_again_changes_nothing(shop_root, encoders):

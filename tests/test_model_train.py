@@ -59,7 +59,7 @@ def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root,
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--preset", "nope"], "preset 'nope' is unknown"),
+        (["--preset", "nope"], "preset: Input should be 'published'"),
         (["--preset", "published"], "needs wordpiece tokens"),
         (["--ranks", "9"], "pairs/ has 4 files with rows in them for 9 ranks"),
         (["--epochs", "0"], "epochs"),
