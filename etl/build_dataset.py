@@ -31,7 +31,7 @@ from etl.inputs import version_of
 from etl.job import run_job
 from etl.petastorm_write import in_files, name_files, write_petastorm
 from etl.runs import record_stage
-from etl.session import start_session
+from etl.session import hold, start_session
 from etl.tables import latest_version, read
 from etl.text import normaliser_hash
 from etl.tokenize_texts import Tokenise
@@ -137,20 +137,22 @@ def _write_parts(pairs: DataFrame, items: DataFrame, aside: Path, config: Datase
     tokenizer = _tokenizer(config, texts)
     tokenizer.save(aside)
     tokenise = Tokenise.of(aside)
-    titles = _held(texts["title"].transform(tokenise.ids("title", "title")), held)
-    queries = _held(texts["query"].transform(tokenise.ids("query", "query")), held)
+    titles = hold(texts["title"].transform(tokenise.ids("title", "title")), held)
+    queries = hold(texts["query"].transform(tokenise.ids("query", "query")), held)
     layout = {"files": config.files, "row_group_mb": config.row_group_mb}
     write_petastorm(titles.drop("text"), aside / "titles", keys=["item_group"], **layout)
 
-    examples = _held(as_examples(pairs, queries, titles).transform(tokenise.cut_titles), held)
+    log.info("titles/ is written; next the pairs, with the titles that their query's words are cut from")
+    examples = hold(as_examples(pairs, queries, titles).transform(tokenise.cut_titles), held)
     write_petastorm(examples.drop("cut"), aside / "pairs", keys=["query_id", "item_group"], **layout)
+    log.info("pairs/ is written; next held-out queries and the table of tokens")
     _check_complete(pairs, examples, config)
     _write_plain(as_heldout(pairs, queries), aside / "heldout", ["query_id"])
     if isinstance(tokenizer, WordHashTokenizer):
         cut = examples.select(F.col("cut").alias("text")).where(F.col("text").isNotNull()).distinct()
         found = queries.select("text", F.lit("query").alias("side"))
         found = found.union(titles.select("text", F.lit("title"))).union(cut.select("text", F.lit("title")))
-        tokens = _held(found.transform(tokenise.token_features).transform(as_token_table), held)
+        tokens = hold(found.transform(tokenise.token_features).transform(as_token_table), held)
         _refuse_collisions(tokens)
         tokens = tokens.drop("other")
         _write_plain(tokens, aside / ".tokens", ["id"])
@@ -242,12 +244,6 @@ def _swap_in(aside: Path, target: Path) -> None:
         target.rename(old)
     aside.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _held(frame: DataFrame, held: ExitStack) -> DataFrame:
-    """The frame, kept by Spark until ``held`` closes."""
-    held.callback(frame.persist().unpersist)
-    return frame
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from etl.errors import InputError
 from etl.inputs import check_days, read_day, read_input, version_of
 from etl.job import run_job
 from etl.runs import record_stage
-from etl.session import start_session
+from etl.session import hold, start_session
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
 
@@ -112,7 +112,8 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
         kept, counts = clean(events, items, config, held)
         rows = reconcile(counts)
         _refuse_nothing(rows, config)
-        pairs = _held(as_weighted_pairs(kept), held).transform(as_pairs(items, config))
+        log.info("%d events are kept; next the pairs", totals(rows)["kept"])
+        pairs = hold(as_weighted_pairs(kept), held).transform(as_pairs(items, config))
         written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, {"ds": config.ds}, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
     write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, {"ds": config.ds}, metadata)
@@ -142,24 +143,25 @@ def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) 
 def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitStack) -> tuple[DataFrame, Counts]:
     """CLICK_LOG events of the window -> those kept, with query_id, query, item_group and weight, and all counts."""
     marked = events.transform(cleaning.with_event_rules(config.first_day, config.ds, config.max_query_characters))
-    bots = _held(marked.transform(cleaning.bot_hours(config.max_actions_per_hour)), held)
+    bots = hold(marked.transform(cleaning.bot_hours(config.max_actions_per_hour)), held)
     marked = marked.transform(cleaning.with_bot_rule(bots))
     counts = Counter({key: n for key, n in cleaning.count_by_rule(marked).items() if key[1] is not None})
 
     # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
     acting = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
     queries = cleaning.normalise_queries(acting.select(F.col("query").alias("raw")).distinct())
-    marked = _held(
+    marked = hold(
         acting.transform(cleaning.with_query_rules(queries))
         .transform(cleaning.with_session_rules(config.min_dwell_ms, config.weights))
         .transform(cleaning.with_item_rules(with_item_group(items.select("item_id", "title"))))
         .select("ds", "query_id", "query", "item_id", "item_group", "weight", "rule", F.xxhash64("user_id").alias("user")),
         held,
     )
+    log.info("bots and events that are no acts are set aside; next queries, sessions and items")
     left = cleaning.count_by_rule(marked)
     counts.update({key: n for key, n in left.items() if key[1] is not None})
 
-    asked = _held(marked.where(F.col("rule").isNull()).transform(cleaning.popular_queries(config.min_users)), held)
+    asked = hold(marked.where(F.col("rule").isNull()).transform(cleaning.popular_queries(config.min_users)), held)
     kept = marked.where(F.col("rule").isNull()).join(asked, "query_id", how="left_semi")
     kept_counts = {row["ds"]: row["count"] for row in kept.groupBy("ds").count().collect()}
     for day, count in ((day, n) for (day, rule), n in left.items() if rule is None):
@@ -228,12 +230,6 @@ def _refuse_nothing(rows: Sequence[tuple[dt.date, int, str, int, int, int]], con
     window = f"{config.first_day} to {config.ds}"
     heading = f"pairs/ds={config.ds} would have 0 rows (expected >= 1): none of {figures['events']} events"
     raise InputError.of(dropped, heading=f"{heading} in click_log, {window}, is left; see [pairs] in warehouse.toml:")
-
-
-def _held(frame: DataFrame, held: ExitStack) -> DataFrame:
-    """The frame, kept by Spark until ``held`` closes."""
-    held.callback(frame.persist().unpersist)
-    return frame
 
 
 if __name__ == "__main__":

@@ -48,9 +48,6 @@ class Table:
         """Columns as a Spark DDL string."""
         return ", ".join(f"{c.name} {c.type}{'' if c.nullable else ' NOT NULL'}" for c in self.columns)
 
-    def __getitem__(self, name: str) -> Column:
-        return next(column for column in self.columns if column.name == name)
-
 
 _ID_TYPES = ("bigint", "int")
 _DAY_TYPES = ("string",)
@@ -183,7 +180,7 @@ LINEAGE = (
     Column("calibration", "string", "Calibration that turned scores into probabilities."),
     Column("vocabulary", "string", "Version (hash) of the vocabulary; empty if the warehouse has none."),
     Column("taxonomy", "string", "Version (hash) of the taxonomy; empty if the warehouse has none."),
-    Column("code", "string", "Version of this package, with the git revision where there is one."),
+    Column("code", "string", "Version of this package, with a hash of its source."),
     Column("inputs", "string", "What was read of the input tables, as JSON: a hash of the rows, by table."),
 )
 
@@ -300,7 +297,7 @@ RUNS = Table(
         Column("stage", "string", "pairs, dataset, train, calibrate, embed, predict, audit or publish."),
         Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
         Column("bundle", "string", "Encoder used or made.", nullable=True),
-        Column("code", "string", "Version of this package, with the git revision where there is one."),
+        Column("code", "string", "Version of this package with a hash of its source, and the git revision where known."),
         Column("inputs", "string", "Versions of what was read, as JSON."),
         Column("counts", "string", "Rows read, written, reused, as JSON."),
         Column("seconds", "double", "Wall time of the stage."),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from pyspark.sql import SparkSession
 from etl.contracts import RUNS
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
+
+PACKAGES = ("etl", "model", "labeling")
 
 
 def record_stage(
@@ -47,7 +52,7 @@ def record_stage(
         "stage": stage,
         "run_id": run_id,
         "bundle": bundle,
-        "code": code_version(),
+        "code": f"{code_version()} {revision()}".strip(),
         "inputs": json.dumps(dict(inputs), sort_keys=True),
         "counts": json.dumps(dict(counts), sort_keys=True),
         "seconds": round(seconds, 3),
@@ -57,17 +62,28 @@ def record_stage(
     write_slice(frame, warehouse.table(RUNS), RUNS, {"ds": ds, "stage": stage}, _without_times(row))
 
 
+@cache
 def code_version() -> str:
-    """Version of this package, followed by the git revision where it runs from a checkout."""
-    version = metadata.version("nightly-product-labeller")
+    """Version of this package with a hash of its source: what labels depend on, wherever it is installed."""
+    packages = Path(__file__).resolve().parents[1]
+    source = hashlib.sha256()
+    for file in sorted(
+        path for name in PACKAGES for path in (packages / name).rglob("*") if path.suffix in (".py", ".json")
+    ):
+        source.update(file.relative_to(packages).as_posix().encode() + b"\0" + file.read_bytes())
+    return f"{metadata.version('nightly-product-labeller')}+{source.hexdigest()[:8]}"
+
+
+def revision() -> str:
+    """The git revision of the checkout that the package runs from; empty if it is none, or git cannot say."""
     checkout = Path(__file__).resolve().parents[1]
     # An installed copy can lie inside somebody else's repository; only a checkout has .git beside the package.
-    if not (checkout / ".git").exists():
-        return version
+    if not (checkout / ".git").exists() or not shutil.which("git"):
+        return ""
     found = subprocess.run(
         ["git", "-C", str(checkout), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
-    return f"{version}+{found.stdout.strip()}" if found.returncode == 0 else version
+    return found.stdout.strip()
 
 
 def _without_times(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from etl.config import SparkJobConfig
 from etl.errors import InputError
@@ -67,3 +68,9 @@ def start_session(app: str, config: SparkJobConfig) -> SparkSession:
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def hold(frame: DataFrame, held: ExitStack) -> DataFrame:
+    """The frame, kept by Spark until ``held`` closes."""
+    held.callback(frame.persist().unpersist)
+    return frame

@@ -120,7 +120,7 @@ def write_slice(
         .option("userMetadata", _as_json({**(metadata or {}), "write": token}))
         .save(path)
     )
-    entry = _commit_of(spark, path, token)
+    entry = commit_of(spark, path, token)
     if entry is None:
         raise WriteError(f"{table.name}: the write of {predicate} made no new version")
     sent = int(entry["operationMetrics"].get("numOutputRows", 0))
@@ -142,14 +142,14 @@ def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, An
         merge.execute()
     finally:
         spark.conf.unset(key)
-    return _commit_of(spark, path, token)
+    return commit_of(spark, path, token)
 
 
 def latest_version(spark: SparkSession, path: str) -> int:
     return int(DeltaTable.forPath(spark, path).history(1).select("version").collect()[0][0])
 
 
-def _commit_of(spark: SparkSession, path: str, token: str) -> Row | None:
+def commit_of(spark: SparkSession, path: str, token: str) -> Row | None:
     """The commit that carries ``token``: the newest one may be another writer's, of another day."""
     history = DeltaTable.forPath(spark, path).history(_RECENT_COMMITS)
     return history.where(F.col("userMetadata").contains(token)).head()

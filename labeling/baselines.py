@@ -6,7 +6,7 @@ All three give one term, or none, for a title or an item; none of them learns.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import bm25s
 import numpy as np
@@ -89,11 +89,6 @@ def clicked_terms(pairs: pl.DataFrame, vocabulary: Vocabulary) -> dict[str, str]
         "item_id", keep="first", maintain_order=True
     )
     return {item: forms[query] for item, query in strongest.select("item_id", "query").iter_rows()}
-
-
-def predictions(baseline: LongestMatch | Bm25Terms, titles: Iterable[str]) -> list[str | None]:
-    """The baseline's term for each raw title."""
-    return [baseline.term(title) for title in titles]
 
 
 def _stems(text: str) -> list[str]:

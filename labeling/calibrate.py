@@ -89,6 +89,7 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
     if "vocabulary" not in settings.absent:
         content["terms"] = calibrate_terms(pairs, bundle, spark, warehouse, settings)
     if "taxonomy" not in settings.absent:
+        log.info("next the temperature of the category tree")
         content["categories"] = calibrate_categories(pairs, bundle, spark, warehouse, settings)
     calibration_id = add_calibration(path, content)
     counts = {

@@ -99,8 +99,9 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     started = time.monotonic()
     warehouse = Warehouse.at(settings.root)
     spark = start_session("labeller predict", settings)
-    this = plan(spark, warehouse, settings)
-    items = vectors(spark, warehouse, settings.ds, this.bundle.id)
+    catalogue = read_catalogue(spark, warehouse, settings.ds).persist(StorageLevel.DISK_ONLY)
+    this = plan(spark, warehouse, settings, catalogue)
+    items = vectors(spark, warehouse, settings.ds, this.bundle.id, catalogue)
     asked = evidence(_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
     scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
     scored = score(items.join(asked, on="item_id", how="left"), scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
@@ -117,7 +118,8 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     else:
         _stage(as_item_categories(scored, settings.ds, this.lineage), warehouse, ITEM_CATEGORIES, settings.ds, this)
         counts |= _by(scored, "categories", F.col("category.stopped"))
-    scored.unpersist()
+    for frame in (scored, catalogue):
+        frame.unpersist()
     versions = {table.name: version_of(spark, warehouse, table, [settings.ds]) for table in (CATALOGUE, PAIRS)}
     inputs = {name: f"{this.inputs[name]} {version}" for name, version in versions.items()}
     record_stage(
@@ -136,7 +138,7 @@ def scoring_settings(settings: PredictConfig) -> ScoringSettings:
     )
 
 
-def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig) -> Run:
+def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, catalogue: DataFrame) -> Run:
     """Load bundle, vocabulary and taxonomy, and name the run after everything that its rows depend on.
 
     Raises:
@@ -152,7 +154,7 @@ def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig) -> 
     # By content: a rerun of `pairs`, or another day in the same table, makes another table version of the same rows.
     inputs = {
         PAIRS.name: tables.content_version(_pairs(spark, warehouse, settings.ds)),
-        CATALOGUE.name: catalogue_version(spark, warehouse, settings.ds),
+        CATALOGUE.name: catalogue_version(catalogue),
     }
     parts = {
         "bundle": bundle.id,
@@ -168,18 +170,18 @@ def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig) -> 
     return Run(bundle, vocabulary, taxonomy, inputs, {"run_id": run_id} | parts)
 
 
-def catalogue_version(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> str:
-    """Of what labels and live rows hold of a day's catalogue."""
-    return tables.content_version(read_catalogue(spark, warehouse, ds).select("item_id", "title"))
+def catalogue_version(catalogue: DataFrame) -> str:
+    """Version of what labels and live rows hold of a day's catalogue."""
+    return tables.content_version(catalogue.select("item_id", "title"))
 
 
-def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle_id: str) -> DataFrame:
+def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle_id: str, catalogue: DataFrame) -> DataFrame:
     """Rows item_id, text, vector, reason of every item of the day.
 
     Raises:
         InputError: the day's titles are not all encoded by this bundle.
     """
-    texts = with_texts(read_catalogue(spark, warehouse, ds)).select("item_id", "text_hash", "text")
+    texts = with_texts(catalogue).select("item_id", "text_hash", "text")
     stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle_id)
     joined = texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")
     lacking = joined.where("vector IS NULL AND reason IS NULL").count()

@@ -130,7 +130,7 @@ def load_bundle(path: Path, device: str = "cpu") -> Bundle:
     with torch.device("meta"):  # drawing 33 million random weights to overwrite them took a second
         encoder = Encoder(EncoderConfig.from_json(_read_json(path / CONFIG_FILE)))
     encoder.load_state_dict(load_file(path / WEIGHTS_FILE), assign=True)
-    calibration = _read_calibration(path)
+    calibration = read_calibration(path)
     return Bundle(
         id=manifest["id"],
         path=path,
@@ -201,7 +201,12 @@ def _resolve(warehouse: Warehouse, name: str) -> Path | None:
     return path
 
 
-def _read_calibration(path: Path) -> dict[str, Any] | None:
+def read_calibration(path: Path) -> dict[str, Any] | None:
+    """``id`` and ``calibration`` of the bundle at ``path``; None if it has none.
+
+    Raises:
+        InputError: the file was changed since `labeller calibrate` wrote it.
+    """
     file = path / CALIBRATION_FILE
     if not file.exists():
         return None

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from etl.contracts import ITEM_TERMS
+from etl.errors import EXIT_OK
 from labeling import cli
 
 
@@ -47,3 +49,10 @@ def test_help_imports_neither_torch_nor_spark() -> None:
     code = "import sys; from labeling import cli; cli.overview(); print(sorted({'torch', 'pyspark'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tables_says_what_the_columns_of_one_table_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tables", "item_terms"]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert all(column.name in printed for column in ITEM_TERMS.columns)
+    assert "Why the system abstains." in printed
