@@ -1,5 +1,7 @@
 # What a person wants from the log of `airflow dags test`: which task runs, and the lines that it prints.
 # The whole log is kept in a file (see the Makefile).
+# Two tasks only join or colour others.
+/starting task_id=model\.(over|sound) /d
 s/^[^ ]+ \[info *\] \[DAG TEST\] starting task_id=([^ ]+) .*/\n==== \1/p
 s/^[^ ]+ \[info *\] Command exited with return code 99 .*/nothing due: skipped/p
 /SubprocessHook\] loc=/{

@@ -101,7 +101,7 @@ def test_no_stage_before_the_report_reads_the_truth(nights: dict, tmp_path: Path
     assert report.returncode != 0
 
 
-def test_an_older_or_missing_day_is_refused_before_anything_is_written(nights: dict) -> None:
+def test_a_day_that_the_inputs_lack_is_refused_before_anything_is_written(nights: dict) -> None:
     before = pl.read_delta(str(nights["root"] / "labels_current"))
     done = make(nights["root"], "nightly", DS="2024-06-01")
     assert done.returncode != 0
