@@ -29,7 +29,7 @@ LOW_PROBABILITY = "low_probability"
 
 _SPARE_FORMS = 16  # in float32 order faiss may cut equal forms at the last place
 _MAX_FORMS = 1_024  # more neighbours than this cost more than the exotic term that they would save
-_CHUNK = 256  # items whose neighbours' vectors are gathered at once: 256 x 64 x 256 float64 are 34 MB
+_GATHERED = 16_384  # neighbours' vectors that are held at once: at 256 dimensions in float64 they are 34 MB
 
 
 class TermLabel(NamedTuple):
@@ -99,8 +99,7 @@ class TermSearch:
 
     def __init__(self, index: TermIndex) -> None:
         self.index = index
-        self._vectors_FD = index.vectors.astype(np.float64)
-        self._vectors_FD /= np.linalg.norm(self._vectors_FD, axis=1, keepdims=True)
+        self._norms_F = np.linalg.norm(index.vectors.astype(np.float64), axis=1)
         self._faiss = faiss.IndexFlatIP(index.vectors.shape[1])
         self._faiss.add(np.ascontiguousarray(index.vectors, dtype=np.float32))
         most_forms = int(np.bincount(index.form_terms).max())
@@ -113,10 +112,13 @@ class TermSearch:
         ``vectors_ND`` are float64 unit vectors.
         """
         found: list[list[tuple[int, float]]] = []
-        for start in range(0, len(vectors_ND), _CHUNK):
-            chunk = np.ascontiguousarray(vectors_ND[start : start + _CHUNK])
+        size = max(_GATHERED // self._neighbours, 1)
+        for start in range(0, len(vectors_ND), size):
+            chunk = np.ascontiguousarray(vectors_ND[start : start + size])
             _, forms = self._faiss.search(chunk.astype(np.float32), self._neighbours)
-            scores = np.einsum("nd,nfd->nf", chunk, self._vectors_FD[forms]).round(DECIMALS)
+            gathered = self.index.vectors[forms].astype(np.float64)  # a float64 copy of all is 2 GB a worker at 10^6 forms
+            gathered /= self._norms_F[forms][..., None]
+            scores = np.einsum("nd,nfd->nf", chunk, gathered).round(DECIMALS)
             terms = self.index.form_terms[forms]
             order = np.lexsort((terms, -scores), axis=1)
             ranked = zip(
