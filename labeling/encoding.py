@@ -90,15 +90,13 @@ def encode_each(bundle: Bundle, texts: Sequence[str]) -> list[bytes | None]:
     """Float16 bytes of the unit vector of each text; None for a text that the encoder fails on.
 
     A failing batch is halved until the texts that cause it stand alone: one poisonous title costs its own vector only.
-    The device's failures are no text's fault: out of memory halves the batch too, but is raised where one text is left,
-    and so is every other error of torch; Spark then tries the task again.
+    The device's failures (torch's RuntimeError, out of memory too) are no text's fault and are raised; Spark then tries the
+    task again.
     """
     try:
         vectors = bundle.encode(texts, side="title")
-    except (ValueError, IndexError, torch.OutOfMemoryError) as error:
+    except (ValueError, IndexError) as error:
         if len(texts) == 1:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
             log.warning("one text of %d characters cannot be encoded: %s: %s", len(texts[0]), type(error).__name__, error)
             return [None]
         half = len(texts) // 2

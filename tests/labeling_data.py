@@ -47,17 +47,23 @@ NODES = [
 ]
 
 
+METRICS = {"counts": {"pairs": 100}, "settings": {"steps": 5}, "seconds": 1.5}
+"""What calibration reads of a training."""
+
+
 def write_small_bundle(root: Path, seed: int = 0, poison: str | None = None) -> Bundle:
     """A promoted untrained bag of words with a faint layer beside it; ``poison`` makes any text with it not a number."""
     torch.manual_seed(seed)
     tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normaliser_hash()))
+    words_alone = Encoder(EncoderConfig(rows=ROWS, dim=DIM))
     encoder = Encoder(EncoderConfig(rows=ROWS, dim=DIM, layers=1, hidden=64, heads=2, ffn=128))
-    torch.nn.init.normal_(encoder.projection.weight, std=0.005)
+    encoder.embeddings.word_embeddings = words_alone.embeddings.word_embeddings
+    torch.nn.init.normal_(encoder.projection.weight, std=0.0005)
     if poison:
         with torch.no_grad():
             encoder.embeddings.word_embeddings.weight[tokenizer.features(poison)[0]] = float("nan")
     warehouse = Warehouse.at(str(root))
-    path = write_bundle(warehouse.bundles, encoder, tokenizer, ds=DS, metrics={}, lineage={})
+    path = write_bundle(warehouse.bundles, encoder, tokenizer, ds=DS, metrics=METRICS, lineage={"inputs": {}})
     for alias in ("candidate", "champion"):
         set_alias(warehouse, alias, path)
     return load_bundle(path)

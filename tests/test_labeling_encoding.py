@@ -80,27 +80,13 @@ def test_a_text_that_makes_the_encoder_raise_stands_alone_in_the_end(root):
     assert found[:4] == found[5:]
 
 
-def failing(bundle, error: Exception, from_texts: int):
-    """The bundle, whose encoder fails on batches of so many texts or more."""
-
-    def fail(_module, inputs):
-        if len(inputs[0]) >= from_texts:
-            raise error
-
-    bundle.encoder.register_forward_pre_hook(fail)
-    return bundle
-
-
-def test_out_of_memory_halves_the_batch_until_it_fits(root):
-    texts = [f"kettle {n}" for n in range(9)]
-    bundle = write_small_bundle(root)
-    expected = encode_each(bundle, texts)
-    assert encode_each(failing(bundle, torch.OutOfMemoryError("out of memory"), from_texts=3), texts) == expected
-
-
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("out of memory"), RuntimeError("CUDA error: unspecified")])
 def test_a_failure_of_the_device_is_raised_and_not_stored_as_a_reason(root, error):
-    bundle = failing(write_small_bundle(root), error, from_texts=1)
+    def fail(_module, _inputs):
+        raise error
+
+    bundle = write_small_bundle(root)
+    bundle.encoder.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match=str(error)):
         encode_each(bundle, ["kettle", "dress"])
 
