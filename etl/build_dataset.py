@@ -153,7 +153,7 @@ def _write_parts(pairs: DataFrame, items: DataFrame, aside: Path, config: Datase
         found = queries.select("text", F.lit("query").alias("side"))
         found = found.union(titles.select("text", F.lit("title"))).union(cut.select("text", F.lit("title")))
         tokens = hold(found.transform(tokenise.token_features).transform(as_token_table), held)
-        _refuse_collisions(tokens)
+        refuse_collisions(tokens)
         tokens = tokens.drop("other")
         _write_plain(tokens, aside / ".tokens", ["id"])
         (aside / ".tokens" / "part-00000.parquet").rename(aside / TOKENS_FILE)
@@ -181,7 +181,12 @@ def as_token_table(tokens: DataFrame) -> DataFrame:
     return tokens.groupBy("id").agg(F.min("features").alias("features"), F.max("features").alias("other"))
 
 
-def _refuse_collisions(tokens: DataFrame) -> None:
+def refuse_collisions(tokens: DataFrame) -> None:
+    """Rows of :func:`as_token_table`.
+
+    Raises:
+        InputError: two words share an id.
+    """
     clash = tokens.where("features <> other").head()
     if clash is not None:
         raise InputError(

@@ -237,3 +237,11 @@ def test_a_failed_write_leaves_no_hadoop_setting_behind(spark, tmp_path):
     with pytest.raises(Exception, match="PATH_ALREADY_EXISTS"):
         write_petastorm(frame, tmp_path / "titles", keys=["item_group"], files=1, row_group_mb=1)
     assert (settings.get("parquet.block.size.row.check.min"), settings.get("parquet.block.size")) == before
+
+
+def test_two_words_that_share_a_token_id_are_refused_and_a_repeated_word_is_not(spark):
+    rows = [(1, b"a"), (1, b"a"), (2, b"b")]
+    build_dataset.refuse_collisions(build_dataset.as_token_table(spark.createDataFrame(rows, "id bigint, features binary")))
+    clash = spark.createDataFrame([*rows, (2, b"c")], "id bigint, features binary")
+    with pytest.raises(InputError, match="share the 64-bit token id 2"):
+        build_dataset.refuse_collisions(build_dataset.as_token_table(clash))
