@@ -1,12 +1,13 @@
 """Turn the pairs and the catalogue of a day into the tokenised dataset that training reads.
 
-Reads pairs and catalogue, writes datasets/ds=.../: Petastorm files of token ids, the held-out queries, the features of
-every token, the tokenizer, and last of all the manifest. The directory takes its place by rename, whole.
+Reads pairs, title_groups and catalogue, writes datasets/ds=.../: Petastorm files of token ids, what is held out, the
+features of every token, the tokenizer, and last of all the manifest. The directory takes its place by rename, whole.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shutil
 import sys
@@ -15,17 +16,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
-from etl.catalogue import read_catalogue, with_item_group
+from etl.catalogue import read_catalogue, with_title_id
 from etl.config import SparkJobConfig
-from etl.contracts import CATALOGUE, PAIRS
-from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files
+from etl.contracts import CATALOGUE, PAIRS, TITLE_GROUPS
+from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files, schemas
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
@@ -35,7 +36,15 @@ from etl.session import hold, start_session
 from etl.tables import latest_version, read
 from etl.text import normaliser_hash
 from etl.tokenize_texts import Tokenise
-from etl.tokenizer import Tokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, tokenizer_hash
+from etl.tokenizer import (
+    SPEC_FILE,
+    Tokenizer,
+    TokenizerSpec,
+    WordHashTokenizer,
+    WordPieceTokenizer,
+    load_tokenizer,
+    tokenizer_hash,
+)
 from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -64,8 +73,14 @@ class DatasetConfig(SparkJobConfig):
     wordpiece_texts: Annotated[int, Field(ge=1)] = 1_000_000
     """Texts, drawn by hash, from which WordPiece is trained."""
 
-    files: Annotated[int, Field(ge=1, le=100_000)] = 8
-    """Files of either Petastorm part, equal in rows: a multiple of the number of training ranks."""
+    tokenizer_from: str = ""
+    """Take the tokenizer of the champion ("champion") or of a directory that holds one, instead of a new one."""
+
+    ranks: Annotated[int, Field(ge=1, le=100_000)] = 8
+    """Training ranks that the rows are dealt to equally; any number that divides it will do as well."""
+
+    files_per_rank: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """Files of each rank in either Petastorm part."""
 
     row_group_mb: Annotated[int, Field(ge=1)] = 16
     """Largest row group, MiB: what a training rank reads and shuffles at once."""
@@ -99,28 +114,31 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.at(config.root)
     spark = start_session("labeller dataset", config)
     pairs = _training_pairs(spark, warehouse, config)
-    items = read_catalogue(spark, warehouse, config.ds)
+    items = with_title_id(read_catalogue(spark, warehouse, config.ds))
+    groups = read(spark, warehouse.table(TITLE_GROUPS), TITLE_GROUPS, ds=config.ds)
     target = warehouse.dataset(config.ds)
     aside = target.with_name(f".{target.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     with ExitStack() as held:
-        _write_parts(pairs, items, aside, config, held)
+        texts = hold(catalogue_texts(items, groups), held)
+        spec = _write_parts(pairs, texts, aside, config, held)
     inputs = {
         PAIRS.name: f"delta:{latest_version(spark, warehouse.table(PAIRS))}",
+        TITLE_GROUPS.name: f"delta:{latest_version(spark, warehouse.table(TITLE_GROUPS))}",
         CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
     }
-    manifest = _manifest(aside, config, inputs)
+    manifest = _manifest(aside, config, spec, inputs)
     manifest.write(aside)
     _swap_in(aside, target)
-    counts = {part: manifest.rows(part) for part in ("pairs", "titles", "heldout", "tokens")}
+    counts = {part: manifest.rows(part) for part in ("pairs", "titles", "corpus", "heldout", "known", "tokens")}
     record_stage(spark, warehouse, config.ds, "dataset", inputs=inputs, counts=counts, seconds=time.monotonic() - started)
     return counts | {"path": target}
 
 
 def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetConfig) -> DataFrame:
     pairs = read(spark, warehouse.table(PAIRS), PAIRS, ds=config.ds)
-    if pairs.where(F.col("split") == "train").isEmpty():
+    if pairs.where("sampled").isEmpty():
         raise InputError(
             f"pairs/ds={config.ds} has 0 rows of the split train (expected >= 1): "
             f"run `labeller pairs --ds {config.ds}` first"
@@ -128,43 +146,59 @@ def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetCo
     return pairs
 
 
-def _write_parts(pairs: DataFrame, items: DataFrame, aside: Path, config: DatasetConfig, held: ExitStack) -> None:
-    grouped = with_item_group(items.select("title")).where(F.col("item_group").isNotNull())
-    texts = {
-        "title": grouped.groupBy("item_group").agg(F.min("title").alias("text")),
-        "query": pairs.select("query_id", F.col("query").alias("text")).distinct(),
-    }
-    tokenizer = _tokenizer(config, texts)
+def _write_parts(pairs: DataFrame, texts: DataFrame, aside: Path, config: DatasetConfig, held: ExitStack) -> TokenizerSpec:
+    """Every part but the manifest; ``texts`` as of :func:`catalogue_texts`."""
+    asked = pairs.select("query_id", F.col("query").alias("text")).distinct()
+    tokenizer = _tokenizer(config, asked, texts)
     tokenizer.save(aside)
     tokenise = Tokenise.of(aside)
-    titles = hold(texts["title"].transform(tokenise.ids("title", "title")), held)
-    queries = hold(texts["query"].transform(tokenise.ids("query", "query")), held)
-    layout = {"files": config.files, "row_group_mb": config.row_group_mb}
-    write_petastorm(titles.drop("text"), aside / "titles", keys=["item_group"], **layout)
+    titles = hold(texts.transform(tokenise.ids("title", "title")), held)
+    queries = hold(asked.transform(tokenise.ids("query", "query")), held)
+    layout = {"files": config.ranks * config.files_per_rank, "row_group_mb": config.row_group_mb}
+    write_petastorm(as_titles(titles, pairs), aside / "titles", keys=["title_id"], **layout)
+    _write_plain(titles.where("heldout").select("title_id", "title"), aside / "corpus", ["title_id"])
 
     log.info("titles/ is written; next the pairs, with the titles that their query's words are cut from")
     examples = hold(as_examples(pairs, queries, titles).transform(tokenise.cut_titles), held)
-    write_petastorm(examples.drop("cut"), aside / "pairs", keys=["query_id", "item_group"], **layout)
-    log.info("pairs/ is written; next held-out queries and the table of tokens")
     _check_complete(pairs, examples, config)
-    _write_plain(as_heldout(pairs, queries), aside / "heldout", ["query_id"])
+    write_petastorm(examples.drop("cut"), aside / "pairs", keys=["pair_id"], **layout)
+    log.info("pairs/ is written; next known pairs, held-out queries and the table of tokens")
+    _write_plain(as_known(pairs), aside / "known", ["query_group", "item_group"])
+    _write_plain(as_heldout(pairs, queries), aside / "heldout", ["split", "query_id"])
     if isinstance(tokenizer, WordHashTokenizer):
         cut = examples.select(F.col("cut").alias("text")).where(F.col("text").isNotNull()).distinct()
         found = queries.select("text", F.lit("query").alias("side"))
         found = found.union(titles.select("text", F.lit("title"))).union(cut.select("text", F.lit("title")))
         tokens = hold(found.transform(tokenise.token_features).transform(as_token_table), held)
         refuse_collisions(tokens)
-        tokens = tokens.drop("other")
-        _write_plain(tokens, aside / ".tokens", ["id"])
+        _write_plain(tokens.drop("other"), aside / ".tokens", ["id"])
         (aside / ".tokens" / "part-00000.parquet").rename(aside / TOKENS_FILE)
         (aside / ".tokens").rmdir()
+    return tokenizer.spec
+
+
+def catalogue_texts(items: DataFrame, groups: DataFrame) -> DataFrame:
+    """Items with title_id, TITLE_GROUPS of the day -> distinct texts: title_id, text (raw), item_group, heldout."""
+    usable = items.where(F.col("title_id").isNotNull())
+    texts = usable.groupBy("title_id").agg(F.min("title").alias("text"))
+    grouped = texts.join(groups.select("title_id", "item_group", "heldout"), "title_id", how="left")
+    group, heldout = F.coalesce("item_group", "title_id"), F.coalesce("heldout", F.lit(False))
+    return grouped.withColumns({"item_group": group, "heldout": heldout})
+
+
+def as_titles(titles: DataFrame, pairs: DataFrame) -> DataFrame:
+    """Texts and PAIRS -> the texts that training may see, with their log-probability among the sampled pairs."""
+    logp = pairs.where("sampled").groupBy("title_id").agg(F.max("item_logp").cast("float").alias("item_logp"))
+    joined = titles.where(~F.col("heldout")).join(logp, "title_id", how="left")
+    nowhere = F.lit(float("-inf")).cast("float")
+    return joined.select("title_id", "item_group", F.coalesce("item_logp", nowhere).alias("item_logp"), "title")
 
 
 def as_examples(pairs: DataFrame, queries: DataFrame, titles: DataFrame) -> DataFrame:
-    """PAIRS -> one row per (query, item_group) of the split train, with both texts and their token ids."""
+    """PAIRS -> one row per sampled (query_id, title_id), with both texts and their token ids."""
     train = (
-        pairs.where(F.col("split") == "train")
-        .groupBy("query_id", "item_group")
+        pairs.where("sampled")
+        .groupBy("query_id", "query_group", "title_id", "item_group")
         .agg(
             F.sum("weight").cast("float").alias("weight"),
             F.max("query_logp").cast("float").alias("query_logp"),
@@ -172,8 +206,14 @@ def as_examples(pairs: DataFrame, queries: DataFrame, titles: DataFrame) -> Data
         )
     )
     asked = queries.withColumnRenamed("text", "query_text")
-    shown = titles.withColumnRenamed("text", "title_text")
-    return train.join(asked, "query_id", how="inner").join(shown, "item_group", how="inner")
+    shown = titles.select("title_id", "title", F.col("text").alias("title_text"))
+    joined = train.join(asked, "query_id", how="inner").join(shown, "title_id", how="inner")
+    return joined.withColumn("pair_id", F.xxhash64("query_id", "title_id")).drop("query_id", "title_id")
+
+
+def as_known(pairs: DataFrame) -> DataFrame:
+    """PAIRS -> the clicked (query_group, item_group) of the training split, also those that are thinned out."""
+    return pairs.where(F.col("split") == "train").select("query_group", "item_group").distinct()
 
 
 def as_token_table(tokens: DataFrame) -> DataFrame:
@@ -196,22 +236,43 @@ def refuse_collisions(tokens: DataFrame) -> None:
 
 
 def as_heldout(pairs: DataFrame, queries: DataFrame) -> DataFrame:
-    """PAIRS -> one row per held-out query: split, query_id, query (token ids), item_groups that were clicked for it."""
-    heldout = pairs.where(F.col("split") != "train").groupBy("split", "query_id")
-    groups = heldout.agg(F.sort_array(F.collect_set("item_group")).alias("item_groups"))
-    return groups.join(queries, "query_id", how="inner").select("split", "query_id", "query", "item_groups")
+    """PAIRS -> one row per query of each held-out split: split, query_id, query (token ids), title_ids clicked for it."""
+    heldout = pairs.where(~F.col("split").isin("train", "unused")).groupBy("split", "query_id")
+    groups = heldout.agg(F.sort_array(F.collect_set("title_id")).alias("title_ids"))
+    return groups.join(queries, "query_id", how="inner").select("split", "query_id", "query", "title_ids")
 
 
-def _tokenizer(config: DatasetConfig, texts: Mapping[str, DataFrame]) -> Tokenizer:
+def _tokenizer(config: DatasetConfig, asked: DataFrame, texts: DataFrame) -> Tokenizer:
+    if config.tokenizer_from:
+        return load_tokenizer(_tokenizer_directory(config))
     if config.tokenizer == "wordhash":
         return WordHashTokenizer(config.spec())
-    every = texts["query"].select("text").union(texts["title"].select("text"))
+    every = asked.select("text").union(texts.where(~F.col("heldout")).select("text"))
     drawn = every.distinct().orderBy(F.xxhash64("text"), "text").limit(config.wordpiece_texts)
     return WordPieceTokenizer.train(config.spec(), (row["text"] for row in drawn.toLocalIterator()))
 
 
+def _tokenizer_directory(config: DatasetConfig) -> Path:
+    """Where the tokenizer lies that is taken over.
+
+    Raises:
+        InputError: there is none.
+    """
+    directory = Path(config.tokenizer_from).expanduser()
+    if config.tokenizer_from == "champion":
+        alias = Warehouse.at(config.root).bundles / "champion.json"
+        if not alias.is_file():
+            raise InputError(
+                f"tokenizer_from is champion, but {alias} is not there: promote a bundle first, or leave it out"
+            )
+        directory = alias.parent / json.loads(alias.read_text(encoding="utf-8"))["bundle"]
+    if not (directory / SPEC_FILE).is_file():
+        raise InputError(f"tokenizer_from: {directory} holds no {SPEC_FILE} (expected a bundle or a dataset)")
+    return directory
+
+
 def _check_complete(pairs: DataFrame, examples: DataFrame, config: DatasetConfig) -> None:
-    expected = pairs.where(F.col("split") == "train").select("query_id", "item_group").distinct().count()
+    expected = pairs.where("sampled").select("query_id", "title_id").distinct().count()
     found = examples.count()
     if found != expected:
         raise InputError(
@@ -225,20 +286,22 @@ def _write_plain(frame: DataFrame, directory: Path, keys: list[str]) -> None:
     name_files(directory)
 
 
-def _manifest(directory: Path, config: DatasetConfig, inputs: Mapping[str, str]) -> Manifest:
-    files: dict[Part, list[DataFile]] = {"pairs": [], "titles": [], "heldout": [], "tokens": [], "tokenizer": []}
+def _manifest(directory: Path, config: DatasetConfig, spec: TokenizerSpec, inputs: Mapping[str, str]) -> Manifest:
+    files: dict[Part, list[DataFile]] = {part: [] for part in get_args(Part)}
     for path in data_files(directory):
         first = path.relative_to(directory).parts[0]
         part: Any = first if first in files else "tokens" if first == TOKENS_FILE else "tokenizer"
         files[part].append(DataFile.of(directory, path))
     return Manifest(
         ds=config.ds,
-        token_dtype="int64" if config.tokenizer == "wordhash" else "uint32",
+        token_dtype="int64" if spec.kind == "wordhash" else "uint32",
         tokenizer=tokenizer_hash(directory),
-        normaliser=normaliser_hash(),
-        spec=asdict(config.spec()),
+        normaliser=spec.normaliser,
+        spec=asdict(spec),
         inputs=inputs,
         parts={part: tuple(found) for part, found in files.items()},
+        schema=schemas(directory),
+        ranks=config.ranks,
     )
 
 

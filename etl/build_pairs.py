@@ -1,6 +1,6 @@
 """Clean the click log of the window that ends with a day into query-item pairs, and count what each rule dropped.
 
-Reads click_log and catalogue, writes pairs and etl_counts. Users and sessions end here; a query leaves only if
+Reads click_log and catalogue, writes pairs, title_groups and etl_counts. Users and sessions end here; a query leaves only if
 enough distinct users asked it and it holds no personal data.
 """
 
@@ -14,19 +14,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import Field
-from pyspark.sql import Column, DataFrame, SparkSession
+import numpy as np
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from etl import cleaning, config
-from etl.catalogue import read_catalogue, with_item_group
-from etl.config import SparkJobConfig
-from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS
+from etl import cleaning, config, duplicates, propensity, sampling, sessions, splits, support
+from etl.catalogue import read_catalogue, with_title_id
+from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, TITLE_GROUPS
 from etl.errors import InputError
 from etl.inputs import check_days, read_day, read_input, version_of
 from etl.job import run_job
+from etl.pairs_config import PairsConfig
+from etl.propensity import as_counts
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import write_slice
@@ -37,53 +39,20 @@ log = logging.getLogger(__name__)
 Counts = Mapping[tuple[dt.date, str | None], int]
 """Events by (partition day, first rule violated); None for those kept."""
 
+KEPT_COLUMNS = ("day", "query_id", "query", "query_group", "item_id", "title_id", "user", "weight")
+_DAY = dt.timedelta(days=1)
 
-class PairsConfig(SparkJobConfig):
-    """Settings of the job."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "pairs")
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What cleaning a window gives."""
 
-    window_days: Annotated[int, Field(ge=1, le=400)] = 14
-    """Days of clicks, the last of which is ds."""
-
-    min_users: Annotated[int, Field(ge=1)] = 10
-    """Distinct users who must have asked a query in the window for it to be used (k-anonymity)."""
-
-    max_query_characters: Annotated[int, Field(ge=1)] = 200
-    """Longest raw query that is used."""
-
-    max_actions_per_hour: Annotated[int, Field(ge=1)] = 60
-    """Clicks, carts and orders of one user in one hour above which all of them are a bot's: one a minute, without rest."""
-
-    min_dwell_ms: Annotated[int, Field(ge=0)] = 2_000
-    """Milliseconds on the item's page below which a click without cart or order is a misclick."""
-
-    click_weight: Annotated[int, Field(ge=1)] = 1
-    """Weight of a session whose strongest event is a click."""
-
-    cart_weight: Annotated[int, Field(ge=1)] = 2
-    """Weight of a session whose strongest event is a cart."""
-
-    order_weight: Annotated[int, Field(ge=1)] = 3
-    """Weight of a session whose strongest event is an order."""
-
-    valid_share: Annotated[float, Field(ge=0, le=0.5)] = 0.03
-    """Share of queries held out for calibration and early looks."""
-
-    test_share: Annotated[float, Field(ge=0, le=0.5)] = 0.03
-    """Share of queries held out for the promotion gate."""
-
-    @property
-    def first_day(self) -> dt.date:
-        return self.ds - dt.timedelta(days=self.window_days - 1)
-
-    @property
-    def window(self) -> list[dt.date]:
-        return [self.first_day + dt.timedelta(days=n) for n in range(self.window_days)]
-
-    @property
-    def weights(self) -> dict[str, int]:
-        return {"click": self.click_weight, "cart": self.cart_weight, "order": self.order_weight}
+    kept: DataFrame
+    counts: Counts
+    late: Mapping[dt.date, int]
+    """Acts of the newest partition by their own, earlier day."""
+    theta: np.ndarray | None
+    """Propensity by position, see :mod:`etl.propensity`; None: every position weighs the same."""
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -95,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: PairsConfig) -> Mapping[str, Any]:
-    """Build PAIRS and ETL_COUNTS of one day; returns the figures of the summary.
+    """Build PAIRS, TITLE_GROUPS and ETL_COUNTS of one day; returns the figures of the summary.
 
     Raises:
         InputError: a table, column or the day is missing, or no pair is left; nothing is written then.
@@ -104,102 +73,171 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.at(config.root)
     spark = start_session("labeller pairs", config)
     events = read_window(spark, warehouse, config)
-    items = read_catalogue(spark, warehouse, config.ds)
-    read = {CLICK_LOG: config.window, CATALOGUE: [config.ds]}
+    catalogue = read_catalogue(spark, warehouse, config.ds)
+    read = {CLICK_LOG: config.partitions, CATALOGUE: [config.ds]}
     inputs = {table.name: version_of(spark, warehouse, table, days) for table, days in read.items()}
-    metadata = {"stage": "pairs", "inputs": inputs}
     with ExitStack() as held:
-        kept, counts = clean(events, items, config, held)
-        rows = reconcile(counts)
+        items = hold(with_title_id(catalogue.select("item_id", "title")), held)
+        cleaned = clean(events, items, config, held)
+        rows = reconcile(cleaned.counts)
         _refuse_nothing(rows, config)
-        log.info("%d events are kept; next the pairs", totals(rows)["kept"])
-        pairs = hold(as_weighted_pairs(kept), held).transform(as_pairs(items, config))
-        written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, {"ds": config.ds}, metadata)
+        _say_what_came_late(cleaned.late, config)
+        log.info("%d events are kept; next the groups of nearly equal texts, and the pairs", totals(rows)["kept"])
+        groups = title_groups(items, config, held)
+        pairs = hold(as_weighted_pairs(cleaned.kept, config), held).transform(as_pairs(items, groups, config))
+        metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
+        where = {"ds": config.ds}
+        grouped = write_slice(
+            groups.withColumn("ds", F.lit(config.ds)), warehouse.table(TITLE_GROUPS), TITLE_GROUPS, where, metadata
+        )
+        written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
-    write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, {"ds": config.ds}, metadata)
-    summary = totals(rows) | {"pairs": written}
-    record_stage(spark, warehouse, config.ds, "pairs", inputs=inputs, counts=summary, seconds=time.monotonic() - started)
+    write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, where, metadata)
+    summary = totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
+    seconds = time.monotonic() - started
+    record_stage(spark, warehouse, config.ds, "pairs", inputs=inputs, counts=summary, seconds=seconds)
     return summary | {"table": warehouse.table(PAIRS)}
 
 
 def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) -> DataFrame:
-    """CLICK_LOG partitions of the window; days without any are named in the log.
+    """CLICK_LOG events that arrived in the window, and those of its days that came later, up to ``arrived_by``.
+
+    Days of the window without any are named in the log.
 
     Raises:
         InputError: as :func:`etl.inputs.read_day` for ds itself.
     """
     read_day(spark, warehouse, CLICK_LOG, config.ds)
-    check_days(warehouse, CLICK_LOG, config.window)
-    in_window = F.col("ds").between(F.lit(config.first_day), F.lit(config.ds))
-    events = read_input(spark, warehouse, CLICK_LOG).where(in_window)
+    check_days(warehouse, CLICK_LOG, config.partitions)
+    arrived = F.col("ds").between(F.lit(config.first_day), F.lit(config.last_arrival))
+    events = read_input(spark, warehouse, CLICK_LOG).where(arrived)
     found = {row["ds"] for row in events.select("ds").distinct().collect()}
-    missing = [day for day in config.window if day not in found]
+    missing = [day for day in config.partitions if day not in found]
     if missing:
         days = ", ".join(map(str, missing))
-        log.warning("click_log has no events on %d of %d days of the window: %s", len(missing), config.window_days, days)
-    return events
+        log.warning("click_log has no events on %d of %d days: %s", len(missing), len(config.partitions), days)
+    if config.last_arrival == config.ds:
+        return events
+    # Of the days after ds only what belongs to the window was ever asked for.
+    return events.where(
+        (F.col("ds") <= F.lit(config.ds)) | (F.col("event_time") < cleaning.midnight(config.window[-1] + _DAY))
+    )
 
 
-def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitStack) -> tuple[DataFrame, Counts]:
-    """CLICK_LOG events of the window -> those kept, with query_id, query, item_group and weight, and all counts."""
-    marked = events.transform(cleaning.with_event_rules(config.first_day, config.ds, config.max_query_characters))
-    bots = hold(marked.transform(cleaning.bot_hours(config.max_actions_per_hour)), held)
-    marked = marked.transform(cleaning.with_bot_rule(bots))
-    counts = Counter({key: n for key, n in cleaning.count_by_rule(marked).items() if key[1] is not None})
+def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitStack) -> Cleaned:
+    """CLICK_LOG events of the window -> those kept, what each rule dropped, what came late, and the position bias.
 
+    Kept acts have day, query_id, query, query_group, item_id, title_id, user and weight.
+    """
+    marked = events.transform(cleaning.with_event_rules(config))
+    limits = config.max_actions_per_hour, config.max_impressions_per_hour
+    marked = marked.transform(cleaning.with_robot_rule(hold(marked.transform(cleaning.robot_hours(*limits)), held)))
+    counts, late = count_arrivals(marked)
+    shown = sum(n for (_, rule), n in counts.items() if rule == "impression")
+    acted = sum(n for (_, rule), n in counts.items() if rule is None)
+    counts = Counter({key: n for key, n in counts.items() if key[1] is not None})
+    theta = propensity.estimate(marked, shown) if config.position_bias == "pbm" and shown else None
+
+    require_shown = config.require_impressions == "always" or (config.require_impressions == "auto" and shown >= acted)
+    source = marked if require_shown else marked.where(F.col("event").isin(*cleaning.ACTIONS))
+    queries = cleaning.normalise_queries(cleaning.distinct_queries(source))
     # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
-    acting = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
-    queries = cleaning.normalise_queries(acting.select(F.col("query").alias("raw")).distinct())
-    marked = hold(
-        acting.transform(cleaning.with_query_rules(queries))
-        .transform(cleaning.with_session_rules(config.min_dwell_ms, config.weights))
-        .transform(cleaning.with_item_rules(with_item_group(items.select("item_id", "title"))))
-        .select("ds", "query_id", "query", "item_id", "item_group", "weight", "rule", F.xxhash64("user_id").alias("user")),
+    acts = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
+    judged = hold(
+        acts.transform(cleaning.with_query_rules(queries, require_shown))
+        .transform(sessions.with_visits(config.session_gap_minutes))
+        .transform(sessions.with_session_rules(config))
+        .transform(propensity.with_inverse_propensity(theta, config.max_propensity_weight))
+        .transform(support.with_item_rules(items))
+        .withColumn("day", F.to_date("event_time"))
+        .select("ds", "rule", *KEPT_COLUMNS),
         held,
     )
     log.info("bots and events that are no acts are set aside; next queries, sessions and items")
-    left = cleaning.count_by_rule(marked)
+    left = cleaning.count_by_rule(judged)
     counts.update({key: n for key, n in left.items() if key[1] is not None})
-
-    asked = hold(marked.where(F.col("rule").isNull()).transform(cleaning.popular_queries(config.min_users)), held)
-    kept = marked.where(F.col("rule").isNull()).join(asked, "query_id", how="left_semi")
-    kept_counts = {row["ds"]: row["count"] for row in kept.groupBy("ds").count().collect()}
-    for day, count in ((day, n) for (day, rule), n in left.items() if rule is None):
-        counts[day, None] = kept_counts.get(day, 0)
-        counts[day, "few_users"] = count - counts[day, None]
-    return kept, counts
+    supported = judged.where(F.col("rule").isNull()).transform(with_support(config, held))
+    counts.update(cleaning.count_by_rule(supported))
+    return Cleaned(supported.where(F.col("rule").isNull()).select(*KEPT_COLUMNS), counts, late, theta)
 
 
-def as_weighted_pairs(kept: DataFrame) -> DataFrame:
-    """Kept events -> one row per (query, item): clicks, distinct users, weight. The user's hash ends here."""
-    return kept.groupBy("query_id", "query", "item_id", "item_group").agg(
-        F.count(F.lit(1)).alias("clicks"),
-        F.count_distinct("user").alias("users"),
-        F.sum("weight").cast("double").alias("weight"),
-    )
+def count_arrivals(marked: DataFrame) -> tuple[Counter[tuple[dt.date, str | None]], dict[dt.date, int]]:
+    """Events by (partition, rule), and acts of the newest partition by their own, earlier day."""
+    day = F.to_date("event_time")
+    late_day = F.when(F.col("rule").isNull() & (day < F.col("ds")), day)
+    rows = marked.groupBy("ds", "rule", late_day.alias("late_day")).count().collect()
+    counts: Counter[tuple[dt.date, str | None]] = Counter()
+    for row in rows:
+        counts[row["ds"], row["rule"]] += row["count"]
+    newest = max((row["ds"] for row in rows), default=None)
+    late = {row["late_day"]: row["count"] for row in rows if row["late_day"] is not None and row["ds"] == newest}
+    return counts, dict(sorted(late.items()))
 
 
-def as_pairs(items: DataFrame, config: PairsConfig) -> Callable[[DataFrame], DataFrame]:
-    """Weighted pairs -> PAIRS, with titles, log sampling probabilities of both sides and the split."""
+def with_support(config: PairsConfig, held: ExitStack) -> cleaning.Transform:
+    """Kept acts -> the same with the rules that need all of them; held, as they are counted and used."""
 
-    def transform(pairs: DataFrame) -> DataFrame:
-        total = pairs.agg(F.sum("weight").alias("_total"))
-        joined = pairs.crossJoin(F.broadcast(total))
-        for key, into in (("query_id", "query_logp"), ("item_group", "item_logp")):
-            shares = pairs.groupBy(key).agg(F.sum("weight").alias("_weight"))
-            joined = joined.join(shares, key, how="inner").withColumn(into, F.ln(F.col("_weight") / F.col("_total")))
-            joined = joined.drop("_weight")
-        titled = joined.join(items.select("item_id", "title"), "item_id", how="inner")
-        split = split_of(F.col("query_id"), config.valid_share, config.test_share)
-        return titled.withColumns({"split": split, "ds": F.lit(config.ds)}).select(*PAIRS.names)
+    def transform(kept: DataFrame) -> DataFrame:
+        wanted = support.query_support(kept)
+        kept = kept.transform(support.with_query_support(wanted, config.min_users, config.max_query_entropy))
+        if config.min_pair_users > 1:
+            kept = kept.transform(support.with_pair_support(config.min_pair_users))
+        if config.test_days:
+            kept = kept.transform(support.with_later_click_rule(config.first_test_day))
+        return hold(kept, held)
 
     return transform
 
 
-def split_of(query_id: Column, valid_share: float, test_share: float) -> Column:
-    """train, valid or test by a hash of the query: the same on every day, whatever else is in the log."""
-    place = F.pmod(F.xxhash64(query_id, F.lit("split")), F.lit(1_000_000)) / F.lit(1_000_000.0)
-    return F.when(place < test_share, "test").when(place < test_share + valid_share, "valid").otherwise("train")
+def title_groups(items: DataFrame, config: PairsConfig, held: ExitStack) -> DataFrame:
+    """Items with normal and title_id -> TITLE_GROUPS without ds."""
+    texts = items.where(F.col("title_id").isNotNull()).select("title_id", F.col("normal").alias("text")).distinct()
+    near = texts.limit(0).select("title_id", F.col("title_id").alias("item_group"))
+    if config.near_duplicates:
+        near = duplicates.near_duplicates(texts, config.near_duplicates, held)
+    return hold(splits.as_title_groups(texts, near, config), held)
+
+
+def as_weighted_pairs(kept: DataFrame, config: PairsConfig) -> DataFrame:
+    """Kept acts -> one row per (query, item): clicks, distinct users, weight, first day. The user's hash ends here."""
+    pairs = kept.groupBy("query_id", "query", "query_group", "item_id", "title_id").agg(
+        F.count(F.lit(1)).alias("clicks"),
+        F.count_distinct("user").alias("users"),
+        # Rounded: the order in which fractions are added up differs from run to run.
+        F.round(F.sum("weight"), 6).alias("weight"),
+        F.min("day").alias("first_day"),
+    )
+    return pairs
+
+
+def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> Callable[[DataFrame], DataFrame]:
+    """Weighted pairs -> PAIRS, with texts, item groups, the split, and log sampling probabilities of both sides."""
+
+    def transform(pairs: DataFrame) -> DataFrame:
+        titles = items.where(F.col("title_id").isNotNull()).select("item_id", "title")
+        grouped = pairs.join(titles, "item_id", how="inner").join(groups, "title_id", how="left")
+        grouped = grouped.withColumns(
+            {"item_group": F.coalesce("item_group", "title_id"), "heldout": F.coalesce("heldout", F.lit(False))}
+        )
+        drawn = grouped.withColumn("split", splits.split_of(config)).transform(
+            sampling.with_sampling(config.subsample_queries, config.subsample_items)
+        )
+        return drawn.withColumn("ds", F.lit(config.ds)).select(*PAIRS.names)
+
+    return transform
+
+
+def _say_what_came_late(late: Mapping[dt.date, int], config: PairsConfig) -> None:
+    """Name the days whose pairs were made before these events came, and how to make them again."""
+    if not late:
+        return
+    affected = [min(late) + dt.timedelta(days=n) for n in range((config.last_arrival - min(late)).days)]
+    log.info(
+        "%d acts in click_log/ds=%s are of earlier days (%s); pairs of %s lack them: rerun with `labeller pairs --ds DAY "
+        "--arrived-by %s` where that matters",
+        sum(late.values()), config.last_arrival, ", ".join(f"{day}: {n}" for day, n in late.items()),
+        ", ".join(map(str, affected)), config.last_arrival,
+    )  # fmt: skip
 
 
 def reconcile(counts: Counts) -> list[tuple[dt.date, int, str, int, int, int]]:

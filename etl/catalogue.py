@@ -1,4 +1,4 @@
-"""The catalogue of a day: one row an item, titles that can be used, and groups of items with equal titles."""
+"""The catalogue of a day: one row an item, and titles that can be used."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> Da
     return items.withColumn("title", F.make_valid_utf8("title"))
 
 
-def with_item_group(items: DataFrame) -> DataFrame:
-    """Adds ``item_group``, xxhash64 of the normalised title; null where the title is null, too long or without words."""
+def with_title_id(items: DataFrame) -> DataFrame:
+    """Adds ``normal``, the normalised title, and ``title_id``, its xxhash64; null where it is too long or has no word."""
     usable = F.when(F.length("title") <= MAX_TITLE_CHARACTERS, F.col("title"))
-    normal = items.withColumn("_usable", usable).transform(with_normal_form("_usable", "_normal"))
-    group = F.when(F.col("_normal") != "", F.xxhash64("_normal"))
-    return normal.withColumn("item_group", group).drop("_usable", "_normal")
+    normal = items.withColumn("_usable", usable).transform(with_normal_form("_usable", "_normal")).drop("_usable")
+    text = F.when(F.col("_normal") != "", F.col("_normal"))
+    return normal.withColumns({"normal": text, "title_id": F.when(text.isNotNull(), F.xxhash64(text))}).drop("_normal")
 
 
 def with_normal_form(column: str, into: str) -> Callable[[DataFrame], DataFrame]:

@@ -16,13 +16,14 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
-from etl.build_pairs import PairsConfig, read_window
-from etl.catalogue import read_catalogue, with_item_group
+from etl.build_pairs import read_window
+from etl.catalogue import read_catalogue, with_title_id
 from etl.config import SparkJobConfig, from_args
 from etl.contracts import MAX_TITLE_CHARACTERS, OVERRIDES
 from etl.errors import InputError
 from etl.inputs import read_input
 from etl.job import run_job
+from etl.pairs_config import PairsConfig
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
 from etl.vocabulary import load_vocabulary
@@ -106,12 +107,12 @@ def title_figures(spark: SparkSession, warehouse: Warehouse, config: CheckConfig
     long = F.length("title") > MAX_TITLE_CHARACTERS
     counts = (
         items.select("title")
-        .transform(with_item_group)
+        .transform(with_title_id)
         .agg(
             F.count(F.lit(1)).alias("items"),
-            F.count("item_group").alias("titles_good"),
+            F.count("title_id").alias("titles_good"),
             F.count_if(F.col("title").isNull()).alias("titles_null"),
-            F.count_if(F.col("item_group").isNull() & F.col("title").isNotNull() & ~long).alias("titles_empty"),
+            F.count_if(F.col("title_id").isNull() & F.col("title").isNotNull() & ~long).alias("titles_empty"),
             F.count_if(long).alias("titles_too_long"),
         )
     )

@@ -63,12 +63,28 @@ CLICK_LOG = Table(
         Column("ds", "date", "Day of the partition (UTC).", accepts=_DAY_TYPES),
         Column("event_time", "timestamp", "When it happened (UTC).", accepts=("timestamp_ntz",)),
         Column("user_id", "string", "Who; never leaves etl.", accepts=_ID_TYPES),
-        Column("session_id", "string", "Visit; never leaves etl.", accepts=_ID_TYPES),
+        Column(
+            "session_id",
+            "string",
+            "Visit, where the shop knows it; never leaves etl.",
+            nullable=True,
+            optional=True,
+            accepts=_ID_TYPES,
+        ),
         Column("query", "string", "What was typed, raw.", nullable=True),
         Column("item_id", "string", "Which item.", accepts=_ID_TYPES),
         Column("event", "string", "impression, click, cart or order."),
-        Column("position", "int", "Rank on the result page, from 1.", nullable=True, accepts=("bigint", "smallint")),
-        Column("dwell_ms", "bigint", "Time on the item's page, milliseconds.", nullable=True, accepts=("int",)),
+        Column(
+            "position",
+            "int",
+            "Rank on the result page, from 1.",
+            nullable=True,
+            optional=True,
+            accepts=("bigint", "smallint"),
+        ),
+        Column(
+            "dwell_ms", "bigint", "Time on the item's page, milliseconds.", nullable=True, optional=True, accepts=("int",)
+        ),
     ),
     keys=(),
     partition_by=("ds",),
@@ -133,6 +149,8 @@ OVERRIDES = Table(
 
 _DS = Column("ds", "date", "Day that the row was made for.")
 
+SPLITS = ("train", "valid", "test", "item", "time", "unused")
+
 PAIRS = Table(
     "pairs",
     "Cleaned query-item pairs over the window of days that ends with ds.",
@@ -140,19 +158,44 @@ PAIRS = Table(
         _DS,
         Column("query_id", "bigint", "xxhash64 of the normalised query."),
         Column("query", "string", "The query, normalised; asked by at least k distinct users."),
+        Column("query_group", "bigint", "Queries that differ in word order or a plural s only share it."),
         Column("item_id", "string", "The item that was clicked."),
-        Column("item_group", "bigint", "xxhash64 of the normalised title: equal titles are one product."),
-        Column("title", "string", "The item's title at ds, raw."),
+        Column("title_id", "bigint", "xxhash64 of the item's normalised text: equal texts are one product."),
+        Column("item_group", "bigint", "Items with nearly equal texts share it, see title_groups."),
+        Column("title", "string", "The item's text at ds, raw: its title, unless [text] says otherwise."),
         Column("clicks", "bigint", "Clicks, carts and orders kept, each counted once a session."),
         Column("users", "bigint", "Distinct users among them."),
-        Column("weight", "double", "Strength of the pair: sum over sessions of the weight of its strongest event."),
-        Column("query_logp", "double", "ln of the query's share of all pair weight."),
-        Column("item_logp", "double", "ln of the item group's share of all pair weight."),
-        Column("split", "string", "train, valid or test: by hash of the query."),
+        Column(
+            "weight",
+            "double",
+            "Strength: sum over sessions of the strongest event's weight, over its position's propensity.",
+        ),
+        Column("first_day", "date", "Day (UTC) of the first of these clicks."),
+        Column("split", "string", "train; held out: valid, test, item, time; or unused, see etl/splits.py."),
+        Column("sampled", "boolean", "Whether training draws it: hot queries and items are thinned."),
+        Column("query_logp", "double", "ln of the query's share of the sampled pairs; null if none is.", nullable=True),
+        Column("item_logp", "double", "ln of the title's share of the sampled pairs; null if none is.", nullable=True),
     ),
     keys=("ds", "query_id", "item_id"),
     partition_by=("ds",),
-    checks={"split_known": "split IN ('train', 'valid', 'test')", "clicks_positive": "clicks >= 1 AND users >= 1"},
+    checks={
+        "split_known": f"split IN ({', '.join(map(repr, SPLITS))})",
+        "clicks_positive": "clicks >= 1 AND users >= 1",
+        "only_train_is_sampled": "split = 'train' OR NOT sampled",
+    },
+)
+
+TITLE_GROUPS = Table(
+    "title_groups",
+    "Texts of the catalogue that nearly equal another, or are held out; every other is trained on, a group of its own.",
+    (
+        _DS,
+        Column("title_id", "bigint", "xxhash64 of the normalised text."),
+        Column("item_group", "bigint", "Smallest title_id among those that are nearly equal."),
+        Column("heldout", "boolean", "Whether a text of the group is held out: no training sees any of them."),
+    ),
+    keys=("ds", "title_id"),
+    partition_by=("ds",),
 )
 
 ETL_COUNTS = Table(
@@ -160,7 +203,7 @@ ETL_COUNTS = Table(
     "What each cleaning rule dropped, per day of events; rows_in = rows_dropped + rows_kept.",
     (
         _DS,
-        Column("event_day", "date", "Day (UTC) of the click_log partition."),
+        Column("event_day", "date", "Day (UTC) of the click_log partition that the events arrived in."),
         Column("step", "int", "Order in which the rules apply, from 1."),
         Column("rule", "string", "Name of the rule."),
         Column("rows_in", "bigint", "Events before the rule."),
@@ -308,4 +351,4 @@ RUNS = Table(
 )
 
 INPUTS = (CLICK_LOG, CATALOGUE, VOCABULARY, TAXONOMY, OVERRIDES)
-OUTPUTS = (PAIRS, ETL_COUNTS, ITEM_EMBEDDINGS, ITEM_TERMS, ITEM_CATEGORIES, LABELS_CURRENT, QUALITY, RUNS)
+OUTPUTS = (PAIRS, TITLE_GROUPS, ETL_COUNTS, ITEM_EMBEDDINGS, ITEM_TERMS, ITEM_CATEGORIES, LABELS_CURRENT, QUALITY, RUNS)

@@ -263,11 +263,11 @@ def clicked_items(pairs: DataFrame, labels: Iterable[tuple[str, int]], split: st
     """
     forms = pairs.sparkSession.createDataFrame(sorted(set(labels)), "query string, label int")
     clicked = pairs.where(F.col("split").isin(split, "train")).join(F.broadcast(forms), on="query", how="inner")
-    chosen = clicked.where(F.col("split") == split).select("item_group").distinct().orderBy("item_group").limit(most)
-    names = ("item_group", "title", "label", "split", "query_id", "weight")
+    chosen = clicked.where(F.col("split") == split).select("title_id").distinct().orderBy("title_id").limit(most)
+    names = ("title_id", "title", "label", "split", "query_id", "weight")
     found: defaultdict[int, list[Any]] = defaultdict(list)
-    for row in clicked.join(chosen, on="item_group", how="left_semi").select(*names).collect():
-        found[row["item_group"]].append(row)
+    for row in clicked.join(chosen, on="title_id", how="left_semi").select(*names).collect():
+        found[row["title_id"]].append(row)
     items = [as_clicked(rows, split) for _, rows in sorted(found.items())]
     return [item for item in items if item is not None]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from etl import check_inputs
 from etl.build_dataset import DatasetConfig
-from etl.build_pairs import PairsConfig
 from etl.check_inputs import CheckConfig
 from etl.config import JobConfig, from_args
 from etl.config import arg_parser as config_parser
 from etl.errors import InputError
 from etl.job import run_job
+from etl.pairs_config import PairsConfig
 from labeling.audit import AuditConfig
 from labeling.calibrate import CalibrateConfig
 from labeling.embed_catalogue import EmbedConfig

@@ -13,21 +13,27 @@ import pytest
 from pyspark.sql import functions as F
 
 from etl import build_pairs
-from etl.build_pairs import PairsConfig, split_of
 from etl.cleaning import RULES
 from etl.contracts import CATALOGUE
 from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.pairs_config import PairsConfig
 from tests.etl_data import PERSONAL, QUERIES, events, lay_down_shop
 from tests.rows import DS, event, item, lay_down, small_warehouse
 
+# Nothing is held out or thinned: of 42 queries each must be seen.
+SETTINGS = {"window_days": 3, "watermark_days": 1, "test_item_share": 0, "subsample_queries": 0, "subsample_items": 0}
+
+
+FLAGS = [text for key, value in SETTINGS.items() for text in (f"--{key.replace('_', '-')}", str(value))]
+
 
 def config(root: Path, **changes) -> PairsConfig:
-    return PairsConfig(**{"root": str(root), "ds": DS, "master": "local[2]", "window_days": 3} | changes)
+    return PairsConfig(**{"root": str(root), "ds": DS, "master": "local[2]"} | SETTINGS | changes)
 
 
 def rows_of(root: Path, table: str) -> list[dict]:
     frame = pl.read_delta(str(root / table))
-    return frame.sort(frame.columns[:4]).to_dicts()
+    return frame.sort(frame.columns).to_dicts()
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +73,25 @@ def test_every_rule_dropped_exactly_what_it_should(shop):
         dropped[row["rule"]] += row["rows_dropped"]
     assert dropped == {
         "unknown_event": 1,
-        "outside_window": 2,
+        "bad_date": 2,
+        "outside_window": 1,
+        "too_late": 1,
         "impression": 1,
         "bot": 70,
+        "scraper": 0,
         "long_query": 1,
         "no_query": 2,
         "personal_data": 12 * len(PERSONAL),
+        "not_shown": 0,
         "short_dwell": 1,
+        "fast_return": 0,
         "repeat_in_session": 1,
         "not_in_catalogue": 1,
         "unusable_title": 3,
         "few_users": 2,
+        "diffuse_query": 0,
+        "few_pair_users": 0,
+        "later_click": 0,
     }
 
 
@@ -91,14 +105,10 @@ def test_a_pair_sums_clicks_users_and_weights(pairs):
 
 def test_items_of_one_title_share_their_group_and_its_probability(pairs):
     same = [row for row in pairs if row["item_id"].startswith("same")]
-    assert len({row["item_group"] for row in same}) == 1
-    total = sum(row["weight"] for row in pairs)
-    assert {round(row["item_logp"], 9) for row in same} == {round(math.log(sum(r["weight"] for r in same) / total), 9)}
-
-
-def test_the_probabilities_of_all_queries_sum_to_one(pairs):
-    by_query = {row["query_id"]: row["query_logp"] for row in pairs}
-    assert sum(map(math.exp, by_query.values())) == pytest.approx(1)
+    assert len({row["title_id"] for row in same}) == 1
+    rows = {(row["query_id"], row["title_id"]) for row in pairs if row["sampled"]}
+    expected = math.log(sum(title == same[0]["title_id"] for _, title in rows) / len(rows))
+    assert {round(row["item_logp"], 9) for row in same} == {round(expected, 9)}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +123,7 @@ def rerun(shop, pairs, spark) -> str:
     try:
         spark.conf.set("spark.sql.shuffle.partitions", "5")
         spark.conf.set("spark.sql.adaptive.enabled", "false")
-        assert build_pairs.main(["--root", str(shop), "--ds", str(DS), "--window-days", "3", "--master", "local[2]"]) == 0
+        assert build_pairs.main(["--root", str(shop), "--ds", str(DS), "--master", "local[2]", *FLAGS]) == 0
     finally:
         root_logger.removeHandler(handler)
         root_logger.setLevel(level)
@@ -142,23 +152,11 @@ def test_a_run_says_what_it_read_and_how_much_it_wrote(shop):
     assert '"pairs": 72' in row["counts"]
 
 
-def test_splits_depend_on_the_query_alone_and_have_the_shares_asked_for(spark):
-    queries = spark.range(20_000).select(split_of(F.col("id"), 0.03, 0.05).alias("split"), "id")
-    shares = {row["split"]: row["count"] / 20_000 for row in queries.groupBy("split").count().collect()}
-    assert shares["valid"] == pytest.approx(0.03, abs=0.005)
-    assert shares["test"] == pytest.approx(0.05, abs=0.006)
-    test = queries.where("split = 'test'").select("id")
-    # A wider valid split takes from train, never from test: the gate's queries stay what they were.
-    wider = spark.range(20_000).where(split_of(F.col("id"), 0.2, 0.05) == "test")
-    assert wider.exceptAll(test).isEmpty()
-    assert test.exceptAll(wider).isEmpty()
-
-
 def refused(root: Path, **changes) -> str:
     """The message of a run that is refused, after which no output is there."""
     with pytest.raises(InputError) as error:
         build_pairs.run(config(root, **changes))
-    assert not any((root / table).exists() for table in ("pairs", "etl_counts", "runs"))
+    assert not any((root / table).exists() for table in ("pairs", "title_groups", "etl_counts", "runs"))
     return str(error.value)
 
 
@@ -203,3 +201,28 @@ def test_a_delta_log_with_numbers_for_ids_is_read_like_a_parquet_log_with_text(s
     assert build_pairs.run(config(root))["pairs"] == 1
     assert rows_of(root, "pairs")[0]["item_id"] == "7"
     assert '"click_log": "delta:0"' in rows_of(root, "runs")[0]["inputs"]
+
+
+def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_there(spark, root, caplog):
+    late = [
+        event(user_id=f"late{n}", session_id=f"late{n}", ds=DS, event_time=dt.datetime(2024, 5, 6, 23)) for n in range(3)
+    ]
+    early = [event(user_id=f"u{n}", session_id=f"s{n}", ds=day, event_time=dt.datetime.combine(day, dt.time(9)))
+             for n in range(12) for day in (DS - dt.timedelta(days=1), DS)]  # fmt: skip
+    small_warehouse(spark, root, click_log=early + late, catalogue=[item(), item(ds=DS - dt.timedelta(days=1))])
+    yesterday = {"ds": DS - dt.timedelta(days=1), "window_days": 1}
+    assert build_pairs.run(config(root, **yesterday))["kept"] == 12
+    with caplog.at_level(logging.INFO):
+        assert build_pairs.run(config(root, window_days=2))["late"] == 3
+    assert (
+        "3 acts in click_log/ds=2024-05-07 are of earlier days (2024-05-06: 3); pairs of 2024-05-06 lack them" in caplog.text
+    )
+    again = build_pairs.run(config(root, arrived_by=DS, **yesterday))
+    assert (again["kept"], again["events"]) == (15, 15)
+
+
+def test_the_last_arrival_must_be_within_the_watermark(root):
+    with pytest.raises(ValueError, match=r"arrived_by is 2024-05-09 \(expected 2024-05-07 to 2024-05-08"):
+        config(root, arrived_by="2024-05-09")
+    with pytest.raises(ValueError, match=r"test_days is 3 \(expected less than window_days, 3\)"):
+        config(root, test_days=3)

@@ -7,12 +7,14 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from etl import cleaning
-from etl.catalogue import with_item_group
+from etl import cleaning, sessions, support
+from etl.catalogue import with_title_id
 from etl.contracts import CLICK_LOG, MAX_TITLE_CHARACTERS
+from etl.pairs_config import PairsConfig
 from tests.rows import DS, event
 
-FIRST_DAY = DS - dt.timedelta(days=6)
+CONFIG = PairsConfig(root="", ds=DS, window_days=7)
+FIRST_DAY = CONFIG.first_day
 
 
 def log_of(spark: SparkSession, rows: list[dict[str, Any]]) -> DataFrame:
@@ -39,11 +41,20 @@ def test_each_event_rule_marks_its_events_and_no_other(spark):
         "no time": (event(event_time=None), "unknown_event"),
         "no user": (event(user_id=None), "unknown_event"),
         "no item": (event(item_id=None), "unknown_event"),
-        "first tick": (event(event_time=start), None),
-        "before": (event(event_time=start - tick), "outside_window"),
+        "no session": (event(session_id=None), None),
+        "first tick": (event(event_time=start, ds=FIRST_DAY), None),
+        "before": (event(event_time=start - tick, ds=FIRST_DAY), "outside_window"),
         "last tick": (event(event_time=end - tick), None),
         "after": (event(event_time=end), "outside_window"),
-        "epoch": (event(event_time=dt.datetime(1970, 1, 1)), "outside_window"),
+        "clock ahead": (event(event_time=end + dt.timedelta(hours=1)), "bad_date"),
+        "ahead of its day": (
+            event(ds=DS - dt.timedelta(days=1), event_time=start + dt.timedelta(days=6, hours=2)),
+            "bad_date",
+        ),
+        "in ten years": (event(event_time=dt.datetime(2034, 5, 7)), "bad_date"),
+        "epoch": (event(event_time=dt.datetime(1970, 1, 1)), "bad_date"),
+        "late": (event(event_time=start + dt.timedelta(days=3)), None),
+        "too late": (event(event_time=start + dt.timedelta(days=3) - tick), "too_late"),
         "shown": (event(event="impression"), "impression"),
         "no query": (event(query=None), "no_query"),
         "longest": (event(query="x" * 200), None),
@@ -51,9 +62,11 @@ def test_each_event_rule_marks_its_events_and_no_other(spark):
         "megabyte": (event(query="x" * 1_000_000), "long_query"),
         "two at once": (event(query=None, event="hover"), "unknown_event"),
     }
-    log = log_of(spark, [row | {"session_id": case} for case, (row, _) in cases.items()])
-    marked = log.transform(cleaning.with_event_rules(FIRST_DAY, DS, 200))
-    assert rules(marked) == {case: rule for case, (_, rule) in cases.items()}
+    log = log_of(spark, [row | {"item_id": case} for case, (row, _) in cases.items() if case != "no item"])
+    marked = log.transform(cleaning.with_event_rules(CONFIG)).withColumn("session_id", F.col("item_id"))
+    assert rules(marked) == {case: rule for case, (_, rule) in cases.items() if case != "no item"}
+    nameless = log_of(spark, [cases["no item"][0]]).transform(cleaning.with_event_rules(CONFIG))
+    assert nameless.head()["rule"] == "unknown_event"
 
 
 def test_a_user_is_a_bot_in_the_hours_with_too_many_actions_and_in_no_other(spark):
@@ -62,14 +75,28 @@ def test_a_user_is_a_bot_in_the_hours_with_too_many_actions_and_in_no_other(spar
     rows += [event(user_id="bot", session_id="later", event_time=evening)]
     rows += [event(user_id="keen", session_id="keen", event_time=noon + dt.timedelta(minutes=n)) for n in range(5)]
     rows += [event(user_id="looks", session_id="looks", event="impression")] * 9
-    marked = log_of(spark, rows).transform(cleaning.with_event_rules(FIRST_DAY, DS, 200))
-    found = rules(marked.transform(cleaning.with_bot_rule(marked.transform(cleaning.bot_hours(5)))))
+    marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
+    found = rules(marked.transform(cleaning.with_robot_rule(marked.transform(cleaning.robot_hours(5, 100)))))
     assert found == {"bot": ["bot"] * 6, "later": None, "keen": [None] * 5, "looks": ["impression"] * 9}
+
+
+def test_a_user_who_is_shown_more_than_anybody_looks_at_is_a_scraper_in_that_hour(spark):
+    noon = dt.datetime.combine(DS, dt.time(12))
+    rows = [event(user_id="robot", session_id="pages", event="impression", event_time=noon)] * 7
+    rows += [event(user_id="robot", session_id="click"), event(user_id="u2", session_id="pages2", event="impression")]
+    rows += [
+        event(user_id="u2", session_id="person"),
+        event(user_id="robot", session_id="next", event_time=noon + dt.timedelta(hours=1)),
+    ]
+    marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
+    found = rules(marked.transform(cleaning.with_robot_rule(marked.transform(cleaning.robot_hours(60, 6)))))
+    assert (found["click"], found["person"], found["next"]) == ("scraper", None, None)
 
 
 def test_queries_are_normalised_once_and_judged(spark):
     raw = ["Sneakers", " ＳＮＥＡＫＥＲＳ ", "!!!", "joe@example.com", "跑鞋"]
-    found = cleaning.normalise_queries(spark.createDataFrame([(text,) for text in raw], "raw string")).collect()
+    frame = spark.createDataFrame([(text, True) for text in raw], "raw string, was_shown boolean")
+    found = cleaning.normalise_queries(frame).collect()
     rows = {row["raw"]: row for row in found}
     assert {text: rows[text]["query"] for text in raw} == dict(
         zip(raw, ["sneakers", "sneakers", "", "", "跑鞋"], strict=True)
@@ -79,9 +106,29 @@ def test_queries_are_normalised_once_and_judged(spark):
     assert rows["Sneakers"]["query_id"] == rows[" ＳＮＥＡＫＥＲＳ "]["query_id"] != rows["跑鞋"]["query_id"]
 
 
+def test_queries_that_differ_in_word_order_or_plural_share_their_group_and_no_others(spark):
+    raw = ["red shoes", "Shoe, red", "red shoe laces", "红色跑鞋", "跑鞋 红色", "红色跑步鞋"]
+    frame = spark.createDataFrame([(text, True) for text in raw], "raw string, was_shown boolean")
+    groups = {row["raw"]: row["query_group"] for row in cleaning.normalise_queries(frame).collect()}
+    assert groups["red shoes"] == groups["Shoe, red"] != groups["red shoe laces"]
+    assert groups["红色跑鞋"] == groups["跑鞋 红色"] != groups["红色跑步鞋"]
+
+
+@pytest.mark.parametrize(("required", "rule"), [(True, "not_shown"), (False, None)])
+def test_an_act_on_a_query_that_nobody_was_shown_is_dropped_where_impressions_are_logged(spark, required, rule):
+    rows = [event("mug", event="impression", session_id="page"), event("mug", session_id="shown")]
+    rows += [event("made up", session_id="invented")]
+    marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
+    queries = cleaning.normalise_queries(cleaning.distinct_queries(marked))
+    acts = marked.where("rule IS NULL").transform(cleaning.with_query_rules(queries, required))
+    assert rules(acts) == {"shown": None, "invented": rule}
+
+
 def in_sessions(spark: SparkSession, rows: list[dict[str, Any]]) -> DataFrame:
+    """Marked acts; ``session_id`` stays beside its hash, as the name of the case."""
     log = log_of(spark, rows).withColumns({"rule": F.lit(None).cast("string"), "query_id": F.xxhash64("query")})
-    return log.transform(cleaning.with_session_rules(2000, {"click": 1, "cart": 2, "order": 3}))
+    marked = log.withColumn("case", F.col("session_id")).transform(sessions.with_visits(CONFIG.session_gap_minutes))
+    return marked.transform(sessions.with_session_rules(CONFIG)).withColumnRenamed("case", "session_id")
 
 
 def test_a_short_click_is_a_misclick_unless_a_cart_or_an_order_follows(spark):
@@ -123,6 +170,37 @@ def test_the_strongest_event_of_a_session_gives_the_weight(spark):
     assert [(row["event"], row["weight"]) for row in kept] == [("order", 3)]
 
 
+def test_where_dwell_is_not_logged_a_click_with_another_item_at_once_is_a_misclick(spark):
+    noon = dt.datetime.combine(DS, dt.time(12))
+
+    def click(case: str, second: float, item_id: str, **changes: Any) -> dict[str, Any]:
+        at = noon + dt.timedelta(seconds=second)
+        return event(item_id=item_id, session_id=case, event_time=at, **{"dwell_ms": None} | changes)
+
+    rows = [click("elsewhere", 0, "i1"), click("elsewhere", 1.9, "i2")]
+    rows += [click("slowly", 0, "i1"), click("slowly", 2, "i2")]
+    rows += [click("same item", 0, "i1"), click("same item", 1, "i1")]
+    rows += [click("dwell known", 0, "i1", dwell_ms=5_000), click("dwell known", 1, "i2")]
+    rows += [click("bought", 0, "i1"), click("bought", 1, "i2"), click("bought", 9, "i1", event="order")]
+    assert rules(in_sessions(spark, rows)) == {
+        "elsewhere": ["fast_return", None],
+        "slowly": [None, None],
+        "same item": [None, "repeat_in_session"],
+        "dwell known": [None, None],
+        "bought": ["repeat_in_session", None, None],
+    }
+
+
+@pytest.mark.parametrize("session", ["one long session", None])
+def test_half_an_hour_without_an_act_ends_a_session_also_where_the_log_knows_none(spark, session):
+    minutes = [0, 20, 50, 81]  # the last comes 31 minutes after the third
+    rows = [
+        event(session_id=session, event_time=dt.datetime.combine(DS, dt.time(12)) + dt.timedelta(minutes=m)) for m in minutes
+    ]
+    found = in_sessions(spark, rows).orderBy("event_time").collect()
+    assert [row["rule"] for row in found] == [None, "repeat_in_session", "repeat_in_session", None]
+
+
 @pytest.mark.parametrize(
     ("title", "rule"),
     [
@@ -136,20 +214,54 @@ def test_the_strongest_event_of_a_session_gives_the_weight(spark):
     ids=["good", "null", "empty", "no word", "longest", "megabyte"],
 )
 def test_a_title_that_nobody_can_read_drops_the_click(spark, title, rule):
-    items = spark.createDataFrame([("i1", title)], "item_id string, title string").transform(with_item_group)
+    items = spark.createDataFrame([("i1", title)], "item_id string, title string").transform(with_title_id)
     events = log_of(spark, [event("q", "i1", session_id="it"), event("q", "gone", session_id="gone")])
-    marked = events.withColumn("rule", F.lit(None).cast("string")).transform(cleaning.with_item_rules(items))
+    marked = events.withColumn("rule", F.lit(None).cast("string")).transform(support.with_item_rules(items))
     assert rules(marked) == {"it": rule, "gone": "not_in_catalogue"}
 
 
-def test_items_with_equal_normalised_titles_are_one_group(spark):
+def test_items_with_equal_normalised_titles_share_their_id(spark):
     rows = [("i1", "Air Zoom  39"), ("i2", "AIR ZOOM ３９"), ("i3", "Air Zoom 40")]
-    items = spark.createDataFrame(rows, "item_id string, title string").transform(with_item_group).collect()
-    groups = {row["item_id"]: row["item_group"] for row in items}
+    items = spark.createDataFrame(rows, "item_id string, title string").transform(with_title_id).collect()
+    groups = {row["item_id"]: row["title_id"] for row in items}
     assert groups["i1"] == groups["i2"] != groups["i3"]
 
 
+def supported(spark: SparkSession, rows: list[tuple[str, int, int]], **limits: Any) -> dict[str, str | None]:
+    """Rows (query, item, user) -> the rule of each query's acts, which all share it."""
+    frame = spark.createDataFrame(rows, "query string, title_id bigint, user bigint")
+    kept = frame.withColumns({"query_id": F.xxhash64("query"), "rule": F.lit(None).cast("string")})
+    limits = {"min_users": 1, "max_entropy": 0.0} | limits
+    found = kept.transform(support.with_query_support(support.query_support(kept), **limits)).collect()
+    assert len(found) == len(rows)
+    return {row["query"]: row["rule"] for row in found}
+
+
 def test_a_query_needs_k_distinct_users_not_k_events(spark):
-    rows = [(1, n % 2) for n in range(9)] + [(2, n) for n in range(3)]
-    events = spark.createDataFrame(rows, "query_id bigint, user bigint")
-    assert [row[0] for row in events.transform(cleaning.popular_queries(3)).collect()] == [2]
+    rows = [("often", 1, n % 2) for n in range(9)] + [("asked", 1, n) for n in range(3)]
+    assert supported(spark, rows, min_users=3) == {"often": "few_users", "asked": None}
+
+
+def test_a_query_whose_clicks_are_spread_over_too_many_items_is_dropped(spark):
+    rows = [("gift", item, item) for item in range(9)] + [("mug", item % 2, item) for item in range(9)]
+    rows += [("lamp", item, item) for item in range(8)]
+    assert supported(spark, rows, max_entropy=3.0) == {"gift": "diffuse_query", "mug": None, "lamp": None}
+    assert supported(spark, rows) == {"gift": None, "mug": None, "lamp": None}
+
+
+def test_a_pair_needs_its_own_distinct_users(spark):
+    rows = [(1, "few", 1), (1, "few", 1), (1, "two", 1), (1, "two", 2), (2, "two", 1)]
+    frame = spark.createDataFrame(rows, "query_id bigint, item_id string, user bigint")
+    found = frame.withColumn("rule", F.lit(None).cast("string")).transform(support.with_pair_support(2)).collect()
+    dropped = sorted((row["query_id"], row["item_id"]) for row in found if row["rule"] == "few_pair_users")
+    assert (dropped, len(found)) == ([(1, "few"), (1, "few"), (2, "two")], 5)
+
+
+def test_a_click_in_the_held_out_days_is_dropped_only_if_its_pair_was_clicked_before(spark):
+    early, late = DS - dt.timedelta(days=2), DS
+    rows = [(1, "old", early), (1, "old", late), (1, "new", late), (2, "old", late)]
+    frame = spark.createDataFrame(rows, "query_id bigint, item_id string, day date").withColumn(
+        "rule", F.lit(None).cast("string")
+    )
+    found = frame.transform(support.with_later_click_rule(DS)).collect()
+    assert [(row["query_id"], row["item_id"], row["day"]) for row in found if row["rule"]] == [(1, "old", late)]

@@ -66,10 +66,11 @@ def pair(query: str, item_id: str, weight: float) -> dict[str, Any]:
         "query_id": hash(query),
         "query": query,
         "item_id": item_id,
-        "item_group": 1,
         "title": "x",
         "split": "train",
-    }
+        "first_day": DS,
+        "sampled": True,
+    } | dict.fromkeys(("query_group", "title_id", "item_group"), 1)
     return row | {"clicks": 1, "users": 1, "weight": weight, "query_logp": -1.0, "item_logp": -1.0}
 
 
