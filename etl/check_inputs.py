@@ -21,6 +21,7 @@ from etl.catalogue import read_catalogue, with_item_group
 from etl.config import SparkJobConfig, from_args
 from etl.contracts import MAX_TITLE_CHARACTERS, OVERRIDES
 from etl.errors import InputError
+from etl.files import naming_bad_files
 from etl.inputs import read_input
 from etl.job import run_job
 from etl.session import start_session
@@ -53,13 +54,14 @@ def run(config: CheckConfig) -> Mapping[str, Any]:
         raise InputError(
             "both taxonomy and vocabulary are declared absent (expected one at least): nothing could be labelled"
         )
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     spark = start_session("labeller check", config)
     figures: dict[str, int] = {}
     problems = []
     for check in _checks(spark, warehouse, config):
         try:
-            figures |= check()
+            with naming_bad_files():
+                figures |= check()
         except InputError as error:
             problems.append(str(error).replace("\n", "\n    "))
     if problems:
