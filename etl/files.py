@@ -66,11 +66,10 @@ def named_sizes_version(kind: str, files: Iterable[tuple[str, int]]) -> str:
 def schema_problems(found: Mapping[str, str], table: Table, source: Source | None = None) -> list[str]:
     """Every difference between columns (their name -> Spark type) and a contract, as sentences."""
     source = source or Source()
-    fold = str.lower if source.table else str  # the metastore keeps names in lower case, its files may not
-    types = {fold(name): kind for name, kind in found.items()}
+    types = {source.fold(name): kind for name, kind in found.items()}
     problems = []
     for column in table.columns:
-        kind = types.get(fold(source.theirs(column.name)))
+        kind = types.get(source.fold(source.theirs(column.name)))
         accepted = (column.type, *column.accepts)
         if column.name == "ds" and source.day_format:
             accepted = ("date", "string", "int", "bigint")

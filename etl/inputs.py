@@ -70,7 +70,7 @@ def read_input(
     problems = schema_problems(dict(frame.dtypes), expected, source)
     if problems:
         raise InputError.of(problems, heading=f"input table {table.name} at {place} does not fit its contract:")
-    ignored = sorted(set(frame.columns) - {source.theirs(name) for name in wanted.names})
+    ignored = sorted(set(frame.columns) - {_found(frame, source.theirs(name), source) for name in wanted.names})
     if ignored:
         log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(ignored))
     return _of_days(frame, table, source, days).select(*(_as_ours(frame, c, source).alias(c.name) for c in wanted.columns))
@@ -212,8 +212,7 @@ def _day_text(frame: DataFrame, theirs: str, source: Source) -> Column:
 
 
 def _found(frame: DataFrame, theirs: str, source: Source) -> str | None:
-    fold = str.lower if source.table else str
-    return next((name for name in frame.columns if fold(name) == fold(theirs)), None)
+    return next((name for name in frame.columns if source.fold(name) == source.fold(theirs)), None)
 
 
 def _column(name: str) -> Column:

@@ -47,6 +47,10 @@ class Source(BaseModel):
         """Their name of our column."""
         return self.columns.get(column, column)
 
+    def fold(self, name: str) -> str:
+        """A name of theirs as names are compared: the metastore keeps lower case, the files of its tables may not."""
+        return name.lower() if self.table else name
+
     def named(self, column: str) -> str:
         """Our column for a message, with their name where it differs."""
         theirs = self.theirs(column)
