@@ -21,9 +21,9 @@ from etl.catalogue import read_catalogue, with_item_group
 from etl.config import SparkJobConfig, from_args
 from etl.contracts import MAX_TITLE_CHARACTERS, OVERRIDES
 from etl.errors import InputError
-from etl.files import naming_bad_files
 from etl.inputs import read_input
 from etl.job import run_job
+from etl.quarantine import naming_bad_files
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
 from etl.vocabulary import load_vocabulary

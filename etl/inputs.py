@@ -21,10 +21,10 @@ from etl.files import (
     data_files,
     day_directories,
     files_version,
-    root_cause,
     schema_problems,
     without_derived_day,
 )
+from etl.quarantine import root_cause
 from etl.sources import Source
 from etl.tables import latest_version
 from etl.warehouse import Warehouse, is_delta
@@ -51,7 +51,7 @@ def read_input(
         warehouse: Where its inputs are, and what their columns are called there.
         table: The contract.
         days: Read these only, and check the footer of each Parquet file of them; all rows if None.
-        without: Paths of Parquet files to leave out, see :func:`etl.files.with_quarantine`.
+        without: Paths of Parquet files to leave out, see :func:`etl.quarantine.with_quarantine`.
         further: Columns beside the contract to read too, by their names; they come as strings, nulls allowed.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from etl.config import ConfigT, from_args
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError
-from etl.files import naming_bad_files
+from etl.quarantine import naming_bad_files
 
 log = logging.getLogger(__name__)
 

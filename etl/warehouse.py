@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,8 @@ class Warehouse:
                 f"table {table.name} is {source.table} in Spark's catalogue, which only Spark jobs can read "
                 f"(expected a directory): give [warehouse.inputs.{table.name}] the path of its files"
             )
-        return str(self.root / (source.path or table.name))
+        # As Spark writes it, whose errors name files: no ".." in it, links kept.
+        return os.path.normpath(self.root / Path(source.path or table.name).expanduser())
 
     def place(self, table: Table) -> str:
         """Where an input is, for a message."""

@@ -22,8 +22,8 @@ from etl.check_inputs import CheckConfig
 from etl.config import from_args
 from etl.contracts import CATALOGUE, CLICK_LOG, TAXONOMY, VOCABULARY
 from etl.errors import InputError
-from etl.files import with_quarantine
 from etl.inputs import read_day, read_input, version_of
+from etl.quarantine import with_quarantine
 from etl.session import start_session
 from etl.sources import Source
 from etl.warehouse import Warehouse

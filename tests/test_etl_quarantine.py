@@ -15,8 +15,9 @@ from pyspark.sql import functions as F
 from etl import check_inputs
 from etl.contracts import CLICK_LOG
 from etl.errors import EXIT_BAD_INPUT, InputError, UnreadableFiles
-from etl.files import bad_file, with_quarantine
 from etl.inputs import read_day, read_input, version_of
+from etl.quarantine import bad_file, with_quarantine
+from etl.sources import Source
 from etl.warehouse import Warehouse
 from tests.rows import DS, event, small_warehouse
 
@@ -78,7 +79,6 @@ def test_a_file_whose_page_is_corrupt_is_found_in_each_way_that_spark_tells_it(s
     ways = (
         frame.distinct().collect,
         frame.toArrow,
-        frame.toPandas,
         frame.localCheckpoint,
         lambda: frame.mapInArrow(lambda batches: batches, "session_id string").toArrow(),
         lambda: frame.write.format("delta").save(str(tmp_path / "out")),
@@ -122,6 +122,15 @@ def test_bad_files_up_to_the_limit_are_left_out_counted_and_named(spark, damaged
     assert all(file.name in caplog.text for file in bad)
     where = Warehouse.at(str(damaged))
     assert version_of(spark, where, CLICK_LOG, [DS], left_out) != version_of(spark, where, CLICK_LOG, [DS])
+
+
+def test_a_bad_file_is_left_out_of_a_table_that_lies_elsewhere(spark, damaged):
+    file = corrupt_page(files(damaged)[1])
+    where = Warehouse(damaged, {"click_log": Source(path=f"../{damaged.name}/click_log")})
+    rows, left_out = with_quarantine(
+        lambda without: read_day(spark, where, CLICK_LOG, DS, without=without).toArrow().num_rows, 1
+    )
+    assert (rows, left_out) == ((FILES - 1) * ROWS, {str(file)})
 
 
 def test_more_bad_files_than_the_limit_stop_the_run_and_all_are_listed(spark, damaged):
