@@ -111,7 +111,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
         InputError: pairs or catalogue of the day are missing, or do not belong together; the dataset that was there stays.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     spark = start_session("labeller dataset", config)
     pairs = _training_pairs(spark, warehouse, config)
     items = with_title_id(read_catalogue(spark, warehouse, config.ds))

@@ -24,6 +24,7 @@ from etl.errors import InputError
 from etl.inputs import read_input
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
+from etl.quarantine import naming_bad_files
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
 from etl.vocabulary import load_vocabulary
@@ -54,13 +55,14 @@ def run(config: CheckConfig) -> Mapping[str, Any]:
         raise InputError(
             "both taxonomy and vocabulary are declared absent (expected one at least): nothing could be labelled"
         )
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     spark = start_session("labeller check", config)
     figures: dict[str, int] = {}
     problems = []
     for check in _checks(spark, warehouse, config):
         try:
-            figures |= check()
+            with naming_bad_files():
+                figures |= check()
         except InputError as error:
             problems.append(str(error).replace("\n", "\n    "))
     if problems:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import difflib
 import tomllib
 import types
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from etl.errors import InputError
+from etl.errors import InputError, did_you_mean
+from etl.sources import Sources
 
 SECTIONS = (
     "warehouse",
@@ -51,6 +50,9 @@ class JobConfig(BaseModel):
     absent: tuple[Literal["taxonomy", "vocabulary"], ...] = ()
     """Input tables that this warehouse declares it does not have; that half is skipped, and said."""
 
+    inputs: Sources = {}
+    """Where the input tables are and what their columns are called, where the default does not hold."""
+
 
 class SparkJobConfig(JobConfig):
     """What every Spark job takes beside that."""
@@ -76,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser, config: type[JobConfig]) -> N
         "--config", type=Path, metavar="FILE", help="TOML file of settings (default: ROOT/warehouse.toml, if it is there)"
     )
     for name, field in config.model_fields.items():
+        if name == "inputs":  # tables of tables: they stand in the file
+            continue
         default = "required" if field.is_required() else f"default: {_shown(field.default)}"
         options: dict[str, Any] = {
             "dest": name,
@@ -132,21 +136,16 @@ def _file_values(path: Path, config: type[JobConfig]) -> dict[str, Any]:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     unknown = [name for name in sections if name not in SECTIONS]
-    problems = [f"[{name}] is no section{_meant(name, SECTIONS)} (known: {', '.join(SECTIONS)})" for name in unknown]
+    problems = [f"[{name}] is no section{did_you_mean(name, SECTIONS)} (known: {', '.join(SECTIONS)})" for name in unknown]
     values: dict[str, Any] = {}
     for section in config.sections:
         for key, value in sections.get(section, {}).items():
             if key not in config.model_fields:
-                problems.append(f"[{section}] {key} is no setting{_meant(key, config.model_fields)}")
+                problems.append(f"[{section}] {key} is no setting{did_you_mean(key, config.model_fields)}")
             values[key] = value
     if problems:
         raise InputError.of(problems, heading=f"{path} refused:")
     return values
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {close[0]}?" if close else ""
 
 
 def _sentence(error: Any) -> str:
@@ -156,6 +155,8 @@ def _sentence(error: Any) -> str:
         return f"{name} is not given: say --{name.replace('_', '-')}" + (" YYYY-MM-DD" if name == "ds" else "")
     if error["type"].startswith("date"):
         return f"{name}: {error['input']!r} is no day (expected YYYY-MM-DD)"
+    if error["type"] == "value_error":  # a sentence of our own, which says what was found
+        return f"{name}: {error['ctx']['error']}"
     return f"{name}: {error['msg']} (found {error.get('input')!r})"
 
 

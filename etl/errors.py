@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+from typing import Self
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_BAD_INPUT = 2
@@ -19,7 +23,7 @@ class InputError(ValueError):
     """The single problems, where there is a list of them."""
 
     @classmethod
-    def of(cls, problems: list[str], *, heading: str) -> InputError:
+    def of(cls, problems: list[str], *, heading: str) -> Self:
         """One error that lists the problems found, so that nobody mends them one run at a time."""
         shown = problems[:MAX_SHOWN]
         if len(problems) > len(shown):
@@ -29,5 +33,18 @@ class InputError(ValueError):
         return error
 
 
+class UnreadableFiles(InputError):
+    """Files of an input that are damaged; the files that can be read are as they should be."""
+
+    files: frozenset[str] = frozenset()
+    """Their paths."""
+
+
 class GateRefused(RuntimeError):
     """A hard gate failed: what is live stays live and the run is red."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message on an unknown name: the known one that is nearest, if one is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else ""

@@ -1,140 +1,220 @@
-"""Input tables of any warehouse, Delta or Parquet: found, checked against their contract, cast, versioned."""
+"""Input tables of any warehouse, Delta, Parquet or Hive: found, checked against their contract, renamed, cast, versioned."""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import from_arrow_schema
 
+from etl import contracts, metastore
 from etl.contracts import Table
 from etl.errors import InputError
+from etl.files import (
+    check_files,
+    data_files,
+    day_directories,
+    files_version,
+    schema_problems,
+    without_derived_day,
+)
+from etl.quarantine import root_cause
+from etl.sources import Source
 from etl.tables import latest_version
-from etl.warehouse import Warehouse, is_delta, parquet_version
+from etl.warehouse import Warehouse, is_delta
 
 log = logging.getLogger(__name__)
 
+# What a further column may be: whatever has one obvious text.
+_PLAIN_TYPES = ("boolean", "tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "date", "timestamp")
 
-def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame:
-    """The whole input table, its columns as the contract names and types them; further columns are left out.
+
+def read_input(
+    spark: SparkSession,
+    warehouse: Warehouse,
+    table: Table,
+    *,
+    days: Sequence[dt.date] | None = None,
+    without: frozenset[str] = frozenset(),
+    further: Sequence[str] = (),
+) -> DataFrame:
+    """An input table, its columns as the contract names and types them; further columns are left out.
+
+    Args:
+        spark: The session.
+        warehouse: Where its inputs are, and what their columns are called there.
+        table: The contract.
+        days: Read these only, and check the footer of each Parquet file of them; all rows if None.
+        without: Paths of Parquet files to leave out, see :func:`etl.quarantine.with_quarantine`.
+        further: Columns beside the contract to read too, by their names; they come as strings, nulls allowed.
 
     Raises:
+        UnreadableFiles: Parquet files have no good footer; all listed.
         InputError: the table is missing or no table, or columns are missing or of another type; all listed.
     """
-    path = warehouse.table(table)
-    if not warehouse.has(table):
-        cure = "put it there"
-        if table.name in ("taxonomy", "vocabulary"):
-            cure += f', or declare `absent = ["{table.name}"]` under [warehouse] in {warehouse.root}/warehouse.toml'
-        raise InputError(f"input table {table.name} is not at {path} (expected a Delta table or Parquet files): {cure}")
-    try:
-        reader = spark.read.format("delta" if is_delta(path) else "parquet")
-        frame = reader.load(path)
-    except (AnalysisException, Py4JJavaError) as error:
-        raise InputError(f"input table {table.name} at {path} cannot be read: {_cause(error)}") from error
-    problems = schema_problems(dict(frame.dtypes), table)
+    source, place = warehouse.source(table), warehouse.place(table)
+    asked = [name for name in further if name not in table.names]
+    extra = [contracts.Column(n, "string", "asked for by name", nullable=True, accepts=_PLAIN_TYPES) for n in asked]
+    wanted = replace(table, columns=(*table.columns, *extra))
+    if source.table:
+        frame = _of_catalogue(spark, source, wanted, days, without)
+    else:
+        frame = _of_path(spark, warehouse, wanted, days, without)
+    expected = without_derived_day(wanted, source, frame.columns)
+    problems = schema_problems(dict(frame.dtypes), expected, source)
     if problems:
-        raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
-    if not table.partition_by:
-        check_files(warehouse, table, sorted(Path(path).glob("*.parquet")))
-    further = sorted(set(frame.columns) - set(table.names))
-    if further:
-        log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(further))
-    # try_cast: under ANSI one partition called ds=yesterday would end the job in the middle; it is no day, so never read.
-    columns = [
-        F.col(c.name).try_cast(c.type).alias(c.name) if c.name in frame.columns else F.lit(None).cast(c.type).alias(c.name)
-        for c in table.columns
-    ]
-    return frame.select(*columns)
-
-
-def schema_problems(found: Mapping[str, str], table: Table) -> list[str]:
-    """Every difference between columns (name -> Spark type) and a contract, as sentences."""
-    problems = []
-    for column in table.columns:
-        if column.name not in found:
-            if not column.optional:
-                problems.append(f"column {column.name} is missing (expected {column.type}: {column.comment})")
-        elif found[column.name] != column.type and found[column.name] not in column.accepts:
-            expected = " or ".join((column.type, *column.accepts))
-            problems.append(f"column {column.name} is {found[column.name]} (expected {expected})")
-    return problems
+        raise InputError.of(problems, heading=f"input table {table.name} at {place} does not fit its contract:")
+    ignored = sorted(set(frame.columns) - {_found(frame, source.theirs(name), source) for name in wanted.names})
+    if ignored:
+        log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(ignored))
+    return _of_days(frame, table, source, days).select(*(_as_ours(frame, c, source).alias(c.name) for c in wanted.columns))
 
 
 def check_days(warehouse: Warehouse, table: Table, days: Iterable[dt.date]) -> None:
-    """Compare every Parquet file of each of ``days`` with the contract, see :func:`check_files`."""
-    path = Path(warehouse.table(table))
-    check_files(warehouse, table, [file for day in days for file in sorted((path / f"ds={day}").glob("*.parquet"))])
+    """Compare every Parquet file of each of ``days`` with the contract, as :func:`read_input` with ``days`` does."""
+    if not warehouse.source(table).table and not is_delta(warehouse.table(table)):
+        _checked_files(warehouse, table, days, frozenset())
 
 
-def check_files(warehouse: Warehouse, table: Table, files: Sequence[Path]) -> None:
-    """Compare each Parquet file with the contract.
-
-    Spark takes the schema of one file for all of them: a column that another lacks would read as null. Delta holds its
-    files to one schema, so there is nothing to check.
-
-    Raises:
-        InputError: columns are missing or of another type in a file; all files listed.
-    """
-    path = warehouse.table(table)
-    if is_delta(path):
-        return
-    with ThreadPoolExecutor() as pool:
-        footers = list(pool.map(_footer, files))
-    problems = [
-        f"{file.relative_to(path)}: {problem}"
-        for file, found in zip(files, footers, strict=True)
-        for problem in schema_problems(found, table)
-    ]
-    if problems:
-        raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
-
-
-def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame:
-    """One day of an input table that is partitioned by ``ds``.
+def read_day(
+    spark: SparkSession,
+    warehouse: Warehouse,
+    table: Table,
+    ds: dt.date,
+    *,
+    without: frozenset[str] = frozenset(),
+    further: Sequence[str] = (),
+) -> DataFrame:
+    """One day of an input table that has days.
 
     Raises:
         InputError: as :func:`read_input`; the day has no rows.
     """
-    frame = read_input(spark, warehouse, table).where(F.col("ds") == F.lit(ds))
-    check_days(warehouse, table, [ds])
+    frame = read_input(spark, warehouse, table, days=[ds], without=without, further=further)
     if frame.isEmpty():
-        days = sorted(str(r[0]) for r in read_input(spark, warehouse, table).select("ds").distinct().collect())
-        span = f"{days[0]} to {days[-1]}" if days else "no day at all"
+        first, last = read_input(spark, warehouse, table).agg(F.min("ds"), F.max("ds")).collect()[0]
+        span = f"{first} to {last}" if first else "no day at all"
         raise InputError(f"{table.name}/ds={ds} has 0 rows (expected >= 1; the table holds {span}): is that day complete?")
     return frame
 
 
-def version_of(spark: SparkSession, warehouse: Warehouse, table: Table, days: Iterable[dt.date] = ()) -> str:
-    """Which state of an input was read: Delta's version, or a hash over names and sizes of the Parquet files of ``days``."""
+def version_of(
+    spark: SparkSession,
+    warehouse: Warehouse,
+    table: Table,
+    days: Sequence[dt.date] | None = None,
+    without: frozenset[str] = frozenset(),
+) -> str:
+    """Which state of a table was read: Delta's version, or a hash over names and sizes of the files of ``days``."""
+    source = warehouse.source(table)
+    if source.table:
+        frame = metastore.table_named(spark, source.table, table.name)
+        return metastore.catalogue_version(spark, source.table, _of_days(frame, table, source, days))
     path = warehouse.table(table)
-    return f"delta:{latest_version(spark, path)}" if is_delta(path) else parquet_version(path, days)
+    if is_delta(path):
+        return f"delta:{latest_version(spark, path)}"
+    return files_version(path, (file for file in data_files(path, source, days) if str(file) not in without))
 
 
-def _footer(file: Path) -> dict[str, str]:
-    """Columns of a file of one day, name -> Spark type; ds is in its directory's name."""
+def _of_catalogue(
+    spark: SparkSession, source: Source, table: Table, days: Sequence[dt.date] | None, without: frozenset[str]
+) -> DataFrame:
+    """Rows as they are in Spark's catalogue, their Parquet files checked."""
+    frame = metastore.table_named(spark, source.table, table.name)
+    _refuse_to_leave_out(without, table, source.table)
+    if days is not None or not table.partition_by:
+        files = metastore.parquet_files(spark, source.table, _of_days(frame, table, source, days))
+        partitions = metastore.partition_columns(spark, source.table)
+        check_files(source.table, table, source, files, {n: kind for n, kind in frame.dtypes if n in partitions})
+    return frame
+
+
+def _of_path(
+    spark: SparkSession, warehouse: Warehouse, table: Table, days: Sequence[dt.date] | None, without: frozenset[str]
+) -> DataFrame:
+    """Rows as they are in a directory; of Parquet only the days asked for, where they have directories."""
+    path = warehouse.table(table)
+    if not (Path(path).is_dir() and any(Path(path).iterdir())):
+        cure = f"put it there, or say where it is under [warehouse.inputs.{table.name}]"
+        if table.name in ("taxonomy", "vocabulary"):
+            cure += f', or declare `absent = ["{table.name}"]` under [warehouse] in {warehouse.root}/warehouse.toml'
+        raise InputError(f"input table {table.name} is not at {path} (expected a Delta table or Parquet files): {cure}")
     try:
-        schema = pq.read_schema(file)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{file} cannot be read as Parquet: {error}") from None
-    fields = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
-    return {f.name: f.dataType.simpleString() for f in from_arrow_schema(pa.schema(fields))} | {"ds": "date"}
+        if is_delta(path):
+            _refuse_to_leave_out(without, table, path)
+            return spark.read.format("delta").load(path)
+        paths = [path]
+        if days is not None or without or not table.partition_by:
+            left = _checked_files(warehouse, table, days, without)
+            directories = day_directories(path, warehouse.source(table), days)
+            paths = list(map(str, left)) if without else [str(d) for d in directories if d.is_dir()] or paths
+        return spark.read.option("basePath", path).parquet(*paths)
+    except (AnalysisException, Py4JJavaError) as error:
+        raise InputError(f"input table {table.name} at {path} cannot be read: {root_cause(error)}") from error
 
 
-def _cause(error: AnalysisException | Py4JJavaError) -> str:
-    if isinstance(error, AnalysisException):
-        return str(error.getMessage())
-    # A file that is no Parquet comes as a Java error with the reason at the end of three causes.
-    cause = error.java_exception
-    while cause.getCause() is not None:
-        cause = cause.getCause()
-    return str(cause.getMessage())
+def _checked_files(
+    warehouse: Warehouse, table: Table, days: Iterable[dt.date] | None, without: frozenset[str]
+) -> list[Path]:
+    path, source = warehouse.table(table), warehouse.source(table)
+    files = data_files(path, source, days)
+    left = [file for file in files if str(file) not in without]
+    if files and not left:
+        raise InputError(f"input table {table.name} at {path}: none of {len(files)} files can be read (expected >= 1)")
+    check_files(path, table, source, left)
+    return left
+
+
+def _refuse_to_leave_out(without: frozenset[str], table: Table, place: str) -> None:
+    if without:
+        raise InputError(
+            f"input table {table.name} at {place}: {', '.join(sorted(without))} cannot be read, and only files of a plain "
+            "Parquet directory can be left out: restore the table"
+        )
+
+
+def _of_days(frame: DataFrame, table: Table, source: Source, days: Sequence[dt.date] | None) -> DataFrame:
+    """Rows of ``days``, in terms that reach partitions and row groups: their column compared with constants."""
+    if days is None or "ds" not in table.names or not days:
+        return frame
+    theirs = _found(frame, source.theirs("ds"), source)
+    if theirs is None:
+        time = _column(source.theirs("event_time"))
+        start, end = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (min(days), max(days) + dt.timedelta(days=1)))
+        return frame.where((time >= F.lit(start)) & (time < F.lit(end)) & time.cast("date").isin(list(days)))
+    if dict(frame.dtypes)[theirs] == "date":
+        return frame.where(_column(theirs).isin(list(days)))
+    return frame.where(_day_text(frame, theirs, source).isin([source.day(day) for day in days]))
+
+
+def _as_ours(frame: DataFrame, column: contracts.Column, source: Source) -> Column:
+    """A column of the contract, cast to its type."""
+    theirs = _found(frame, source.theirs(column.name), source)
+    if theirs is None:
+        derived = _column(source.theirs("event_time")) if column.name == "ds" else F.lit(None)
+        return derived.cast(column.type)
+    if column.name == "ds" and source.day_format and dict(frame.dtypes)[theirs] != "date":
+        return F.try_to_timestamp(_day_text(frame, theirs, source), F.lit(source.day_format)).cast("date")
+    # try_cast: under ANSI one partition called ds=yesterday would end the job in the middle; it is no day, so never read.
+    return _column(theirs).try_cast(column.type)
+
+
+def _day_text(frame: DataFrame, theirs: str, source: Source) -> Column:
+    text = _column(theirs).cast("string")
+    # Spark reads the directory dt=01052024 as the number 1052024.
+    return text if dict(frame.dtypes)[theirs] == "string" else F.lpad(text, len(source.day_format), "0")
+
+
+def _found(frame: DataFrame, theirs: str, source: Source) -> str | None:
+    return next((name for name in frame.columns if source.fold(name) == source.fold(theirs)), None)
+
+
+def _column(name: str) -> Column:
+    """A column by its very name: a dot in it is no path."""
+    return F.col("`" + name.replace("`", "``") + "`")

@@ -11,6 +11,7 @@ from typing import Any
 
 from etl.config import ConfigT, from_args
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError
+from etl.quarantine import naming_bad_files
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ def run_job(
 ) -> int:
     """Run ``work`` with its settings; returns the exit code.
 
-    ``work`` returns either the figures of its summary line or an exit code of its own. Bad input
-    exits with 2 and one message, a refused gate with 3; anything else is a bug and keeps its traceback (1).
+    ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
+    page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; anything else is a bug and
+    keeps its traceback (1).
     """
     args = parser.parse_args(argv)
     configure_logging()
@@ -42,7 +44,8 @@ def run_job(
     try:
         config = from_args(config_type, args)
         log.info("%s settings: %s", parser.prog, config.model_dump_json())
-        summary = work(config)
+        with naming_bad_files():
+            summary = work(config)
     except InputError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -1,15 +1,17 @@
-"""Where things lie under the root of a warehouse, and which version of an input was read."""
+"""Where things lie under the root of a warehouse, and the inputs outside of it."""
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from etl.config import JobConfig
 from etl.contracts import Table
 from etl.errors import InputError
+from etl.sources import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,9 @@ class Warehouse:
     """The directory layout: tables by name, and beside them bundles, datasets, staging and reports."""
 
     root: Path
+
+    sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
+    """Input tables that lie elsewhere or are written otherwise, by name."""
 
     @classmethod
     def at(cls, root: str) -> Warehouse:
@@ -30,8 +35,37 @@ class Warehouse:
             raise InputError(f"warehouse {root!r} is no directory: give --root a directory with the input tables in it")
         return cls(path)
 
+    @classmethod
+    def of(cls, config: JobConfig) -> Warehouse:
+        """The warehouse of a job, its inputs where the settings say.
+
+        Raises:
+            InputError: as :meth:`at`.
+        """
+        return cls(cls.at(config.root).root, config.inputs)
+
+    def source(self, table: Table) -> Source:
+        return self.sources.get(table.name, Source())
+
     def table(self, table: Table) -> str:
-        return str(self.root / table.name)
+        """Directory of a table.
+
+        Raises:
+            InputError: it is an input that has a name in Spark's catalogue instead.
+        """
+        source = self.source(table)
+        if source.table:
+            raise InputError(
+                f"table {table.name} is {source.table} in Spark's catalogue, which only Spark jobs can read "
+                f"(expected a directory): give [warehouse.inputs.{table.name}] the path of its files"
+            )
+        # As Spark writes it, whose errors name files: no ".." in it, links kept.
+        return os.path.normpath(self.root / Path(source.path or table.name).expanduser())
+
+    def place(self, table: Table) -> str:
+        """Where an input is, for a message."""
+        source = self.source(table)
+        return f"{source.table} (Spark's catalogue)" if source.table else self.table(table)
 
     def staged(self, table: Table) -> str:
         """Where a run lays a table down until it is audited."""
@@ -57,18 +91,13 @@ class Warehouse:
         return self.root / "reports" / f"ds={ds.isoformat()}"
 
     def has(self, table: Table) -> bool:
-        path = self.root / table.name
+        """Whether a table is there; one whose place is configured is meant to be, and reading it tells."""
+        source = self.source(table)
+        if source.table or source.path:
+            return True
+        path = Path(self.table(table))
         return path.is_dir() and any(path.iterdir())
 
 
 def is_delta(path: str) -> bool:
     return (Path(path) / "_delta_log").is_dir()
-
-
-def parquet_version(path: str, days: Iterable[dt.date] = ()) -> str:
-    """Version of a plain Parquet directory: a hash over the names and sizes of its files, of ``days`` where it has such."""
-    root = Path(path)
-    of_days = [root / f"ds={day}" for day in days]
-    read = of_days if any(directory.is_dir() for directory in of_days) else [root]
-    files = sorted((str(f.relative_to(path)), f.stat().st_size) for directory in read for f in directory.rglob("*.parquet"))
-    return "parquet:" + hashlib.sha256(repr(files).encode()).hexdigest()[:12]

@@ -84,7 +84,7 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
         GateRefused: hard checks failed; all of them are named.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(settings.root)
+    warehouse = Warehouse.of(settings)
     spark = start_session("labeller audit", settings)
     run_id = staged_run(spark, warehouse, settings)
     items = read_catalogue(spark, warehouse, settings.ds).select("item_id").persist()

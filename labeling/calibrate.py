@@ -76,7 +76,7 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
         InputError: no candidate, no pairs of that day, or a vocabulary or taxonomy that cannot be used.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(settings.root)
+    warehouse = Warehouse.of(settings)
     path = labelling_bundle(warehouse, settings.bundle) if settings.bundle else candidate(warehouse)
     if path is None:
         raise InputError(f"{warehouse.bundles} has no candidate bundle: run `labeller train` first, or give --bundle")

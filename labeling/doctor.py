@@ -6,6 +6,7 @@ Every line is ok, warn or fail; what is not ok says how to cure it. Exits with 2
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from etl.config import JobConfig, from_args
 from etl.contracts import INPUTS
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.session import delta_jars
@@ -113,7 +115,13 @@ def check_root(root: str) -> Iterator[Finding]:
         cure = f"`labeller sample --root {root} --ds YYYY-MM-DD` generates one, or put your input tables there"
         yield Finding("warehouse", "warn", f"{path} does not exist yet", cure)
     else:
-        tables = [table.name for table in INPUTS if Warehouse(path).has(table)]
+        try:
+            # Any day will do: the settings of a job want one.
+            settings = from_args(JobConfig, argparse.Namespace(config=None, root=root, ds=dt.date.min))
+        except InputError as error:
+            yield Finding("warehouse", "fail", f"the settings of {path} are refused", str(error))
+            return
+        tables = [table.name for table in INPUTS if Warehouse.of(settings).has(table)]
         cure = "" if tables else "put click_log, catalogue, vocabulary and taxonomy there"
         yield Finding("warehouse", "ok" if tables else "warn", f"{path}: {', '.join(tables) or 'no input table'}", cure)
 

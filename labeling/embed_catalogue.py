@@ -68,7 +68,7 @@ def run(settings: EmbedConfig) -> Mapping[str, Any]:
         InputError: no bundle, no catalogue of that day, or too many items that cannot be encoded.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(settings.root)
+    warehouse = Warehouse.of(settings)
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     spark = start_session("labeller embed", settings)
     texts = with_texts(read_catalogue(spark, warehouse, settings.ds)).persist(StorageLevel.DISK_ONLY)

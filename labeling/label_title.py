@@ -34,10 +34,10 @@ def label_titles(root: str, titles: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         InputError: there is no promoted bundle, or vocabulary, taxonomy or settings of the warehouse cannot be used.
     """
-    warehouse = Warehouse.at(root)
-    bundle = load_bundle(labelling_bundle(warehouse, ""))
+    bundle = load_bundle(labelling_bundle(Warehouse.at(root), ""))
     # The day decides nothing here; the settings of the nightly job want one.
     settings = from_args(PredictConfig, argparse.Namespace(config=None, root=root, ds=bundle.manifest["ds"]))
+    warehouse = Warehouse.of(settings)
     vocabulary = None if "vocabulary" in settings.absent else local_tables.vocabulary(warehouse)
     taxonomy = None if "taxonomy" in settings.absent else local_tables.taxonomy(warehouse)
     scorer = Scorer.build(bundle, vocabulary, taxonomy, scoring_settings(settings))

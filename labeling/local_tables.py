@@ -6,12 +6,14 @@ Delta is read by polars through delta-rs, an engine that shares no code with the
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
 
-from etl.contracts import TAXONOMY, VOCABULARY, Table
+from etl.contracts import TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
+from etl.sources import Source
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse, is_delta
@@ -24,24 +26,24 @@ def read(warehouse: Warehouse, table: Table, ds: dt.date | None = None, columns:
     """Rows of an input or output table, of one day if ``ds`` is given; columns as the contract names and types them.
 
     Raises:
-        InputError: there is no such table, or columns are missing.
+        InputError: there is no such table, it is one of Spark's catalogue, or columns are missing.
     """
     if not warehouse.has(table):
         raise InputError(
             f"table {table.name} is not at {warehouse.table(table)}: "
             "put it there, or run the stage that writes it first (see `labeller --help`)"
         )
+    source = warehouse.source(table)
     frame = scan(warehouse.table(table))
     found = frame.collect_schema().names()
     wanted = [column for column in table.columns if not columns or column.name in columns]
-    if missing := [column.name for column in wanted if column.name not in found and not column.optional]:
-        raise InputError(f"table {table.name} at {warehouse.table(table)} lacks the columns {missing} (found {found})")
+    theirs = {column.name: source.theirs(column.name) for column in wanted}
+    if missing := [source.named(c.name) for c in wanted if theirs[c.name] not in found and not c.optional]:
+        raise InputError(f"table {table.name} at {warehouse.table(table)} lacks {', '.join(missing)} (found {found})")
     if ds is not None:
-        frame = frame.filter(pl.col("ds").cast(pl.Date, strict=False) == ds)
+        frame = frame.filter(_day(source, frame) == ds)
     return frame.select(
-        (pl.col(column.name) if column.name in found else pl.lit(None).alias(column.name)).cast(_CAST[column.type])
-        if column.type in _CAST
-        else pl.col(column.name)
+        _day(source, frame).alias("ds") if column.name == "ds" else _as_ours(column, theirs[column.name], found)
         for column in wanted
     ).collect()
 
@@ -55,6 +57,21 @@ def scan(path: str) -> pl.LazyFrame:
         raise InputError(f"{path} holds neither a Delta table nor Parquet files")
     # Optional columns may have come with a later day.
     return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
+
+
+def _as_ours(column: Column, theirs: str, found: Collection[str]) -> pl.Expr:
+    values = pl.col(theirs) if theirs in found else pl.lit(None)
+    return (values.cast(_CAST[column.type]) if column.type in _CAST else values).alias(column.name)
+
+
+def _day(source: Source, frame: pl.LazyFrame) -> pl.Expr:
+    """Their day as a date; null where it is none."""
+    theirs = source.theirs("ds")
+    if not source.day_format or frame.collect_schema()[theirs] == pl.Date:
+        return pl.col(theirs).cast(pl.Date, strict=False)
+    # The directory dt=01052024 is read as the number 1052024.
+    text = pl.col(theirs).cast(pl.String).str.zfill(len(source.day_format))
+    return text.str.to_date(source.strptime, strict=False)
 
 
 def vocabulary(warehouse: Warehouse) -> Vocabulary:

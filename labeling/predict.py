@@ -97,7 +97,7 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         InputError: bundle, catalogue, pairs, vocabulary or taxonomy cannot be used, or titles are not encoded yet.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(settings.root)
+    warehouse = Warehouse.of(settings)
     spark = start_session("labeller predict", settings)
     catalogue = read_catalogue(spark, warehouse, settings.ds).persist(StorageLevel.DISK_ONLY)
     this = plan(spark, warehouse, settings, catalogue)

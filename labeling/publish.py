@@ -76,7 +76,7 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
         GateRefused: the audit of the staged run failed.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(settings.root)
+    warehouse = Warehouse.of(settings)
     spark = start_session("labeller publish", settings)
     run_id = staged_run(spark, warehouse, settings)
     labels = staged_labels(spark, warehouse, settings)

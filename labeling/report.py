@@ -45,7 +45,7 @@ class ReportConfig(JobConfig):
 
 def run(config: ReportConfig) -> dict[str, Any]:
     """Gather, print and write the report of a day."""
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     labels = read_labels(warehouse, config)
     truth = load_truth(warehouse)
     terms, categories = measure(warehouse, config, labels, truth)

@@ -57,7 +57,7 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
         InputError: there is no candidate, it is of another day, or a bundle or the dataset is damaged.
         GateRefused: the candidate is refused and there is no champion to label with.
     """
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     path, live = candidate(warehouse), champion(warehouse)
     if path is None:
         raise InputError(f"{warehouse.bundles} has no candidate: run `labeller train` first")

@@ -52,7 +52,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         InputError: the dataset, the preset or DeepSpeed's settings cannot be used.
         TrainingFailed: a rank failed.
     """
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     device, ranks = config.where()
     manifest = verify(config.dataset)
     chosen = config.chosen_preset(manifest)

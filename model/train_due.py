@@ -47,7 +47,7 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     Raises:
         InputError: the champion's alias points nowhere.
     """
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     live = alias(warehouse, CHAMPION) if champion(warehouse) else None
     reason = why(config, live, alias(warehouse, CANDIDATE))
     if reason is None:

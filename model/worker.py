@@ -108,7 +108,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str)
         "inputs": dict(manifest.inputs),
     }
     tokenizer = load_tokenizer(config.dataset)
-    bundles = Warehouse.at(config.root).bundles
+    bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
 
 

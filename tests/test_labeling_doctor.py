@@ -84,6 +84,15 @@ def test_warehouse_that_does_not_exist_yet_is_a_warning_that_says_how_to_make_on
     assert str(tmp_path) in by_name["disk"].found
 
 
+def test_inputs_are_looked_for_where_the_settings_say_and_bad_settings_are_a_failure(root: Path) -> None:
+    (root / "warehouse.toml").write_text('[warehouse.inputs.click_log]\ntable = "shop.clicks"\n')
+    assert next(f for f in doctor.check_root(str(root)) if f.what == "warehouse").found == f"{root}: click_log"
+    (root / "warehouse.toml").write_text("[warehouse.inputs.clicks]\n")
+    found = next(f for f in doctor.check_root(str(root)) if f.what == "warehouse")
+    assert found.status == "fail"
+    assert "did you mean click_log?" in found.cure
+
+
 def test_compiler_that_is_not_on_the_path_is_named(tmp_path: Path) -> None:
     found = doctor.check_compiler(str(tmp_path))
     assert (found.status, found.found) == ("fail", "no g++ and no ninja")

@@ -1,0 +1,154 @@
+"""Files of input tables: which there are, their version, and whether their footers fit the contract."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.errors import PySparkException
+from pyspark.sql.pandas.types import from_arrow_type
+
+from etl.contracts import CLICK_LOG, Table
+from etl.errors import InputError, UnreadableFiles
+from etl.sources import Source
+
+
+def data_files(path: str, source: Source, days: Iterable[dt.date] | None = None) -> list[Path]:
+    """Files that Spark would read in a directory; of ``days`` only, if it has directories of days.
+
+    Hidden ones are left out as Spark does; the ending of a name says nothing (Hive writes ``000000_0``).
+    """
+    root = Path(path)
+    found = (file for directory in day_directories(path, source, days) for file in directory.rglob("*"))
+    return sorted(file for file in found if not _is_hidden(file.relative_to(root)) and file.is_file())
+
+
+def day_directories(path: str, source: Source, days: Iterable[dt.date] | None) -> list[Path]:
+    """Directories of ``days`` under ``path``, there or not; ``path`` itself if it has none of any day, or all are meant."""
+    root, key = Path(path), source.theirs("ds")
+    if days is None or not any(entry.name.startswith(f"{key}=") for entry in root.iterdir()):
+        return [root]
+    return [root / f"{key}={source.day(day)}" for day in days]
+
+
+def without_derived_day(table: Table, source: Source, found: Collection[str]) -> Table:
+    """The contract less ``ds`` for a click log that has no such column: there it is the day of ``event_time`` (UTC)."""
+    if table.name != CLICK_LOG.name or "ds" in source.columns or "ds" in found:
+        return table
+    return replace(table, columns=tuple(column for column in table.columns if column.name != "ds"))
+
+
+def files_version(path: str, files: Iterable[Path]) -> str:
+    """Version of plain files under ``path``: a hash over their names and sizes."""
+    return named_sizes_version("parquet", ((str(file.relative_to(path)), file.stat().st_size) for file in files))
+
+
+def named_sizes_version(kind: str, files: Iterable[tuple[str, int]]) -> str:
+    return f"{kind}:" + hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:12]
+
+
+def schema_problems(found: Mapping[str, str], table: Table, source: Source | None = None) -> list[str]:
+    """Every difference between columns (their name -> Spark type) and a contract, as sentences."""
+    source = source or Source()
+    types = {source.fold(name): kind for name, kind in found.items()}
+    problems = []
+    for column in table.columns:
+        kind = types.get(source.fold(source.theirs(column.name)))
+        accepted = (column.type, *column.accepts)
+        if column.name == "ds" and source.day_format:
+            accepted = ("date", "string", "int", "bigint")
+        if kind is None:
+            if not column.optional:
+                problems.append(f"{source.named(column.name)} is missing (expected {column.type}: {column.comment})")
+        elif kind not in accepted and kind.partition("(")[0] not in accepted:
+            problems.append(f"{source.named(column.name)} is {kind} (expected {' or '.join(accepted)})")
+    return problems
+
+
+def check_files(
+    place: str, table: Table, source: Source, files: Sequence[Path], known: Mapping[str, str] | None = None
+) -> None:
+    """Compare each Parquet file with the contract.
+
+    Spark takes the schema of one file for all of them: a column that another lacks would read as null.
+
+    Args:
+        place: Where the table is, for messages; names of files are told relative to it.
+        table: The contract.
+        source: Their names of its columns.
+        files: The files to compare.
+        known: Columns that files need not hold, their name -> Spark type: those of partitions.
+
+    Raises:
+        UnreadableFiles: files have no good footer, and all others fit; all of them listed.
+        InputError: columns are missing or of another type in a file; all files listed.
+    """
+    wanted = {source.theirs(name) for name in table.names}
+    with ThreadPoolExecutor() as pool:
+        footers = list(pool.map(lambda file: _footer(file, wanted), files))
+    damaged = {file: footer for file, footer in zip(files, footers, strict=True) if isinstance(footer, str)}
+    found = {
+        file: {**_partitions(file, place), **footer, **(known or {})}
+        for file, footer in zip(files, footers, strict=True)
+        if not isinstance(footer, str)
+    }
+    expected = without_derived_day(table, source, frozenset().union(*found.values()))
+    problems = _by_file({file: schema_problems(columns, expected, source) for file, columns in found.items()}, place)
+    reasons = [f"{_shown(file, place)}: {reason}" for file, reason in damaged.items()]
+    if problems:
+        raise InputError.of(problems + reasons, heading=f"input table {table.name} at {place} does not fit its contract:")
+    if damaged:
+        error = UnreadableFiles.of(
+            reasons, heading=f"input table {table.name} at {place} has files that cannot be read, write them again:"
+        )
+        error.files = frozenset(map(str, damaged))
+        raise error
+
+
+def _by_file(problems: Mapping[Path, list[str]], place: str) -> list[str]:
+    """One line for what is wrong with every file, else one for each file."""
+    counts = Counter(problem for of_file in problems.values() for problem in of_file)
+    common = [problem for problem, count in counts.items() if count == len(problems) > 1]
+    single = [f"{_shown(file, place)}: {p}" for file, of_file in problems.items() for p in of_file if p not in common]
+    return [f"in all {len(problems)} files: {problem}" for problem in common] + single
+
+
+def _footer(file: Path, wanted: Collection[str]) -> dict[str, str] | str:
+    """Spark types of the columns that are wanted, or the reason why the file cannot be read."""
+    folded = {name.lower() for name in wanted}
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        return f"{file.stat().st_size if file.exists() else 'no'} bytes, {error}"
+    return {field.name: _spark_type(field.type) for field in schema if field.name.lower() in folded}
+
+
+def _spark_type(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    try:
+        return from_arrow_type(kind).simpleString()
+    except PySparkException:
+        return str(kind)
+
+
+def _partitions(file: Path, place: str) -> dict[str, str]:
+    """Columns that stand in the names of directories; their values are text."""
+    inside = file.relative_to(place).parts[:-1] if file.is_relative_to(place) else ()
+    return {part.partition("=")[0]: "string" for part in inside if "=" in part}
+
+
+def _shown(file: Path, place: str) -> str:
+    return str(file.relative_to(place) if file.is_relative_to(place) else file)
+
+
+def _is_hidden(path: Path) -> bool:
+    """As Spark has it: ``_x=1`` is a partition."""
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.parts)

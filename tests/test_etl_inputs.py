@@ -1,0 +1,189 @@
+"""Input tables as shops have them: every layout gives the same rows, by Spark and without it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+from pathlib import Path
+
+import polars as pl
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from etl.config import JobConfig, from_args
+from etl.contracts import CATALOGUE, CLICK_LOG, VOCABULARY
+from etl.errors import InputError
+from etl.inputs import check_days, read_day, read_input, version_of
+from etl.warehouse import Warehouse
+from labeling import local_tables
+from tests.rows import DS, event, item, lay_down, small_warehouse
+
+DAYS = [DS - dt.timedelta(days=n) for n in range(3)]
+EVENTS = [
+    event(user_id=f"u{n}", ds=day, event_time=dt.datetime.combine(day, dt.time(23, 59)))
+    for day in DAYS
+    for n in range(day.day)
+]
+RENAMED = 'columns = { user_id = "uid", event_time = "ts", ds = "dt" }'
+
+
+@pytest.fixture
+def clicks(spark: SparkSession, tmp_path: Path) -> DataFrame:
+    lay_down(spark, tmp_path / "plain", CLICK_LOG, EVENTS)
+    return spark.read.parquet(str(tmp_path / "plain" / "click_log"))
+
+
+def warehouse(root: Path, settings: str = "", table: str = "click_log") -> Warehouse:
+    (root / "warehouse.toml").write_text(f"[warehouse.inputs.{table}]\n{settings}\n")
+    return Warehouse.of(from_args(JobConfig, argparse.Namespace(config=None, root=str(root), ds=DS)))
+
+
+def theirs(frame: DataFrame) -> DataFrame:
+    renamed = frame.withColumnsRenamed({"user_id": "uid", "event_time": "ts", "ds": "dt"})
+    return renamed.withColumn("dt", F.date_format("dt", "yyyyMMdd"))
+
+
+def write_layout(clicks: DataFrame, layout: str, path: str) -> str:
+    """Write the events in one of the layouts; returns the settings that it wants."""
+    renamed = theirs(clicks)
+    if layout == "delta":
+        clicks.write.format("delta").partitionBy("ds").save(path)
+    elif layout == "parquet by day":
+        clicks.write.partitionBy("ds").parquet(path)
+    elif layout == "one directory":
+        clicks.repartition(3).write.parquet(path)
+    elif layout == "no ds":
+        clicks.drop("ds").repartition(3).write.parquet(path)
+    elif layout == "renamed by day":
+        renamed.write.partitionBy("dt").parquet(path)
+    elif layout == "renamed in one directory":
+        renamed.write.parquet(path)
+    elif layout == "renamed delta":
+        renamed.write.format("delta").save(path)
+    return f'{RENAMED}\nday_format = "yyyyMMdd"' if "renamed" in layout else ""
+
+
+LAYOUTS = (
+    "delta",
+    "parquet by day",
+    "one directory",
+    "no ds",
+    "renamed by day",
+    "renamed in one directory",
+    "renamed delta",
+)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_days_that_are_asked_for_and_types_of_the_contract(spark, root, clicks, layout):
+    where = warehouse(root, write_layout(clicks, layout, str(root / "click_log")))
+    frame = read_input(spark, where, CLICK_LOG, days=DAYS[:2])
+    expected = clicks.where(F.col("ds").isin(DAYS[:2])).select(*CLICK_LOG.names)
+    assert frame.dtypes == [(column.name, column.type) for column in CLICK_LOG.columns]
+    assert frame.exceptAll(expected).isEmpty()
+    assert frame.count() == expected.count() == sum(day.day for day in DAYS[:2])
+    assert read_input(spark, where, CLICK_LOG).where(F.col("ds") == F.lit(DAYS[2])).count() == DAYS[2].day
+    with pytest.raises(InputError, match=f"the table holds {DAYS[2]} to {DS}"):
+        read_day(spark, where, CLICK_LOG, DS + dt.timedelta(days=1))
+
+
+def test_a_table_may_lie_outside_of_the_root(spark, root, clicks):
+    where = warehouse(root, f'path = "{root.parent / "plain" / "click_log"}"')
+    assert read_day(spark, where, CLICK_LOG, DS).count() == DS.day
+
+
+@pytest.mark.parametrize("day_format", ["yyyyMMdd", "ddMMyyyy", "dd.MM.yyyy"])
+def test_a_catalogue_with_their_days_is_read_alike_with_and_without_spark(spark, root, day_format):
+    lay_down(spark, root / "plain", CATALOGUE, [item(ds=day) for day in DAYS])
+    frame = spark.read.parquet(str(root / "plain" / "catalogue")).withColumn("dt", F.date_format("ds", day_format))
+    frame.withColumnRenamed("title", "name").drop("ds").write.partitionBy("dt").parquet(str(root / "items"))
+    settings = f'path = "items"\nday_format = "{day_format}"\ncolumns = {{ title = "name", ds = "dt" }}'
+    where = warehouse(root, settings, "catalogue")
+    columns = ("ds", "item_id", "title")
+    assert [tuple(row) for row in read_day(spark, where, CATALOGUE, DS).select(*columns).collect()] == [
+        (DS, "i1", "Air Zoom 39 black")
+    ]
+    assert local_tables.read(where, CATALOGUE, DS, columns).rows() == [(DS, "i1", "Air Zoom 39 black")]
+
+
+def test_a_missing_column_is_told_with_their_name_too(spark, root, clicks):
+    theirs(clicks).drop("uid").write.partitionBy("dt").parquet(str(root / "click_log"))
+    where = warehouse(root, f'{RENAMED}\nday_format = "yyyyMMdd"')
+    for read in (lambda: read_input(spark, where, CLICK_LOG), lambda: check_days(where, CLICK_LOG, [DS])):
+        with pytest.raises(InputError, match=r"column user_id \(theirs: uid\) is missing \(expected string"):
+            read()
+
+
+def test_one_file_of_many_that_lacks_a_renamed_column_is_refused_by_name(spark, root, clicks):
+    theirs(clicks).repartition(3).write.parquet(str(root / "click_log"))
+    bad = max((root / "click_log").glob("*.parquet"))
+    frame = spark.read.parquet(str(bad)).drop("ts").toPandas()
+    pl.from_pandas(frame).write_parquet(bad)
+    where = warehouse(root, f'{RENAMED}\nday_format = "yyyyMMdd"')
+    with pytest.raises(InputError, match=rf"{bad.name}: column event_time \(theirs: ts\) is missing"):
+        read_input(spark, where, CLICK_LOG, days=[DS])
+
+
+def test_only_a_click_log_may_do_without_days(spark, root):
+    lay_down(spark, root / "plain", CATALOGUE, [item()])
+    spark.read.parquet(str(root / "plain" / "catalogue")).drop("ds").write.parquet(str(root / "catalogue"))
+    with pytest.raises(InputError, match="column ds is missing"):
+        read_input(spark, warehouse(root), CATALOGUE)
+
+
+def test_a_day_that_is_mapped_and_not_there_is_refused_and_not_derived(spark, root, clicks):
+    clicks.drop("ds").write.parquet(str(root / "click_log"))
+    with pytest.raises(InputError, match=r"column ds \(theirs: day\) is missing"):
+        read_input(spark, warehouse(root, 'columns = { ds = "day" }'), CLICK_LOG)
+
+
+def test_further_columns_come_as_strings_when_they_are_asked_for(spark, root):
+    lay_down(spark, root / "plain", CATALOGUE, [item()])
+    frame = spark.read.parquet(str(root / "plain" / "catalogue"))
+    columns = {"brand": F.lit("Acme"), "price": F.lit("9.90").cast("decimal(9,2)"), "parts": F.array(F.lit(1))}
+    frame.withColumns(columns).write.partitionBy("ds").parquet(str(root / "catalogue"))
+    where = warehouse(root)
+    row = read_day(spark, where, CATALOGUE, DS, further=("brand", "price")).collect()[0]
+    assert (row["brand"], row["price"]) == ("Acme", "9.90")
+    assert "brand" not in read_day(spark, where, CATALOGUE, DS).columns
+    with pytest.raises(InputError, match="column brnad is missing"):
+        read_input(spark, where, CATALOGUE, further=("brnad",))
+    with pytest.raises(InputError, match=r"column parts is array<int> \(expected string"):
+        read_input(spark, where, CATALOGUE, days=[DS], further=("parts",))
+
+
+def test_the_days_read_decide_which_files_are_opened(spark, root, clicks):
+    write_layout(clicks, "renamed by day", str(root / "click_log"))
+    where = warehouse(root, f'{RENAMED}\nday_format = "yyyyMMdd"')
+    for file in (root / "click_log" / f"dt={DAYS[2]:%Y%m%d}").iterdir():
+        file.write_bytes(b"no day of ours")
+    assert read_input(spark, where, CLICK_LOG, days=DAYS[:2]).count() == sum(day.day for day in DAYS[:2])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_version_changes_with_what_is_read(spark, root, clicks, layout):
+    where = warehouse(root, write_layout(clicks, layout, str(root / "click_log")))
+    before = version_of(spark, where, CLICK_LOG, [DS])
+    assert before == version_of(spark, where, CLICK_LOG, [DS])
+    assert before.startswith("delta:0" if "delta" in layout else "parquet:")
+    frame = spark.read.format("delta" if "delta" in layout else "parquet").load(str(root / "click_log"))
+    day = next(name for name in ("ds", "dt", "event_time") if name in frame.columns)
+    again = frame.localCheckpoint().write.format("delta" if "delta" in layout else "parquet").mode("append")
+    (again.partitionBy(day) if "by day" in layout or layout == "delta" else again).save(str(root / "click_log"))
+    assert version_of(spark, where, CLICK_LOG, [DS]) != before
+
+
+def test_a_table_of_the_catalogue_is_refused_without_spark(root):
+    where = warehouse(root, 'table = "shop.terms"', "vocabulary")
+    with pytest.raises(InputError, match=r"vocabulary is shop\.terms in Spark's catalogue, which only Spark jobs can read"):
+        local_tables.read(where, VOCABULARY)
+
+
+def test_a_renamed_vocabulary_is_read_without_spark_and_a_missing_column_named(spark, root):
+    small_warehouse(spark, root)
+    spark.read.parquet(str(root / "vocabulary")).withColumnRenamed("term", "word").write.parquet(str(root / "words"))
+    where = warehouse(root, 'path = "words"\ncolumns = { term = "word" }', "vocabulary")
+    assert [term.term for term in local_tables.vocabulary(where).terms] == ["sneakers", "kettle"]
+    with pytest.raises(InputError, match=r"lacks column term \(theirs: wrod\)"):
+        local_tables.vocabulary(warehouse(root, 'path = "words"\ncolumns = { term = "wrod" }', "vocabulary"))
