@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from etl.errors import InputError
@@ -51,26 +52,43 @@ def take(offsets: np.ndarray, values: np.ndarray, rows: np.ndarray) -> tuple[np.
     return values[index], taken
 
 
+def places_of(ids: np.ndarray, table: TokenTable) -> np.ndarray:
+    """Token ids [T] -> their places in ``table`` [T].
+
+    Raises:
+        InputError: an id is not in the table: it belongs to another dataset.
+    """
+    # Arrow hashes: sorting 14 million ids for np.unique took 1.2 s, this takes .15 s.
+    encoded = pa.array(ids, pa.int64()).dictionary_encode()
+    distinct = encoded.dictionary.to_numpy()
+    places = np.asarray(np.searchsorted(table.ids, distinct))
+    # Not np.isin, which sorts the whole table each time: 76 ms of 10^6 tokens.
+    known = table.ids[np.minimum(places, len(table.ids) - 1)] == distinct if len(table.ids) else distinct != distinct
+    missing = distinct[~known]
+    if len(missing):
+        raise InputError(
+            f"{len(missing)} token ids are not in the token table (first: {missing[0]}): "
+            "texts and tokens.parquet are of different datasets; run `labeller dataset` again"
+        )
+    return places.astype(np.int32)[encoded.indices.to_numpy()]
+
+
 def pack(ids: np.ndarray, offsets: np.ndarray, table: TokenTable | None) -> PackedTexts:
     """Token ids [T] with text offsets [N + 1]; without a table an id is its own only feature.
 
     Raises:
         InputError: an id is not in the table: it belongs to another dataset.
     """
-    distinct, tokens = np.unique(ids, return_inverse=True)
+    return pack_places(ids if table is None else places_of(ids, table), offsets, table)
+
+
+def pack_places(places: np.ndarray, offsets: np.ndarray, table: TokenTable | None) -> PackedTexts:
+    """Places in the token table [T], which :func:`places_of` found, with text offsets [N + 1]; without a table, ids."""
+    distinct, tokens = np.unique(places, return_inverse=True)
     if table is None:
         features, feature_offsets = distinct.astype(np.int64), np.arange(len(distinct) + 1)
     else:
-        rows = np.asarray(np.searchsorted(table.ids, distinct))
-        # Not np.isin, which sorts the whole table for each batch: 76 ms of 10^6 tokens.
-        known = table.ids[np.minimum(rows, len(table.ids) - 1)] == distinct if len(table.ids) else distinct != distinct
-        missing = distinct[~known]
-        if len(missing):
-            raise InputError(
-                f"{len(missing)} token ids are not in the token table (first: {missing[0]}): "
-                "texts and tokens.parquet are of different datasets; run `labeller dataset` again"
-            )
-        features, feature_offsets = take(table.offsets, table.features, rows)
+        features, feature_offsets = take(table.offsets, table.features, distinct)
     return PackedTexts(
         features=torch.from_numpy(features),
         feature_offsets=torch.from_numpy(feature_offsets),

@@ -25,7 +25,7 @@ def reader(dataset, ranks=None, **changes) -> TrainingReader:
 
 
 def pairs_of(batches) -> list[tuple[int, int]]:
-    return [pair for b in batches for pair in zip(b.rows.query_id.tolist(), b.rows.item_group.tolist(), strict=True)]
+    return [pair for b in batches for pair in zip(b.rows.query_group.tolist(), b.rows.item_group.tolist(), strict=True)]
 
 
 def texts(batch) -> list[tuple[int, ...]]:
@@ -58,9 +58,9 @@ def test_batches_repeat_for_a_seed_and_change_with_the_epoch(dataset):
     assert once[0] != next((pairs_of([b]), texts(b)) for b in reader(dataset, seed=4).batches(1))
 
 
-def test_crops_stand_beside_their_title_under_a_query_id_of_their_own(dataset):
+def test_crops_stand_beside_their_title_under_a_query_group_of_their_own(dataset):
     batches = [*reader(dataset, query_word_dropout=0.0).batches(6)]
-    ids = [i for b in batches for i in b.rows.query_id[10:].tolist()]
+    ids = [i for b in batches for i in b.rows.query_group[10:].tolist()]
     assert len(ids) == len(set(ids)) == 30
     assert max(ids) < 0
     for batch in batches:
@@ -76,8 +76,8 @@ def test_query_word_dropout_takes_the_cut_title_where_there_is_one(dataset):
     plain, cut = (next(reader(dataset, query_word_dropout=p).batches(1)) for p in (0.0, 1.0))
     shop = small_shop()
     assert pairs_of([plain]) == pairs_of([cut])
-    for (query_id, item), before, after in zip(pairs_of([plain])[:10], texts(plain)[15:25], texts(cut)[15:25], strict=True):
-        words = shop.queries[query_id].split()
+    for (query_group, item), before, after in zip(pairs_of([plain])[:10], texts(plain)[15:25], texts(cut)[15:25], strict=True):
+        words = shop.queries[query_group].split()
         assert len(after) < len(before) if set(words) & set(shop.titles[item].split()) else after == before
     assert len(table.ids)
 
@@ -94,7 +94,7 @@ def test_fewer_rows_than_the_manifest_says_is_an_error(dataset):
 def uneven(*rows: int) -> Manifest:
     files = tuple(DataFile(path=f"pairs/{n}.parquet", rows=r, size=1, sha256="") for n, r in enumerate(rows))
     spec = {"kind": "wordhash"}
-    return Manifest(ds=None, token_dtype="int64", tokenizer="", normaliser="", spec=spec, inputs={}, parts={"pairs": files})
+    return Manifest(ds=None, token_dtype="int64", tokenizer="", normaliser="", spec=spec, inputs={}, parts={"pairs": files}, schema={})
 
 
 def test_the_rank_with_the_fewest_rows_sets_the_pace():
