@@ -31,6 +31,7 @@ PAIR_COLUMNS = (
     "pair_id", "query_group", "item_group", "weight", "query_logp", "item_logp", "query", "title", "title_cut"
 )  # fmt: skip
 TITLE_COLUMNS = ("title_id", "item_group", "item_logp", "title")
+TrainedPart = Literal["pairs", "titles"]
 LOADING = ("read_ahead", "reader_timeout_s")
 """Settings that change no batch."""
 
@@ -155,18 +156,19 @@ class TrainingReader:
         )
         return Texts(*part), whole, columns
 
-    def _passes(self, part: Literal["pairs", "titles"], first: int) -> Iterator[tuple[Block, np.ndarray, int]]:
-        """Batches of a part from the ``first``-th on, without end: a block, rows in it, and the number of the pass."""
-        files, size = (self.pairs, self.batch) if part == "pairs" else (self.titles, self.crops)
-        length = self.steps_per_epoch if part == "pairs" else sum(file.rows for file in files) // size
-        pass_, skip = divmod(first, length)
+    def _passes(self, part: TrainedPart, first: int) -> Iterator[tuple[Block, np.ndarray, int]]:
+        """Batches of a part from the ``first``-th on, pass after pass without end."""
+        pass_, skip = divmod(first, self._length(part))
         while True:
-            yield from self._one_pass(part, files, size, pass_, range(skip, length))
+            yield from self.one_pass(part, pass_, skip)
             pass_, skip = pass_ + 1, 0
 
-    def _one_pass(
-        self, part: Literal["pairs", "titles"], files: Sequence[DataFile], size: int, pass_: int, wanted: range
-    ) -> Iterator[tuple[Block, np.ndarray, int]]:
+    def _length(self, part: TrainedPart) -> int:
+        return self.steps_per_epoch if part == "pairs" else sum(file.rows for file in self.titles) // self.crops
+
+    def one_pass(self, part: TrainedPart, pass_: int, skip: int = 0) -> Iterator[tuple[Block, np.ndarray, int]]:
+        """Batches of one pass over a part from the ``skip``-th on: a block, rows in it, and the number of the pass."""
+        files, size = (self.pairs, self.batch) if part == "pairs" else (self.titles, self.crops)
         who = f"{part}, epoch {pass_}, rank {self.ranks.rank} of {self.ranks.world}"
         key = (self.config.seed, pass_, self.ranks.rank, int(part == "titles"))
         source = Source(
@@ -182,10 +184,10 @@ class TrainingReader:
                 counted,
                 batch=size,
                 rows=config.shuffle_rows,
-                skip=wanted.start,
+                skip=skip,
                 shuffle=lambda number: np.random.default_rng((*key, number)),
             )
-            left = len(wanted)
+            left = self._length(part) - skip
             for table, order in found:
                 block = self._decoded(table, part, pass_)
                 for rows in order[:left]:
@@ -208,7 +210,7 @@ class TrainingReader:
         return decode(table, self.manifest.token_dtype, self.table)
 
 
-def rank_files(manifest: Manifest, part: Literal["pairs", "titles"], ranks: Ranks) -> tuple[DataFile, ...]:
+def rank_files(manifest: Manifest, part: TrainedPart, ranks: Ranks) -> tuple[DataFile, ...]:
     """The files that a rank reads: every ``world``-th.
 
     Raises:
@@ -223,7 +225,7 @@ def rank_files(manifest: Manifest, part: Literal["pairs", "titles"], ranks: Rank
     return files[ranks.rank :: ranks.world]
 
 
-def smallest_share(manifest: Manifest, part: Literal["pairs", "titles"], world: int) -> int:
+def smallest_share(manifest: Manifest, part: TrainedPart, world: int) -> int:
     """Rows of the rank that has the fewest."""
     return min(sum(f.rows for f in rank_files(manifest, part, Ranks(rank, world))) for rank in range(world))
 
