@@ -178,7 +178,9 @@ def schemas(directory: Path, parts: Mapping[Part, Sequence[DataFile]]) -> dict[P
     for part in ROW_PARTS:
         paths = [file.path for file in parts[part] if file.path.endswith(".parquet")]
         each = [{f.name: str(f.type) for f in pq.read_schema(directory / path)} for path in paths]
-        problems += [f"{path} has {b}, {paths[0]} has {each[0]}" for path, b in zip(paths, each, strict=True) if b != each[0]]
+        problems += [
+            f"{path} has {b}, {paths[0]} has {each[0]}" for path, b in zip(paths, each, strict=True) if b != each[0]
+        ]
         found[part] = each[0] if each else {}
     if problems:
         raise InputError.of(problems, heading=f"dataset {directory}: files of one part differ in columns; {_CURE}:")

@@ -1,4 +1,4 @@
-"""Row groups gathered to blocks that are shuffled as one, with their token ids as places in the token table."""
+"""Row groups gathered to blocks that are shuffled as one."""
 
 # N rows of a block, T tokens in all its texts
 
@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from etl.tokenizer import TokenTable
-from model.packing import places_of, take
+from model.packing import take
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +18,7 @@ class Texts:
     """Texts end to end."""
 
     ids: np.ndarray
-    """[T] places of tokens in the token table, or token ids where there is none."""
+    """[T] token ids."""
     offsets: np.ndarray
     """[N + 1] where each text begins."""
 
@@ -81,18 +80,18 @@ def _ordered(
         yield table, order[: batches * batch].reshape(batches, batch)[skip:]
 
 
-def decode(table: pa.Table, token_dtype: str, tokens: TokenTable | None) -> Block:
+def decode(table: pa.Table, token_dtype: str) -> Block:
     """A block's columns for numpy: binary ones as texts, the others as they are."""
     numbers, texts = {}, {}
     for field in table.schema:
         if pa.types.is_binary(field.type):
-            texts[field.name] = _texts(table[field.name], token_dtype, tokens)
+            texts[field.name] = _texts(table[field.name], token_dtype)
         else:
             numbers[field.name] = table[field.name].to_numpy()
     return Block(numbers, texts)
 
 
-def _texts(column: pa.ChunkedArray, token_dtype: str, tokens: TokenTable | None) -> Texts:
+def _texts(column: pa.ChunkedArray, token_dtype: str) -> Texts:
     """Straight from Arrow's buffers: no object is made of a text."""
     kind = np.dtype(token_dtype).newbyteorder("<")
     ids, lengths = [np.empty(0, kind)], [np.empty(0, np.int32)]
@@ -102,6 +101,4 @@ def _texts(column: pa.ChunkedArray, token_dtype: str, tokens: TokenTable | None)
         if values is not None:
             ids.append(np.frombuffer(values, np.uint8)[offsets[0] : offsets[-1]].view(kind))
         lengths.append(np.diff(offsets) // kind.itemsize)
-    found = np.concatenate(ids)
-    places = found.astype(np.int32) if tokens is None else places_of(found, tokens)
-    return Texts(places, np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)]))
+    return Texts(np.concatenate(ids), np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)]))

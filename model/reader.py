@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from etl.tokenizer import TokenTable
 from model.augment import CropStyle, crop, uniform
 from model.blocks import Block, Texts, blocks, decode
 from model.loss import Ranks, Rows
-from model.packing import PackedTexts, pack_places
+from model.packing import PackedTexts, Packer
 from model.positions import Position
 from model.row_groups import Source, row_groups
 
@@ -109,6 +109,7 @@ class TrainingReader:
         return self._batches(steps, start.step if start else 0)
 
     def _batches(self, steps: int, first: int) -> Iterator[Batch]:
+        packer = Packer(self.table, ids=self.manifest.spec.get("rows", 0))
         with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
             for _ in range(first, steps):
                 parts = [self._pairs(*next(pairs))]
@@ -117,7 +118,7 @@ class TrainingReader:
                 queries, answers, rows = zip(*parts, strict=True)
                 texts = Texts.joined([*queries, *answers])
                 columns = {name: np.concatenate([getattr(r, name) for r in rows]) for name in Rows.__dataclass_fields__}
-                yield Batch(pack_places(texts.ids, texts.offsets, self.table), Rows(**columns))
+                yield Batch(packer.pack(texts.ids, texts.offsets), Rows(**columns))
 
     def _pairs(self, block: Block, rows: np.ndarray, epoch: int) -> tuple[Texts, Texts, Rows]:
         of = {name: values[rows] for name, values in block.numbers.items()}
@@ -207,7 +208,7 @@ class TrainingReader:
             use = pc.and_(pa.array(draw), pc.greater(pc.binary_length(table["title_cut"]), 0))
             shown = pc.if_else(use, table["title_cut"], table["title"])
             table = table.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
-        return decode(table, self.manifest.token_dtype, self.table)
+        return decode(table, self.manifest.token_dtype)
 
 
 def rank_files(manifest: Manifest, part: TrainedPart, ranks: Ranks) -> tuple[DataFile, ...]:

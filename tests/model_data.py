@@ -20,7 +20,13 @@ DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")
 COLOURS = ("black", "white", "red", "green", "blue", "grey", "红色", "白色")
 BRANDS = ("zoom", "acme", "nord", "vega", "luma", "orbit")
-_ARROW = {"int64": pa.int64(), "float": pa.float32(), "binary": pa.binary(), "string": pa.string(), "list": pa.list_(pa.int64())}
+_ARROW = {
+    "int64": pa.int64(),
+    "float": pa.float32(),
+    "binary": pa.binary(),
+    "string": pa.string(),
+    "list": pa.list_(pa.int64()),
+}
 SCHEMAS = {part: pa.schema([(name, _ARROW[kind]) for name, kind in columns.items()]) for part, columns in COLUMNS.items()}
 
 

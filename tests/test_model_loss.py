@@ -11,6 +11,7 @@ from model import launch
 from model.known import KnownPairs
 from model.loss import Ranks, Rows, contrastive_loss, false_negatives
 from tests import gradient_worker
+from tests.model_data import small_shop, write_dataset
 
 NO_PAIRS = KnownPairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
@@ -147,3 +148,11 @@ def test_deepspeed_on_two_ranks_has_the_gradient_of_one_process(by_stage):
         assert found["norm"] == pytest.approx(float(torch.cat([g.flatten() for g in expected]).norm()), rel=1e-5)
         for ours, theirs in zip(found["gradients"], expected, strict=True):
             assert (ours - theirs).norm() / max(theirs.norm(), least) < 1e-5, f"stage {stage}"
+
+
+def test_known_pairs_are_those_of_the_part_known_also_where_they_were_thinned_out(tmp_path):
+    shop = small_shop()
+    shop.thinned = [(100, 1000)]
+    known = KnownPairs.load(tmp_path, write_dataset(tmp_path, shop))
+    query, item = shop.clicks[0]
+    assert known.matrix(np.array([query, 100]), np.array([item, 1000])).diagonal().tolist() == [True, True]

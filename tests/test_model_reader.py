@@ -80,7 +80,9 @@ def test_query_word_dropout_takes_the_cut_title_where_there_is_one(dataset):
     plain, cut = (next(reader(dataset, query_word_dropout=p).batches(1)) for p in (0.0, 1.0))
     shop = small_shop()
     assert pairs_of([plain]) == pairs_of([cut])
-    for (query_group, item), before, after in zip(pairs_of([plain])[:10], texts(plain)[15:25], texts(cut)[15:25], strict=True):
+    for (query_group, item), before, after in zip(
+        pairs_of([plain])[:10], texts(plain)[15:25], texts(cut)[15:25], strict=True
+    ):
         words = shop.queries[query_group].split()
         assert len(after) < len(before) if set(words) & set(shop.titles[item].split()) else after == before
     assert len(table.ids)
@@ -158,7 +160,9 @@ def test_a_position_of_other_data_ranks_or_settings_is_refused_with_all_differen
 def uneven(*rows: int) -> Manifest:
     files = tuple(DataFile(path=f"pairs/{n}.parquet", rows=r, size=1, sha256="") for n, r in enumerate(rows))
     spec = {"kind": "wordhash"}
-    return Manifest(ds=None, token_dtype="int64", tokenizer="", normaliser="", spec=spec, inputs={}, parts={"pairs": files}, schema={})
+    return Manifest(
+        ds=None, token_dtype="int64", tokenizer="", normaliser="", spec=spec, inputs={}, parts={"pairs": files}, schema={}
+    )
 
 
 def test_the_rank_with_the_fewest_rows_sets_the_pace():
