@@ -12,8 +12,9 @@ Plain Python without Spark, so that each training rank can use it. Layout of ``d
 
 Queries equal up to word order and plural share a query_group, near-duplicate titles an item_group: neither is a negative
 of its like. query_logp and item_logp are ln of the share of the rows of pairs/ that show the query (the title), -inf for
-a title that no pair shows. Texts are binary columns of little-endian token ids (:attr:`Manifest.token_dtype`). The Unischema inside a Petastorm
-directory is a pickle: nothing there may be opened before :func:`verify` has compared its hash.
+a title that no pair shows. Texts are binary columns of little-endian token ids (:attr:`Manifest.token_dtype`). The
+Unischema inside a Petastorm directory is a pickle: nothing there may be opened before :func:`verify` has compared its
+hash. A part without rows has one file all the same, for its columns.
 """
 
 from __future__ import annotations

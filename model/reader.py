@@ -109,7 +109,7 @@ class TrainingReader:
         return self._batches(steps, start.step if start else 0)
 
     def _batches(self, steps: int, first: int) -> Iterator[Batch]:
-        packer = Packer(self.table, ids=self.manifest.spec.get("rows", 0))
+        packer = Packer(self.table)
         with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
             for _ in range(first, steps):
                 parts = [self._pairs(*next(pairs))]
@@ -157,7 +157,7 @@ class TrainingReader:
         )
         return Texts(*part), whole, columns
 
-    def _passes(self, part: TrainedPart, first: int) -> Iterator[tuple[Block, np.ndarray, int]]:
+    def _passes(self, part: TrainedPart, first: int) -> Generator[tuple[Block, np.ndarray, int], None, None]:
         """Batches of a part from the ``first``-th on, pass after pass without end."""
         pass_, skip = divmod(first, self._length(part))
         while True:
@@ -167,7 +167,7 @@ class TrainingReader:
     def _length(self, part: TrainedPart) -> int:
         return self.steps_per_epoch if part == "pairs" else sum(file.rows for file in self.titles) // self.crops
 
-    def one_pass(self, part: TrainedPart, pass_: int, skip: int = 0) -> Iterator[tuple[Block, np.ndarray, int]]:
+    def one_pass(self, part: TrainedPart, pass_: int, skip: int = 0) -> Generator[tuple[Block, np.ndarray, int], None, None]:
         """Batches of one pass over a part from the ``skip``-th on: a block, rows in it, and the number of the pass."""
         files, size = (self.pairs, self.batch) if part == "pairs" else (self.titles, self.crops)
         who = f"{part}, epoch {pass_}, rank {self.ranks.rank} of {self.ranks.world}"

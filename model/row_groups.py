@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ class _Thread(threading.Thread):
         return False
 
 
-def row_groups(source: Source, *, ahead: int, timeout_s: float) -> Iterator[pa.Table]:
+def row_groups(source: Source, *, ahead: int, timeout_s: float) -> Generator[pa.Table, None, None]:
     """Row groups of ``source`` as Arrow tables; closing the generator ends the thread.
 
     Args:
