@@ -2,13 +2,19 @@
 
 Plain Python without Spark, so that each training rank can use it. Layout of ``datasets/ds=.../``::
 
-    pairs/      Petastorm, training split: query_id, item_group, weight, query_logp, item_logp, query, title, title_cut
-    titles/     Petastorm, every distinct title of the catalogue: item_group, title
-    heldout/    Parquet, queries of the valid and test splits: split, query_id, query, item_groups
+    pairs/      Petastorm, pairs to train on: pair_id, query_group, item_group, weight, query_logp, item_logp, query,
+                title, title_cut
+    titles/     Petastorm, every distinct title that may be trained on: title_id, item_group, item_logp, title
+    corpus/     Parquet, the held-out titles that no crop may show: title_id, title
+    heldout/    Parquet, a row per held-out query of a split: split, query_id, query, title_ids that were clicked for it
+    known/      Parquet, all clicked pairs of the training split: query_group, item_group
     tokens.parquet, tokenizer_spec.json, tokenizer.json, manifest.json
 
-Texts are binary columns of little-endian token ids (:attr:`Manifest.token_dtype`). The Unischema inside a Petastorm
-directory is a pickle: nothing there may be opened before :func:`verify` has compared its hash.
+Queries equal up to word order and plural share a query_group, near-duplicate titles an item_group: neither is a negative
+of its like. query_logp and item_logp are ln of the share of the rows of pairs/ that show the query (the title), -inf for
+a title that no pair shows. Texts are binary columns of little-endian token ids (:attr:`Manifest.token_dtype`). The
+Unischema inside a Petastorm directory is a pickle: nothing there may be opened before :func:`verify` has compared its
+hash. A part without rows has one file all the same, for its columns.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -27,10 +33,31 @@ import pyarrow.parquet as pq
 from etl.errors import InputError
 from etl.tokenizer import TokenTable
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
 TOKENS_FILE = "tokens.parquet"
-Part = Literal["pairs", "titles", "heldout", "tokens", "tokenizer"]
+Part = Literal["pairs", "titles", "corpus", "heldout", "known", "tokens", "tokenizer"]
+ROW_PARTS: tuple[Part, ...] = ("pairs", "titles", "corpus", "heldout", "known")
+
+COLUMNS: dict[Part, dict[str, str]] = {
+    "pairs": {
+        "pair_id": "int64",
+        "query_group": "int64",
+        "item_group": "int64",
+        "weight": "float",
+        "query_logp": "float",
+        "item_logp": "float",
+        "query": "binary",
+        "title": "binary",
+        "title_cut": "binary",
+    },
+    "titles": {"title_id": "int64", "item_group": "int64", "item_logp": "float", "title": "binary"},
+    "corpus": {"title_id": "int64", "title": "binary"},
+    "heldout": {"split": "string", "query_id": "int64", "query": "binary", "title_ids": "list"},
+    "known": {"query_group": "int64", "item_group": "int64"},
+}
+"""Columns that this format needs, with their Arrow types; those of a list's items are left open."""
+
 _CURE = "build it again with `labeller dataset`"
 
 
@@ -69,6 +96,15 @@ class Manifest:
     """Versions of the tables it was made from."""
     parts: Mapping[Part, tuple[DataFile, ...]]
     """Files in the order of their names."""
+    schema: Mapping[Part, Mapping[str, str]]
+    """Columns of each part with their Arrow types, see :func:`schemas`."""
+    ranks: int = 0
+    """Training ranks that the files were balanced for; 0: not known."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the manifest says, so of all bytes of the dataset."""
+        return hashlib.sha256(self._json().encode()).hexdigest()
 
     def rows(self, part: Part) -> int:
         return sum(file.rows for file in self.parts[part])
@@ -79,11 +115,14 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Lay the manifest down by rename: either all of it is there or nothing."""
+        aside = directory / f".{MANIFEST_FILE}"
+        aside.write_text(self._json() + "\n", encoding="utf-8")
+        aside.rename(directory / MANIFEST_FILE)
+
+    def _json(self) -> str:
         content = {"format_version": FORMAT_VERSION, **asdict(self), "ds": self.ds.isoformat()}
         content["totals"] = {part: self.rows(part) for part in self.parts}
-        aside = directory / f".{MANIFEST_FILE}"
-        aside.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        aside.rename(directory / MANIFEST_FILE)
+        return json.dumps(content, indent=1, sort_keys=True)
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
@@ -101,7 +140,7 @@ class Manifest:
                 f"{path}: format_version {content.get('format_version')!r} (expected {FORMAT_VERSION}); {_CURE}"
             )
         parts = {part: tuple(DataFile(**file) for file in content["parts"][part]) for part in get_args(Part)}
-        keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs")
+        keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs", "schema", "ranks")
         return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **{key: content[key] for key in keys})
 
 
@@ -109,9 +148,11 @@ def verify(directory: Path) -> Manifest:
     """The manifest of a dataset whose files are exactly those that it lists, byte for byte.
 
     Raises:
-        InputError: no manifest; a file is missing, changed or not listed. All of them are named.
+        InputError: no manifest; a part lacks a column; a file is missing, changed or not listed. All of them are named.
     """
     manifest = Manifest.read(directory)
+    if lacking := _lacking(manifest):
+        raise InputError.of(lacking, heading=f"dataset {directory} is not of format {FORMAT_VERSION}; {_CURE}:")
     listed = {file.path: file for files in manifest.parts.values() for file in files}
     present = {p.relative_to(directory).as_posix(): p for p in data_files(directory)}
     problems = [f"{path} is missing" for path in sorted(listed.keys() - present.keys())]
@@ -125,6 +166,38 @@ def verify(directory: Path) -> Manifest:
     if problems:
         raise InputError.of(problems, heading=f"dataset {directory} does not match its {MANIFEST_FILE}; {_CURE}:")
     return manifest
+
+
+def schemas(directory: Path, parts: Mapping[Part, Sequence[DataFile]]) -> dict[Part, dict[str, str]]:
+    """Columns of each part that holds rows, with their Arrow types, from the footers of its Parquet files.
+
+    Raises:
+        InputError: files of a part differ; all such parts are named.
+    """
+    found: dict[Part, dict[str, str]] = {}
+    problems = []
+    for part in ROW_PARTS:
+        paths = [file.path for file in parts[part] if file.path.endswith(".parquet")]
+        each = [{f.name: str(f.type) for f in pq.read_schema(directory / path)} for path in paths]
+        problems += [
+            f"{path} has {b}, {paths[0]} has {each[0]}" for path, b in zip(paths, each, strict=True) if b != each[0]
+        ]
+        found[part] = each[0] if each else {}
+    if problems:
+        raise InputError.of(problems, heading=f"dataset {directory}: files of one part differ in columns; {_CURE}:")
+    return found
+
+
+def _lacking(manifest: Manifest) -> list[str]:
+    problems = []
+    for part, columns in COLUMNS.items():
+        found = manifest.schema.get(part, {})
+        for name, kind in columns.items():
+            if name not in found:
+                problems.append(f"{part}/ has no column {name} (expected {kind}, found {sorted(found) or 'no file'})")
+            elif found[name].split("<")[0] != kind:
+                problems.append(f"{part}/ has {name} as {found[name]} (expected {kind})")
+    return problems
 
 
 def data_files(directory: Path) -> list[Path]:

@@ -18,27 +18,25 @@ from model.inference import embed
 from model.retrieval import top_k
 
 CUTOFFS = (10, 100)
-SPLITS = ("valid", "test")
 
 
 def evaluate(encoder: Encoder, dataset: Path, manifest: Manifest, device: str = "cpu") -> dict[str, dict[str, float]]:
     """Figures per split of a verified dataset: ``queries``, ``recall@10``, ``recall@100``, ``mrr@10``.
 
-    Splits without queries are left out. The corpus is every distinct title of the catalogue, clicked or not.
+    Splits without queries are left out. What is searched is every distinct title, those that no crop shows among them.
     """
     table = load_token_table(dataset) if manifest.spec["kind"] == "wordhash" else None
-    titles = _read(dataset, manifest, "titles").sort_by("item_group")
-    groups = titles["item_group"].to_numpy()
-    heldout = _read(dataset, manifest, "heldout").sort_by("query_id")
+    parts = (_read(dataset, manifest, part).select(["title_id", "title"]) for part in ("titles", "corpus"))
+    titles = pa.concat_tables(parts).sort_by("title_id")
+    title_ids = titles["title_id"].to_numpy()
+    heldout = _read(dataset, manifest, "heldout").sort_by([("split", "descending"), ("query_id", "ascending")])
     corpus = embed(encoder, _ids(titles["title"], manifest), table, device)
     figures = {}
-    for split in SPLITS:
+    for split in heldout["split"].unique().to_pylist():
         rows = heldout.filter(pa.compute.equal(heldout["split"], split))
-        if not len(rows):
-            continue
         queries = embed(encoder, _ids(rows["query"], manifest), table, device)
         _, found = top_k(queries, corpus, max(CUTOFFS))
-        figures[split] = metrics(groups[found], [np.array(gold) for gold in rows["item_groups"].to_pylist()])
+        figures[split] = metrics(title_ids[found], [np.array(gold) for gold in rows["title_ids"].to_pylist()])
     return figures
 
 

@@ -14,22 +14,22 @@ from model.packing import take
 class KnownPairs:
     """Clicked pairs by query, as CSR: 16 bytes a pair, one lookup per distinct query of a batch."""
 
-    def __init__(self, query_ids: np.ndarray, item_groups: np.ndarray) -> None:
-        order = np.lexsort((item_groups, query_ids))
-        self.queries, starts = np.unique(query_ids[order], return_index=True)
-        self.offsets = np.append(starts, len(query_ids)).astype(np.int64)
+    def __init__(self, query_groups: np.ndarray, item_groups: np.ndarray) -> None:
+        order = np.lexsort((item_groups, query_groups))
+        self.queries, starts = np.unique(query_groups[order], return_index=True)
+        self.offsets = np.append(starts, len(query_groups)).astype(np.int64)
         self.items = item_groups[order]
 
     @classmethod
     def load(cls, dataset: Path, manifest: Manifest) -> KnownPairs:
-        """All pairs of a verified dataset's training part."""
-        tables = [pq.read_table(dataset / f.path, columns=["query_id", "item_group"]) for f in manifest.files("pairs")]
-        columns = [np.concatenate([t[name].to_numpy() for t in tables]) for name in ("query_id", "item_group")]
+        """All pairs of a verified dataset's training split, those thinned out of pairs/ among them."""
+        tables = [pq.read_table(dataset / f.path, columns=["query_group", "item_group"]) for f in manifest.files("known")]
+        columns = [np.concatenate([t[name].to_numpy() for t in tables]) for name in ("query_group", "item_group")]
         return cls(*columns)
 
-    def matrix(self, query_ids: np.ndarray, item_groups: np.ndarray) -> np.ndarray:
+    def matrix(self, query_groups: np.ndarray, item_groups: np.ndarray) -> np.ndarray:
         """Queries [A] and items [B] -> bool [A, B]: whether a query led to a click on an item."""
-        queries, query_of = np.unique(query_ids, return_inverse=True)
+        queries, query_of = np.unique(query_groups, return_inverse=True)
         items, item_of = np.unique(item_groups, return_inverse=True)
         clicked = np.zeros((len(queries), len(items)), dtype=bool)
         rows, places = _locate(queries, self.queries)

@@ -42,14 +42,14 @@ class Ranks:
 class Rows:
     """What the loss knows of the rows of a batch, beside their embeddings."""
 
-    query_id: np.ndarray
+    query_group: np.ndarray
     item_group: np.ndarray
     weight: np.ndarray
     query_logp: np.ndarray
     item_logp: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.query_id)
+        return len(self.query_group)
 
 
 class _Gather(torch.autograd.Function):
@@ -83,7 +83,7 @@ def gather_rows(rows: Rows, ranks: Ranks, device: torch.device) -> Rows:
     """Ids and weights of the rows of all ranks, on the host."""
     if ranks.world == 1:
         return rows
-    ids = torch.from_numpy(np.stack([rows.query_id, rows.item_group], axis=1)).to(device)
+    ids = torch.from_numpy(np.stack([rows.query_group, rows.item_group], axis=1)).to(device)
     values = torch.from_numpy(np.stack([rows.weight, rows.query_logp, rows.item_logp], axis=1)).to(device)
     columns = (*gather(ids, ranks).cpu().numpy().T, *gather(values, ranks).cpu().numpy().T)
     return Rows(*columns)
@@ -101,12 +101,12 @@ def false_negatives(rows: Rows, all_rows: Rows, start: int, known: KnownPairs | 
     Returns:
         bool [B, G] for query -> titles, and bool [B, G] for title -> queries; a row's own column is never in them.
     """
-    same = rows.query_id[:, None] == all_rows.query_id[None, :]
+    same = rows.query_group[:, None] == all_rows.query_group[None, :]
     same |= rows.item_group[:, None] == all_rows.item_group[None, :]
     titles, queries = same, same.copy()
     if known is not None:
-        titles = titles | known.matrix(rows.query_id, all_rows.item_group)
-        queries = queries | known.matrix(all_rows.query_id, rows.item_group).T
+        titles = titles | known.matrix(rows.query_group, all_rows.item_group)
+        queries = queries | known.matrix(all_rows.query_group, rows.item_group).T
     own = np.arange(len(rows))
     titles[own, start + own] = queries[own, start + own] = False
     return titles, queries

@@ -4,28 +4,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from etl.dataset import DataFile, Manifest, decode_ids, load_token_table
+from etl.dataset import DataFile, Manifest, load_token_table
 from etl.errors import InputError
 from etl.tokenizer import TokenTable
 from model.augment import CropStyle, crop, uniform
+from model.blocks import Block, Texts, blocks, decode
 from model.loss import Ranks, Rows
-from model.packing import PackedTexts, pack
+from model.packing import PackedTexts, Packer
+from model.positions import Position
+from model.row_groups import Source, row_groups
 
 log = logging.getLogger(__name__)
 
-PAIR_COLUMNS = ("query_id", "item_group", "weight", "query_logp", "item_logp", "query", "title", "title_cut")
-TITLE_COLUMNS = ("item_group", "title")
-Columns = dict[str, np.ndarray]
+PAIR_COLUMNS = (
+    "pair_id", "query_group", "item_group", "weight", "query_logp", "item_logp", "query", "title", "title_cut"
+)  # fmt: skip
+TITLE_COLUMNS = ("title_id", "item_group", "item_logp", "title")
+TrainedPart = Literal["pairs", "titles"]
+LOADING = ("read_ahead", "reader_timeout_s")
+"""Settings that change no batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +54,10 @@ class ReaderConfig:
     shuffle_rows: int = 1_000_000
     """Rows that are shuffled together."""
     seed: int = 0
+    read_ahead: int = 4
+    """Row groups that are read before they are asked for."""
+    reader_timeout_s: float = 300.0
+    """Longest wait for a row group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +68,6 @@ class Batch:
     """2 (B + C) texts."""
     rows: Rows
     """B + C rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Texts:
-    """Token ids of N texts, end to end."""
-
-    ids: np.ndarray
-    offsets: np.ndarray
 
 
 class TrainingReader:
@@ -79,101 +83,135 @@ class TrainingReader:
         self.crops = round(self.batch * config.crops)
         if self.crops:
             self.crops = min(self.crops, smallest_share(manifest, "titles", ranks.world))
+        self.title_logp = -float(np.log(max(manifest.rows("titles"), 1))) if self.crops else -np.inf
 
     @property
     def steps_per_epoch(self) -> int:
         """Full batches that the rank with the fewest rows has: an all-gather waits for everyone."""
         return smallest_share(self.manifest, "pairs", self.ranks.world) // self.batch
 
-    def batches(self, steps: int) -> Iterator[Batch]:
-        """``steps`` batches, epoch after epoch."""
-        titles = self._endless_titles()
-        for step in range(steps):
-            epoch, within = divmod(step, self.steps_per_epoch)
-            if within == 0:
-                pairs = self._rows(self.pairs, "pairs", PAIR_COLUMNS, epoch, self.batch)
-            crops, pass_ = next(titles) if self.crops else ({}, 0)
-            yield self._batch(next(pairs), crops, epoch, pass_, step)
-            if within == self.steps_per_epoch - 1:
-                for _ in pairs:  # to the end of the files, where the rows are counted
-                    pass
+    def position(self, step: int) -> Position:
+        """What a checkpoint after ``step`` batches keeps."""
+        settings = asdict(self.config) | {"batch": self.batch, "crops": self.crops}
+        kept = {name: value for name, value in settings.items() if name not in LOADING}
+        return Position(step=step, dataset=self.manifest.digest, world=self.ranks.world, settings=kept)
 
-    def _batch(self, pairs: Columns, crops: Columns, epoch: int, pass_: int, step: int) -> Batch:
-        dtype, config = self.manifest.token_dtype, self.config
-        row_ids = pairs["query_id"] ^ (pairs["item_group"] << np.int64(1))
-        cut = uniform(config.seed, epoch, row_ids, 0) < config.query_word_dropout
-        titles = [c if use and c else t for t, c, use in zip(pairs["title"], pairs["title_cut"], cut, strict=True)]
-        texts = [_decode(pairs["query"], dtype), _decode(titles, dtype)]
-        rows = Rows(
-            query_id=pairs["query_id"],
-            item_group=pairs["item_group"],
-            weight=pairs["weight"].astype(np.float64) ** config.weight_power,
-            query_logp=pairs["query_logp"].astype(np.float64),
-            item_logp=pairs["item_logp"].astype(np.float64),
+    def batches(self, steps: int, start: Position | None = None) -> Iterator[Batch]:
+        """Batches ``start.step`` (0 without ``start``) to ``steps``, epoch after epoch, as an uninterrupted run has them.
+
+        Raises:
+            InputError: ``start`` is of another dataset, number of ranks or settings.
+            RuntimeError: other rows came than the manifest says; nothing may be trained on less without a word.
+            ReaderStalled, UnreadableFile: see :func:`model.row_groups.row_groups`.
+        """
+        if start is not None:
+            start.require_same(self.position(0))
+        return self._batches(steps, start.step if start else 0)
+
+    def _batches(self, steps: int, first: int) -> Iterator[Batch]:
+        packer = Packer(self.table)
+        with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
+            for _ in range(first, steps):
+                parts = [self._pairs(*next(pairs))]
+                if self.crops:
+                    parts.append(self._crops(*next(titles)))
+                queries, answers, rows = zip(*parts, strict=True)
+                texts = Texts.joined([*queries, *answers])
+                columns = {name: np.concatenate([getattr(r, name) for r in rows]) for name in Rows.__dataclass_fields__}
+                yield Batch(packer.pack(texts.ids, texts.offsets), Rows(**columns))
+
+    def _pairs(self, block: Block, rows: np.ndarray, epoch: int) -> tuple[Texts, Texts, Rows]:
+        of = {name: values[rows] for name, values in block.numbers.items()}
+        return (
+            block.texts["query"].take(rows),
+            block.texts["title"].take(rows),
+            Rows(
+                query_group=of["query_group"],
+                item_group=of["item_group"],
+                weight=of["weight"].astype(np.float64) ** self.config.weight_power,
+                query_logp=column_logp(of["query_logp"], -np.inf, self.batch, self.crops),
+                item_logp=column_logp(of["item_logp"], self.title_logp, self.batch, self.crops),
+            ),
         )
-        if crops:
-            whole = _decode(crops["title"], dtype)
-            texts = [texts[0], self._crop(whole, crops["item_group"], pass_), texts[1], whole]
-            rows = _join(rows, self._crop_rows(crops["item_group"], step))
-        joined = _concatenate(texts)
-        return Batch(pack(joined.ids, joined.offsets, self.table), rows)
 
-    def _crop(self, whole: _Texts, item_groups: np.ndarray, pass_: int) -> _Texts:
-        config = self.config
+    def _crops(self, block: Block, rows: np.ndarray, pass_: int) -> tuple[Texts, Texts, Rows]:
+        """A crop is a query that nobody else has: its group is unique in the step on all ranks."""
+        of, config, n = {name: values[rows] for name, values in block.numbers.items()}, self.config, len(rows)
+        whole = block.texts["title"].take(rows)
         part = crop(
             whole.ids,
             whole.offsets,
-            item_groups,
+            of["title_id"],
             seed=config.seed,
             epoch=pass_,
             style=config.crop_style,
             longest=config.crop_tokens,
             special=self.special,
         )
-        return _Texts(*part)
+        columns = Rows(
+            query_group=np.iinfo(np.int64).min + self.ranks.rank * n + np.arange(n),
+            item_group=of["item_group"],
+            weight=np.ones(n),
+            query_logp=column_logp(np.full(n, -np.inf), self.title_logp, self.batch, self.crops),
+            item_logp=column_logp(of["item_logp"], self.title_logp, self.batch, self.crops),
+        )
+        return Texts(*part), whole, columns
 
-    def _crop_rows(self, item_groups: np.ndarray, step: int) -> Rows:
-        """A crop is a query that nobody else has: its id is unique in the step on all ranks."""
-        n = len(item_groups)
-        first = 1 + (step * self.ranks.world + self.ranks.rank) * n
-        logp = np.full(n, -np.log(self.manifest.rows("titles")))
-        return Rows(-np.arange(first, first + n), item_groups, np.ones(n), logp, logp)
-
-    def _endless_titles(self) -> Iterator[tuple[Columns, int]]:
-        pass_ = 0
+    def _passes(self, part: TrainedPart, first: int) -> Generator[tuple[Block, np.ndarray, int], None, None]:
+        """Batches of a part from the ``first``-th on, pass after pass without end."""
+        pass_, skip = divmod(first, self._length(part))
         while True:
-            for columns in self._rows(self.titles, "titles", TITLE_COLUMNS, pass_, self.crops):
-                yield columns, pass_
-            pass_ += 1
+            yield from self.one_pass(part, pass_, skip)
+            pass_, skip = pass_ + 1, 0
 
-    def _rows(self, files: Sequence[DataFile], part: str, names: Sequence[str], epoch: int, size: int) -> Iterator[Columns]:
-        """One pass over files in shuffled chunks of ``size`` rows; a last, smaller one is dropped.
+    def _length(self, part: TrainedPart) -> int:
+        return self.steps_per_epoch if part == "pairs" else sum(file.rows for file in self.titles) // self.crops
 
-        Raises:
-            RuntimeError: other rows came than the manifest says; nothing may be trained on less without a word.
-        """
-        rng = np.random.default_rng((self.config.seed, epoch, self.ranks.rank, part == "titles"))
-        held: list[Columns] = []
-        read = count = 0
-        for group in _row_groups(self.dataset, files, names, epoch):
-            held.append(group)
-            read += len(group[names[0]])
-            count += len(group[names[0]])
-            if count >= self.config.shuffle_rows:
-                block = _shuffled(held, rng)
-                full = count - count % size
-                yield from _chunks(block, full, size)
-                held, count = [{k: v[full:] for k, v in block.items()}], count - full
-        if held:
-            yield from _chunks(_shuffled(held, rng), count - count % size, size)
-        expected = sum(file.rows for file in files)
-        if read != expected:
-            raise RuntimeError(
-                f"epoch {epoch}, rank {self.ranks.rank}: read {read} rows of {part}, the manifest says {expected}"
+    def one_pass(self, part: TrainedPart, pass_: int, skip: int = 0) -> Generator[tuple[Block, np.ndarray, int], None, None]:
+        """Batches of one pass over a part from the ``skip``-th on: a block, rows in it, and the number of the pass."""
+        files, size = (self.pairs, self.batch) if part == "pairs" else (self.titles, self.crops)
+        who = f"{part}, epoch {pass_}, rank {self.ranks.rank} of {self.ranks.world}"
+        key = (self.config.seed, pass_, self.ranks.rank, int(part == "titles"))
+        source = Source(
+            files=[self.dataset / file.path for file in files],
+            columns=PAIR_COLUMNS if part == "pairs" else TITLE_COLUMNS,
+            seed=1 + int(np.random.default_rng(key).integers(2**31)),
+            who=who,
+        )
+        config = self.config
+        with closing(row_groups(source, ahead=config.read_ahead, timeout_s=config.reader_timeout_s)) as groups:
+            counted = _counted(groups, sum(file.rows for file in files), who)
+            found = blocks(
+                counted,
+                batch=size,
+                rows=config.shuffle_rows,
+                skip=skip,
+                shuffle=lambda number: np.random.default_rng((*key, number)),
             )
+            left = self._length(part) - skip
+            for table, order in found:
+                block = self._decoded(table, part, pass_)
+                for rows in order[:left]:
+                    left -= 1
+                    if not left:
+                        for _ in counted:  # to the end of the files, where the rows are counted
+                            pass
+                    yield block, rows, pass_
+                if not left:
+                    return
+
+    def _decoded(self, table: pa.Table, part: str, epoch: int) -> Block:
+        """With the title that each pair shows in this epoch."""
+        if part == "pairs":
+            draw = uniform(self.config.seed, epoch, table["pair_id"].to_numpy(), 0) < self.config.query_word_dropout
+            # An empty one says that the title has none of the query's words, or no others.
+            use = pc.and_(pa.array(draw), pc.greater(pc.binary_length(table["title_cut"]), 0))
+            shown = pc.if_else(use, table["title_cut"], table["title"])
+            table = table.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
+        return decode(table, self.manifest.token_dtype)
 
 
-def rank_files(manifest: Manifest, part: Literal["pairs", "titles"], ranks: Ranks) -> tuple[DataFile, ...]:
+def rank_files(manifest: Manifest, part: TrainedPart, ranks: Ranks) -> tuple[DataFile, ...]:
     """The files that a rank reads: every ``world``-th.
 
     Raises:
@@ -188,7 +226,7 @@ def rank_files(manifest: Manifest, part: Literal["pairs", "titles"], ranks: Rank
     return files[ranks.rank :: ranks.world]
 
 
-def smallest_share(manifest: Manifest, part: Literal["pairs", "titles"], world: int) -> int:
+def smallest_share(manifest: Manifest, part: TrainedPart, world: int) -> int:
     """Rows of the rank that has the fewest."""
     return min(sum(f.rows for f in rank_files(manifest, part, Ranks(rank, world))) for rank in range(world))
 
@@ -203,58 +241,30 @@ def fit_batch(manifest: Manifest, wanted: int, world: int) -> int:
     return min(wanted, fitting)
 
 
-def _row_groups(dataset: Path, files: Sequence[DataFile], names: Sequence[str], epoch: int) -> Iterator[Columns]:
-    """Row groups of files in an order drawn from the epoch; the dummy pool keeps that order repeatable."""
-    with _quiet_petastorm():
-        from petastorm import make_batch_reader
+def column_logp(pair_logp: np.ndarray, crop_logp: float, pairs: int, crops: int) -> np.ndarray:
+    """Log-probability that a column of a batch shows a text, where a batch mixes ``pairs`` and ``crops`` rows.
 
-        reader = make_batch_reader(
-            [f"file://{(dataset / file.path).resolve()}" for file in files],  # petastorm does not decode %3D
-            schema_fields=list(names),
-            reader_pool_type="dummy",
-            num_epochs=1,
-            shuffle_row_groups=True,
-            seed=epoch + 1,  # 0 counts as no seed
-        )
-    with reader:
-        while True:
-            with _quiet_petastorm():
-                group = next(reader, None)
-            if group is None:
-                return
-            yield {name: getattr(group, name) for name in names}
+    Args:
+        pair_logp: [N] ln of the share of the pairs that show the text.
+        crop_logp: ln of the share of the crops that do.
+        pairs: B of a batch.
+        crops: C of a batch.
+
+    Returns:
+        [N] float64, ln((B e^pair_logp + C e^crop_logp) / (B + C)).
+    """
+    return np.log((pairs * np.exp(pair_logp.astype(np.float64)) + crops * np.exp(crop_logp)) / (pairs + crops))
 
 
-@contextlib.contextmanager
-def _quiet_petastorm() -> Iterator[None]:
-    """Without the page of warnings a reader that petastorm 0.12.1 earns on pyarrow 14."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
+def _counted(groups: Iterator[pa.Table], expected: int, who: str) -> Iterator[pa.Table]:
+    """Row groups as they come.
 
-
-def _shuffled(groups: Sequence[Columns], rng: np.random.Generator) -> Columns:
-    joined = {name: np.concatenate([group[name] for group in groups]) for name in groups[0]}
-    order = rng.permutation(len(next(iter(joined.values()))))
-    return {name: values[order] for name, values in joined.items()}
-
-
-def _chunks(block: Columns, rows: int, size: int) -> Iterator[Columns]:
-    for start in range(0, rows, size):
-        yield {name: values[start : start + size] for name, values in block.items()}
-
-
-def _decode(values: Sequence[bytes] | np.ndarray, dtype: str) -> _Texts:
-    lengths = np.fromiter(map(len, values), dtype=np.int64) // np.dtype(dtype).itemsize
-    return _Texts(decode_ids(b"".join(values), dtype), np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def _concatenate(texts: Sequence[_Texts]) -> _Texts:
-    lengths = np.concatenate([np.diff(t.offsets) for t in texts])
-    return _Texts(np.concatenate([t.ids for t in texts]), np.concatenate([[0], np.cumsum(lengths)]))
-
-
-def _join(first: Rows, second: Rows) -> Rows:
-    names = Rows.__dataclass_fields__
-    return Rows(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
+    Raises:
+        RuntimeError: at their end, if there were other rows than ``expected``.
+    """
+    read = 0
+    for group in groups:
+        read += len(group)
+        yield group
+    if read != expected:
+        raise RuntimeError(f"{who}: read {read} rows, the manifest says {expected}")

@@ -76,6 +76,12 @@ class TrainConfig(JobConfig):
     shuffle_rows: Annotated[int, Field(ge=1)] = 1_000_000
     """Pairs that are shuffled together."""
 
+    read_ahead: Annotated[int, Field(ge=1)] = 4
+    """Row groups that each rank reads before it needs them."""
+
+    reader_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """How long a rank waits for a row group before it fails, seconds."""
+
     seed: Annotated[int, Field(ge=0)] = 1
     """Of the initial weights, the order and the crops."""
 
@@ -117,4 +123,6 @@ class TrainConfig(JobConfig):
             weight_power=self.weight_power,
             shuffle_rows=self.shuffle_rows,
             seed=self.seed,
+            read_ahead=self.read_ahead,
+            reader_timeout_s=self.reader_timeout_s,
         )

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import distributed as dist
 
-from etl.dataset import Manifest, verify
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.dataset import ROW_PARTS, Manifest, verify
+from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
 from etl.job import configure_logging
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
@@ -26,6 +26,7 @@ from model.bundle import write_bundle
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
 from model.loss import Ranks
+from model.row_groups import ReaderStalled
 from model.train_config import TrainConfig
 
 log = logging.getLogger("model.worker")
@@ -45,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         log.error("%s", error)
         return EXIT_BAD_INPUT
+    except ReaderStalled as error:
+        log.error("%s", error)
+        logging.shutdown()
+        os._exit(EXIT_BUG)  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
 
 
@@ -95,7 +100,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str)
     metrics: dict[str, Any] = {
         "heldout": heldout,
         "untrained": untrained,
-        "counts": {part: manifest.rows(part) for part in ("pairs", "titles", "heldout")},
+        "counts": {part: manifest.rows(part) for part in ROW_PARTS},
         "settings": dict(fitted.settings),
         "curve": fitted.curve.points,
         "seconds": round(fitted.curve.seconds, 1),

@@ -40,7 +40,7 @@ def joined_rows() -> Rows:
     """16 rows with repeated queries, repeated items and known pairs among them."""
     rng = np.random.default_rng(5)
     return Rows(
-        query_id=rng.integers(0, 9, ROWS),
+        query_group=rng.integers(0, 9, ROWS),
         item_group=rng.integers(0, 10, ROWS),
         weight=rng.uniform(0.5, 3.0, ROWS),
         query_logp=-rng.uniform(1, 4, ROWS),

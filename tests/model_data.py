@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from etl.dataset import DataFile, Manifest, encode_ids
+from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
 from etl.text import cut_words, normalise, normaliser_hash
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
 
@@ -19,6 +20,14 @@ DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")
 COLOURS = ("black", "white", "red", "green", "blue", "grey", "红色", "白色")
 BRANDS = ("zoom", "acme", "nord", "vega", "luma", "orbit")
+_ARROW = {
+    "int64": pa.int64(),
+    "float": pa.float32(),
+    "binary": pa.binary(),
+    "string": pa.string(),
+    "list": pa.list_(pa.int64()),
+}
+SCHEMAS = {part: pa.schema([(name, _ARROW[kind]) for name, kind in columns.items()]) for part, columns in COLUMNS.items()}
 
 
 @dataclass
@@ -28,8 +37,12 @@ class Shop:
     queries: dict[int, str] = field(default_factory=dict)
     titles: dict[int, str] = field(default_factory=dict)
     clicks: list[tuple[int, int]] = field(default_factory=list)
+    corpus: dict[int, str] = field(default_factory=dict)
+    """Titles that only evaluation sees."""
+    thinned: list[tuple[int, int]] = field(default_factory=list)
+    """Clicks that are known and not trained on."""
     heldout: list[tuple[str, int, list[int]]] = field(default_factory=list)
-    """(split, query id, item groups)."""
+    """(split, query id, ids of the titles that were clicked for it)."""
 
 
 def small_shop(seed: int = 0, titles: int = 160, clicks: int = 900) -> Shop:
@@ -72,29 +85,34 @@ def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: 
         left = cut_words(normalise(title), normalise(query))
         return ids(left, "title") if left != normalise(title) else b""
 
+    asked, shown = (Counter(click[side] for click in shop.clicks) for side in (0, 1))
+    share = {key: np.float32(np.log(n / len(shop.clicks))) for counts in (asked, shown) for key, n in counts.items()}
     pair_rows = [
         {
-            "query_id": q,
+            "pair_id": n,
+            "query_group": q,
             "item_group": i,
             "weight": np.float32(1 + (q + i) % 3),
-            "query_logp": np.float32(-3.0),
-            "item_logp": np.float32(-5.0 - i % 2),
+            "query_logp": share[q],
+            "item_logp": share[i],
             "query": ids(shop.queries[q], "query"),
             "title": ids(shop.titles[i], "title"),
             "title_cut": cut(shop.queries[q], shop.titles[i]),
         }
-        for q, i in shop.clicks
+        for n, (q, i) in enumerate(shop.clicks)
     ]
-    title_rows = [{"item_group": i, "title": ids(t, "title")} for i, t in shop.titles.items()]
+    title_rows = [
+        {"title_id": i, "item_group": i, "item_logp": share.get(i, np.float32(-np.inf)), "title": ids(t, "title")}
+        for i, t in shop.titles.items()
+    ]
+    corpus_rows = [{"title_id": i, "title": ids(t, "title")} for i, t in shop.corpus.items()]
     heldout_rows = [
-        {"split": s, "query_id": q, "query": ids(shop.queries[q], "query"), "item_groups": items}
+        {"split": s, "query_id": q, "query": ids(shop.queries[q], "query"), "title_ids": items}
         for s, q, items in shop.heldout
     ]
-    parts = {
-        "pairs": _write(directory / "pairs", pair_rows, files),
-        "titles": _write(directory / "titles", title_rows, files),
-        "heldout": _write(directory / "heldout", heldout_rows, 1),
-    }
+    known_rows = [{"query_group": q, "item_group": i} for q, i in [*shop.clicks, *shop.thinned]]
+    rows_of = {"titles": title_rows, "corpus": corpus_rows, "heldout": heldout_rows, "known": known_rows, "pairs": pair_rows}
+    parts = {part: _write(directory / part, part_rows, files) for part, part_rows in rows_of.items()}
     tokenizer.save(directory)
     tokens = []
     if kind == "wordhash":
@@ -105,6 +123,7 @@ def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: 
         pq.write_table(pa.Table.from_pylist(token_rows), directory / "tokens.parquet")
         tokens = [directory / "tokens.parquet"]
     parts |= {"tokens": tokens, "tokenizer": sorted(directory.glob("tokenizer*.json"))}
+    files_of = {name: tuple(DataFile.of(directory, path) for path in paths) for name, paths in parts.items()}
     manifest = Manifest(
         ds=DS,
         token_dtype=dtype,
@@ -112,15 +131,19 @@ def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: 
         normaliser=spec.normaliser,
         spec={"kind": kind, "rows": rows, "max_query_tokens": 12, "max_title_tokens": 20, "ngrams": [3, 4]},
         inputs={"pairs": "delta:0"},
-        parts={name: tuple(DataFile.of(directory, path) for path in paths) for name, paths in parts.items()},
+        parts=files_of,
+        schema=schemas(directory, files_of),
     )
     manifest.write(directory)
     return manifest
 
 
 def _write(directory: Path, rows: Sequence[dict], files: int) -> Iterable[Path]:
+    """A part with the schema of the format; only the two that are trained on have more than one file."""
     directory.mkdir(parents=True)
-    paths = [directory / f"part-{n}.parquet" for n in range(files)]
+    number = files if directory.name in ("pairs", "titles") else 1
+    paths = [directory / f"part-{n}.parquet" for n in range(number)]
     for n, path in enumerate(paths):
-        pq.write_table(pa.Table.from_pylist(rows[n::files]), path, row_group_size=64)
+        table = pa.Table.from_pylist(rows[n::number], schema=SCHEMAS[directory.name])
+        pq.write_table(table, path, row_group_size=64)
     return paths

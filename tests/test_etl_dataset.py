@@ -9,39 +9,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from etl.dataset import DataFile, Manifest, decode_ids, encode_ids, load_token_table, verify
+from etl.dataset import DataFile, Manifest, decode_ids, encode_ids, load_token_table, schemas, verify
 from etl.errors import InputError
+from tests.model_data import SCHEMAS
+
+_VALUES = {"int64": 1, "float": 0.0, "binary": b"", "string": "test", "list": [1]}
 
 
 def dataset(directory: Path) -> Path:
-    """A dataset of two files and a token table, with its manifest."""
-    (directory / "pairs").mkdir(parents=True)
-    for name, rows in (("pairs/part-00000.parquet", 3), ("pairs/part-00001.parquet", 2)):
-        pq.write_table(pa.table({"query_id": list(range(rows))}), directory / name)
+    """A dataset of two files of pairs, one of each other part, and a token table, with its manifest."""
+    rows = {"pairs": (3, 2), "titles": (1,), "corpus": (0,), "heldout": (1,), "known": (4,)}
+    for part, counts in rows.items():
+        (directory / part).mkdir(parents=True)
+        for n, count in enumerate(counts):
+            values = {f.name: pa.array([_VALUES[str(f.type).split("<")[0]]] * count, f.type) for f in SCHEMAS[part]}
+            pq.write_table(pa.table(values, schema=SCHEMAS[part]), directory / part / f"part-{n:05d}.parquet")
     (directory / "pairs" / "_common_metadata").write_bytes(b"schema")
     features = [np.array(f, "<u4").tobytes() for f in ([5, 6], [], [7])]
     tokens = pa.table({"id": pa.array([-3, 0, 9], pa.int64()), "features": pa.array(features, pa.binary())})
     pq.write_table(tokens, directory / "tokens.parquet")
+    manifest_of(directory).write(directory)
+    return directory
 
-    def files(*names: str) -> tuple[DataFile, ...]:
-        return tuple(DataFile.of(directory, directory / name) for name in names)
 
-    Manifest(
+def manifest_of(directory: Path) -> Manifest:
+    """The manifest of what lies there."""
+    parts = {
+        part: tuple(DataFile.of(directory, path) for path in sorted((directory / part).iterdir())) for part in SCHEMAS
+    } | {"tokens": (DataFile.of(directory, directory / "tokens.parquet"),), "tokenizer": ()}
+    return Manifest(
         ds=dt.date(2024, 5, 7),
         token_dtype="int64",
         tokenizer="t",
         normaliser="n",
         spec={"kind": "wordhash"},
         inputs={"pairs": "delta:3"},
-        parts={
-            "pairs": files("pairs/_common_metadata", "pairs/part-00000.parquet", "pairs/part-00001.parquet"),
-            "titles": (),
-            "heldout": (),
-            "tokens": files("tokens.parquet"),
-            "tokenizer": (),
-        },
-    ).write(directory)
-    return directory
+        parts=parts,
+        schema=schemas(directory, parts),
+        ranks=2,
+    )
 
 
 def test_a_whole_dataset_is_verified_and_counted(tmp_path):
@@ -62,9 +68,46 @@ def test_a_dataset_without_manifest_is_refused(tmp_path):
 
 def test_a_dataset_of_another_format_is_refused(tmp_path):
     path = dataset(tmp_path) / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(InputError, match=r"format_version 99 \(expected 1\)"):
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
+    with pytest.raises(InputError, match=r"format_version 99 \(expected 2\)"):
         verify(tmp_path)
+
+
+def test_columns_that_the_format_needs_and_a_part_lacks_are_all_named_before_any_file_is_hashed(tmp_path):
+    directory = dataset(tmp_path)
+    old = pa.table({"query_id": [1], "item_group": pa.array([1], pa.int32())})
+    pq.write_table(old, directory / "known" / "part-00000.parquet")
+    (directory / "corpus" / "part-00000.parquet").unlink()
+    manifest_of(directory).write(directory)
+    (directory / "tokens.parquet").write_bytes(b"short")
+    with pytest.raises(InputError) as error:
+        verify(directory)
+    assert error.value.problems == (
+        "corpus/ has no column title_id (expected int64, found no file)",
+        "corpus/ has no column title (expected binary, found no file)",
+        "known/ has no column query_group (expected int64, found ['item_group', 'query_id'])",
+        "known/ has item_group as int32 (expected int64)",
+    )
+
+
+def test_files_of_a_part_that_differ_in_columns_are_refused(tmp_path):
+    directory = dataset(tmp_path)
+    pq.write_table(pa.table({"pair_id": [1]}), directory / "pairs" / "part-00001.parquet")
+    with pytest.raises(InputError, match=r"part-00001.parquet has \{'pair_id': 'int64'\}, pairs/part-00000.parquet has"):
+        manifest_of(directory)
+
+
+def test_the_manifest_comes_back_and_its_digest_changes_with_any_byte_of_the_data(tmp_path):
+    directory = dataset(tmp_path)
+    before = manifest_of(directory)
+    assert verify(directory).digest == before.digest
+    assert verify(directory).ranks == 2
+    pq.write_table(
+        pq.read_table(directory / "pairs" / "part-00001.parquet"),
+        directory / "pairs" / "part-00001.parquet",
+        compression="none",
+    )
+    assert manifest_of(directory).digest != before.digest
 
 
 def test_files_that_are_missing_changed_truncated_or_unknown_are_all_named(tmp_path):

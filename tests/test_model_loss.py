@@ -11,13 +11,14 @@ from model import launch
 from model.known import KnownPairs
 from model.loss import Ranks, Rows, contrastive_loss, false_negatives
 from tests import gradient_worker
+from tests.model_data import small_shop, write_dataset
 
 NO_PAIRS = KnownPairs(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
-def rows_of(query_ids, items) -> Rows:
-    n = len(query_ids)
-    return Rows(np.array(query_ids), np.array(items), np.ones(n), np.zeros(n), np.zeros(n))
+def rows_of(query_groups, items) -> Rows:
+    n = len(query_groups)
+    return Rows(np.array(query_groups), np.array(items), np.ones(n), np.zeros(n), np.zeros(n))
 
 
 def vectors(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,9 +35,9 @@ def slow_loss(query, title, rows: Rows, tau: float, logq: float, clicked: set) -
             logits = []
             for j in range(len(rows)):
                 q, t = (i, j) if side == "titles" else (j, i)
-                pair = (rows.query_id[q], rows.item_group[t])
+                pair = (rows.query_group[q], rows.item_group[t])
                 if i != j and (
-                    pair in clicked or rows.query_id[i] == rows.query_id[j] or rows.item_group[i] == rows.item_group[j]
+                    pair in clicked or rows.query_group[i] == rows.query_group[j] or rows.item_group[i] == rows.item_group[j]
                 ):
                     continue
                 logp = rows.item_logp[j] if side == "titles" else rows.query_logp[j]
@@ -72,7 +73,7 @@ def test_tiles_give_the_same_gradient_as_one_piece():
 
 
 @pytest.mark.parametrize(
-    ("query_ids", "items", "known"),
+    ("query_groups", "items", "known"),
     [
         ([1, 1, 2], [10, 20, 30], NO_PAIRS),
         ([1, 2, 3], [10, 10, 30], NO_PAIRS),
@@ -80,9 +81,9 @@ def test_tiles_give_the_same_gradient_as_one_piece():
     ],
     ids=["same query", "same item", "clicked in both directions"],
 )
-def test_a_false_negative_has_no_influence(query_ids, items, known):
+def test_a_false_negative_has_no_influence(query_groups, items, known):
     query, title = vectors(3)
-    rows = rows_of(query_ids, items)
+    rows = rows_of(query_groups, items)
 
     def first_row_losses() -> torch.Tensor:
         """Row 0 alone: the other rows count nothing, but stand as columns."""
@@ -147,3 +148,11 @@ def test_deepspeed_on_two_ranks_has_the_gradient_of_one_process(by_stage):
         assert found["norm"] == pytest.approx(float(torch.cat([g.flatten() for g in expected]).norm()), rel=1e-5)
         for ours, theirs in zip(found["gradients"], expected, strict=True):
             assert (ours - theirs).norm() / max(theirs.norm(), least) < 1e-5, f"stage {stage}"
+
+
+def test_known_pairs_are_those_of_the_part_known_also_where_they_were_thinned_out(tmp_path):
+    shop = small_shop()
+    shop.thinned = [(100, 1000)]
+    known = KnownPairs.load(tmp_path, write_dataset(tmp_path, shop))
+    query, item = shop.clicks[0]
+    assert known.matrix(np.array([query, 100]), np.array([item, 1000])).diagonal().tolist() == [True, True]

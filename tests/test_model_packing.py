@@ -4,7 +4,7 @@ import pytest
 from etl.errors import InputError
 from etl.text import normaliser_hash
 from etl.tokenizer import TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
-from model.packing import offsets_of, pack, tokenised
+from model.packing import Packer, offsets_of, pack, tokenised
 
 TABLE = TokenTable(ids=np.array([-7, 3, 9]), offsets=np.array([0, 2, 3, 6]), features=np.array([10, 11, 20, 30, 31, 32]))
 WORDS = WordHashTokenizer(TokenizerSpec(rows=64, max_query_tokens=2, normaliser=normaliser_hash()))
@@ -47,3 +47,27 @@ def test_pieces_are_packed_without_a_table():
     pieces = WordPieceTokenizer.train(TokenizerSpec(kind="wordpiece", rows=60, normaliser=normaliser_hash()), ["red kettle"])
     packed = packed_texts(pieces, ["red", "kettle red"], "title")
     assert packed.features[packed.tokens].tolist() == [*pieces.ids("red", "title"), *pieces.ids("kettle red", "title")]
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 3000])
+def test_a_packer_packs_like_pack_batch_after_batch(tokens):
+    rng = np.random.default_rng(tokens)
+    ids = np.unique(rng.integers(-(2**63), 2**63 - 1, tokens) & ~np.int64(7 * (tokens == 5)))  # five in one slot
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 4, len(ids)))])
+    table = TokenTable(ids=ids, offsets=offsets, features=rng.integers(0, 99, offsets[-1]))
+    packer, plain = Packer(table), Packer(None)
+    for _ in range(3):
+        drawn = rng.integers(0, len(ids), 200)
+        for made, expected in (
+            (packer.pack(ids[drawn], np.array([0, 50, 200])), pack(ids[drawn], np.array([0, 50, 200]), table)),
+            (plain.pack(drawn, np.array([0, 200])), pack(drawn, np.array([0, 200]), None)),
+        ):
+            for name in ("features", "feature_offsets", "tokens", "offsets"):
+                assert getattr(made, name).tolist() == getattr(expected, name).tolist()
+
+
+def test_a_packer_refuses_ids_that_are_not_in_its_table_whichever_slot_they_fall_into():
+    packer = Packer(TokenTable(ids=np.array([3, 40]), offsets=np.array([0, 1, 2]), features=np.array([1, 2])))
+    for unknown in (4, 3 + 2**10, 40 - 2**12):
+        with pytest.raises(InputError, match=rf"1 token ids are not in the token table \(first: {unknown}\)"):
+            packer.pack(np.array([3, unknown]), np.array([0, 2]))

@@ -1,14 +1,18 @@
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from etl.dataset import DataFile, Manifest, load_token_table
 from etl.errors import InputError
 from model.augment import crop, uniform
+from model.blocks import blocks
 from model.loss import Ranks
-from model.reader import ReaderConfig, TrainingReader, fit_batch, rank_files, smallest_share
+from model.positions import Position
+from model.reader import ReaderConfig, TrainingReader, column_logp, fit_batch, rank_files, smallest_share
 from tests.model_data import small_shop, write_dataset
 
 CONFIG = ReaderConfig(batch=10, crops=0.5, seed=3)
@@ -25,7 +29,7 @@ def reader(dataset, ranks=None, **changes) -> TrainingReader:
 
 
 def pairs_of(batches) -> list[tuple[int, int]]:
-    return [pair for b in batches for pair in zip(b.rows.query_id.tolist(), b.rows.item_group.tolist(), strict=True)]
+    return [pair for b in batches for pair in zip(b.rows.query_group.tolist(), b.rows.item_group.tolist(), strict=True)]
 
 
 def texts(batch) -> list[tuple[int, ...]]:
@@ -58,11 +62,11 @@ def test_batches_repeat_for_a_seed_and_change_with_the_epoch(dataset):
     assert once[0] != next((pairs_of([b]), texts(b)) for b in reader(dataset, seed=4).batches(1))
 
 
-def test_crops_stand_beside_their_title_under_a_query_id_of_their_own(dataset):
-    batches = [*reader(dataset, query_word_dropout=0.0).batches(6)]
-    ids = [i for b in batches for i in b.rows.query_id[10:].tolist()]
-    assert len(ids) == len(set(ids)) == 30
-    assert max(ids) < 0
+def test_crops_stand_beside_their_title_under_a_query_group_of_their_own(dataset):
+    batches = [next(reader(dataset, Ranks(rank, 2), query_word_dropout=0.0).batches(1)) for rank in (0, 1)]
+    groups = [i for b in batches for i in b.rows.query_group[10:].tolist()]
+    assert len(groups) == len(set(groups)) == 10
+    assert max(groups) < min(small_shop().queries)
     for batch in batches:
         assert len(batch.texts) == 2 * len(batch.rows) == 30
         found = texts(batch)
@@ -76,8 +80,10 @@ def test_query_word_dropout_takes_the_cut_title_where_there_is_one(dataset):
     plain, cut = (next(reader(dataset, query_word_dropout=p).batches(1)) for p in (0.0, 1.0))
     shop = small_shop()
     assert pairs_of([plain]) == pairs_of([cut])
-    for (query_id, item), before, after in zip(pairs_of([plain])[:10], texts(plain)[15:25], texts(cut)[15:25], strict=True):
-        words = shop.queries[query_id].split()
+    for (query_group, item), before, after in zip(
+        pairs_of([plain])[:10], texts(plain)[15:25], texts(cut)[15:25], strict=True
+    ):
+        words = shop.queries[query_group].split()
         assert len(after) < len(before) if set(words) & set(shop.titles[item].split()) else after == before
     assert len(table.ids)
 
@@ -87,14 +93,76 @@ def test_fewer_rows_than_the_manifest_says_is_an_error(dataset):
     more = [replace(file, rows=file.rows + (n == 1)) for n, file in enumerate(manifest.parts["pairs"])]
     wrong = replace(manifest, parts={**manifest.parts, "pairs": tuple(more)})
     made = TrainingReader(directory, wrong, CONFIG, Ranks())
-    with pytest.raises(RuntimeError, match=r"epoch 0, rank 0: read 301 rows of pairs, the manifest says 302"):
+    with pytest.raises(RuntimeError, match=r"pairs, epoch 0, rank 0 of 1: read 301 rows, the manifest says 302"):
         list(made.batches(made.steps_per_epoch + 1))
+
+
+def test_a_column_s_probability_is_how_often_batches_show_its_text(tmp_path):
+    # 300 pairs in 10 batches of 30, beside one pass over 160 titles as 16 crops a batch: every row exactly once.
+    data = (tmp_path, write_dataset(tmp_path, small_shop(clicks=300)))
+    made = reader(data, batch=30, crops=16 / 30, query_word_dropout=0.0)
+    rows = [batch.rows for batch in made.batches(10)]
+    titles, queries = (Counter(k for r in rows for k in getattr(r, name).tolist()) for name in ("item_group", "query_group"))
+    for r in rows:
+        for key, logp in zip(r.item_group.tolist(), r.item_logp, strict=True):
+            assert np.exp(logp) == pytest.approx(titles[key] / 460, rel=1e-5)
+        for key, logp in zip(r.query_group[:30].tolist(), r.query_logp, strict=False):
+            assert np.exp(logp) == pytest.approx(queries[key] / 460, rel=1e-5)
+        assert np.exp(r.query_logp[30:]) == pytest.approx(1 / 460)
+
+
+def test_without_crops_a_column_s_probability_is_its_share_of_the_pairs():
+    assert column_logp(np.log([0.2, 0.5]), -np.inf, 8, 0) == pytest.approx(np.log([0.2, 0.5]))
+
+
+def contents(batches) -> list:
+    return [(pairs_of([b]), texts(b), b.rows.item_logp.tolist()) for b in batches]
+
+
+@pytest.mark.parametrize("step", [3, 30, 47])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_resumed_run_has_the_batches_of_an_uninterrupted_one(dataset, rank, step):
+    # 15 batches an epoch and 16 a pass over the titles, in blocks of 70 rows: within, at and beyond their ends
+    made = reader(dataset, Ranks(rank, 2), shuffle_rows=70)
+    assert made.steps_per_epoch == 15
+    position = Position.from_json(made.position(step).to_json())
+    again = reader(dataset, Ranks(rank, 2), shuffle_rows=70)
+    assert contents(again.batches(50, start=position)) == contents(made.batches(50))[step:]
+
+
+def test_blocks_that_are_skipped_are_not_even_shuffled():
+    shuffled = []
+
+    def shuffle(number):
+        shuffled.append(number)
+        return np.random.default_rng(number)
+
+    groups = [pa.table({"n": np.arange(8 * n, 8 * n + 8)}) for n in range(5)]
+    whole, rest = ([*blocks(iter(groups), batch=3, rows=10, skip=skip, shuffle=shuffle)] for skip in (0, 6))
+    assert shuffled == [0, 1, 2, 1, 2]
+    assert [order.shape for _, order in whole] == [(5, 3), (5, 3), (3, 3)]
+    rows = [[table["n"].to_numpy()[order] for table, order in found] for found in (whole, rest)]
+    assert sorted(np.concatenate(rows[0]).ravel().tolist()[:30]) == list(range(30))
+    assert np.concatenate(rows[0])[6:].tolist() == np.concatenate(rows[1]).tolist()
+
+
+def test_a_position_of_other_data_ranks_or_settings_is_refused_with_all_differences(dataset, tmp_path):
+    other = (tmp_path, write_dataset(tmp_path, small_shop(seed=1)))
+    position = reader(dataset, batch=9, seed=7).position(5)
+    with pytest.raises(InputError) as caught:
+        reader(other, Ranks(0, 2)).batches(10, start=position)
+    for part in ("from step 5", "batch is 10, the position was saved with 9", "dataset is", "ranks is 2", "seed is 3"):
+        assert part in str(caught.value)
+    loading = reader(dataset, read_ahead=9, reader_timeout_s=1.0)
+    assert len(list(loading.batches(6, start=reader(dataset).position(5)))) == 1
 
 
 def uneven(*rows: int) -> Manifest:
     files = tuple(DataFile(path=f"pairs/{n}.parquet", rows=r, size=1, sha256="") for n, r in enumerate(rows))
     spec = {"kind": "wordhash"}
-    return Manifest(ds=None, token_dtype="int64", tokenizer="", normaliser="", spec=spec, inputs={}, parts={"pairs": files})
+    return Manifest(
+        ds=None, token_dtype="int64", tokenizer="", normaliser="", spec=spec, inputs={}, parts={"pairs": files}, schema={}
+    )
 
 
 def test_the_rank_with_the_fewest_rows_sets_the_pace():

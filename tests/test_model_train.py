@@ -32,7 +32,7 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
     path = candidate(Warehouse.at(str(shop_root)))
     bundle = load_bundle(path)
     assert bundle.metrics["settings"]["ranks"] == 2
-    assert bundle.metrics["counts"] == {"pairs": 301, "titles": 160, "heldout": 8}
+    assert bundle.metrics["counts"] == {"pairs": 301, "titles": 160, "corpus": 0, "heldout": 8, "known": 301}
     assert set(bundle.metrics["heldout"]) == set(bundle.metrics["untrained"]) == {"valid", "test"}
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert bundle.manifest["lineage"]["inputs"] == {"pairs": "delta:0"}

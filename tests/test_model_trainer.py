@@ -49,6 +49,18 @@ def test_training_finds_held_out_queries_better_than_the_random_start(shop_root)
     assert after["test"]["queries"] == before["test"]["queries"] == 4
 
 
+def test_evaluation_has_every_split_and_searches_the_titles_that_no_crop_shows(tmp_path):
+    shop = small_shop()
+    shop.corpus = {9000: "red kettle nobody trains on"}
+    shop.heldout += [("time", 0, [1001]), ("item", 1, [9000])]
+    shop.queries[1] = shop.corpus[9000]
+    manifest = write_dataset(tmp_path, shop)
+    encoder = draw(config(tmp_path).chosen_preset(manifest).encoder, seed=1)
+    figures = evaluate(encoder, tmp_path, manifest)
+    assert list(figures) == ["valid", "time", "test", "item"]
+    assert figures["item"] == {"queries": 1, "recall@10": 1.0, "recall@100": 1.0, "mrr@10": 1.0}
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(shop_root):
     manifest = verify(config(shop_root).dataset)
     once, again, other = (parameters(fit(config(shop_root, seed=s), manifest).encoder) for s in (1, 1, 2))
