@@ -33,7 +33,7 @@ from etl.petastorm_write import in_files, name_files, write_petastorm
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import latest_version, read
-from etl.text import normaliser_hash
+from etl.text_config import TextConfig
 from etl.tokenize_texts import Tokenise
 from etl.tokenizer import Tokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, tokenizer_hash
 from etl.warehouse import Warehouse
@@ -41,10 +41,10 @@ from etl.warehouse import Warehouse
 log = logging.getLogger(__name__)
 
 
-class DatasetConfig(SparkJobConfig):
+class DatasetConfig(TextConfig, SparkJobConfig):
     """Settings of the job."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "dataset")
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text", "dataset")
 
     tokenizer: Literal["wordhash", "wordpiece"] = "wordhash"
     """Hashed words with their letter n-grams, or WordPiece trained on the window's texts."""
@@ -77,7 +77,9 @@ class DatasetConfig(SparkJobConfig):
             ngrams=tuple(self.ngrams),
             max_query_tokens=self.max_query_tokens,
             max_title_tokens=self.max_title_tokens,
-            normaliser=normaliser_hash(),
+            normaliser=self.normaliser.hash,
+            simplified_chinese=self.simplified_chinese,
+            product_text=self.product_text,
         )
 
 
@@ -99,7 +101,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.at(config.root)
     spark = start_session("labeller dataset", config)
     pairs = _training_pairs(spark, warehouse, config)
-    items = read_catalogue(spark, warehouse, config.ds)
+    items = read_catalogue(spark, warehouse, config.ds, config.product_text)
     target = warehouse.dataset(config.ds)
     aside = target.with_name(f".{target.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
@@ -129,9 +131,9 @@ def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetCo
 
 
 def _write_parts(pairs: DataFrame, items: DataFrame, aside: Path, config: DatasetConfig, held: ExitStack) -> None:
-    grouped = with_item_group(items.select("title")).where(F.col("item_group").isNotNull())
+    grouped = with_item_group(items.select("text"), config.normaliser).where(F.col("item_group").isNotNull())
     texts = {
-        "title": grouped.groupBy("item_group").agg(F.min("title").alias("text")),
+        "title": grouped.groupBy("item_group").agg(F.min("text").alias("text")),
         "query": pairs.select("query_id", F.col("query").alias("text")).distinct(),
     }
     tokenizer = _tokenizer(config, texts)
@@ -216,7 +218,8 @@ def _check_complete(pairs: DataFrame, examples: DataFrame, config: DatasetConfig
     if found != expected:
         raise InputError(
             f"pairs/ds={config.ds} holds {expected} pairs to train on, of which {found} have their title in "
-            f"catalogue/ds={config.ds}: the catalogue changed since; run `labeller pairs --ds {config.ds}` again"
+            f"catalogue/ds={config.ds}: the catalogue or [text] of warehouse.toml changed since; run "
+            f"`labeller pairs --ds {config.ds}` again"
         )
 
 
@@ -235,7 +238,7 @@ def _manifest(directory: Path, config: DatasetConfig, inputs: Mapping[str, str])
         ds=config.ds,
         token_dtype="int64" if config.tokenizer == "wordhash" else "uint32",
         tokenizer=tokenizer_hash(directory),
-        normaliser=normaliser_hash(),
+        normaliser=config.normaliser.hash,
         spec=asdict(config.spec()),
         inputs=inputs,
         parts={part: tuple(found) for part, found in files.items()},

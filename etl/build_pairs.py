@@ -30,6 +30,7 @@ from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import write_slice
+from etl.text_config import TextConfig
 from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,10 @@ Counts = Mapping[tuple[dt.date, str | None], int]
 """Events by (partition day, first rule violated); None for those kept."""
 
 
-class PairsConfig(SparkJobConfig):
+class PairsConfig(TextConfig, SparkJobConfig):
     """Settings of the job."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "pairs")
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text", "pairs")
 
     window_days: Annotated[int, Field(ge=1, le=400)] = 14
     """Days of clicks, the last of which is ds."""
@@ -104,7 +105,7 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.at(config.root)
     spark = start_session("labeller pairs", config)
     events = read_window(spark, warehouse, config)
-    items = read_catalogue(spark, warehouse, config.ds)
+    items = read_catalogue(spark, warehouse, config.ds, config.product_text)
     read = {CLICK_LOG: config.window, CATALOGUE: [config.ds]}
     inputs = {table.name: version_of(spark, warehouse, table, days) for table, days in read.items()}
     metadata = {"stage": "pairs", "inputs": inputs}
@@ -149,11 +150,11 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitSt
 
     # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
     acting = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
-    queries = cleaning.normalise_queries(acting.select(F.col("query").alias("raw")).distinct())
+    queries = cleaning.normalise_queries(acting.select(F.col("query").alias("raw")).distinct(), config.normaliser)
     marked = hold(
         acting.transform(cleaning.with_query_rules(queries))
         .transform(cleaning.with_session_rules(config.min_dwell_ms, config.weights))
-        .transform(cleaning.with_item_rules(with_item_group(items.select("item_id", "title"))))
+        .transform(cleaning.with_item_rules(with_item_group(items.select("item_id", "text"), config.normaliser)))
         .select("ds", "query_id", "query", "item_id", "item_group", "weight", "rule", F.xxhash64("user_id").alias("user")),
         held,
     )

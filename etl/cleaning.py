@@ -13,8 +13,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from etl.catalogue import normal_form
 from etl.privacy import personal_data
+from etl.text import Normaliser, normalise
 
 Transform = Callable[[DataFrame], DataFrame]
 
@@ -88,7 +88,7 @@ def with_bot_rule(bots: DataFrame) -> Transform:
     return transform
 
 
-def normalise_queries(queries: DataFrame) -> DataFrame:
+def normalise_queries(queries: DataFrame, normaliser: Normaliser = normalise) -> DataFrame:
     """Distinct raw queries (raw) -> (raw, query, query_id, query_rule); query is empty where a rule is violated.
 
     Plain Python sees each distinct query once, so the rules for personal data need no second form in Spark.
@@ -96,7 +96,7 @@ def normalise_queries(queries: DataFrame) -> DataFrame:
 
     def batches(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in found:
-            judged = [_judge(raw) for raw in batch.column(0).to_pylist()]
+            judged = [_judge(raw, normaliser) for raw in batch.column(0).to_pylist()]
             texts, rules = (pa.array(column, pa.string()) for column in ([j[0] for j in judged], [j[1] for j in judged]))
             yield pa.RecordBatch.from_arrays([batch.column(0), texts, rules], names=["raw", "query", "query_rule"])
 
@@ -158,8 +158,8 @@ def count_by_rule(marked: DataFrame) -> dict[tuple[dt.date, str | None], int]:
     return {(row["ds"], row["rule"]): row["count"] for row in marked.groupBy("ds", "rule").count().collect()}
 
 
-def _judge(raw: str) -> tuple[str, str | None]:
-    query = normal_form(raw)
+def _judge(raw: str, normaliser: Normaliser) -> tuple[str, str | None]:
+    query = normaliser.normal_form(raw)
     if not query:
         return "", "no_query"
     return ("", "personal_data") if personal_data(query) else (query, None)

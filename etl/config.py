@@ -22,6 +22,7 @@ from etl.errors import InputError
 SECTIONS = (
     "warehouse",
     "spark",
+    "text",
     "sample",
     "pairs",
     "dataset",

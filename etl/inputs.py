@@ -24,8 +24,10 @@ from etl.warehouse import Warehouse, is_delta, parquet_version
 log = logging.getLogger(__name__)
 
 
-def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataFrame:
-    """The whole input table, its columns as the contract names and types them; further columns are left out.
+def read_input(spark: SparkSession, warehouse: Warehouse, table: Table, further: Sequence[str] = ()) -> DataFrame:
+    """The whole input table, its columns as the contract names and types them, and those of ``further`` as strings.
+
+    Other columns are left out.
 
     Raises:
         InputError: the table is missing or no table, or columns are missing or of another type; all listed.
@@ -42,19 +44,24 @@ def read_input(spark: SparkSession, warehouse: Warehouse, table: Table) -> DataF
     except (AnalysisException, Py4JJavaError) as error:
         raise InputError(f"input table {table.name} at {path} cannot be read: {_cause(error)}") from error
     problems = schema_problems(dict(frame.dtypes), table)
+    problems += [
+        f"column {name} is missing (expected, since the settings name it; found {', '.join(sorted(frame.columns))})"
+        for name in further
+        if name not in frame.columns
+    ]
     if problems:
         raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
     if not table.partition_by:
         check_files(warehouse, table, sorted(Path(path).glob("*.parquet")))
-    further = sorted(set(frame.columns) - set(table.names))
-    if further:
-        log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(further))
+    ignored = sorted(set(frame.columns) - set(table.names) - set(further))
+    if ignored:
+        log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(ignored))
     # try_cast: under ANSI one partition called ds=yesterday would end the job in the middle; it is no day, so never read.
     columns = [
         F.col(c.name).try_cast(c.type).alias(c.name) if c.name in frame.columns else F.lit(None).cast(c.type).alias(c.name)
         for c in table.columns
     ]
-    return frame.select(*columns)
+    return frame.select(*columns, *(F.col(name).cast("string").alias(name) for name in further))
 
 
 def schema_problems(found: Mapping[str, str], table: Table) -> list[str]:
@@ -99,13 +106,13 @@ def check_files(warehouse: Warehouse, table: Table, files: Sequence[Path]) -> No
         raise InputError.of(problems, heading=f"input table {table.name} at {path} does not fit its contract:")
 
 
-def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame:
+def read_day(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date, further: Sequence[str] = ()) -> DataFrame:
     """One day of an input table that is partitioned by ``ds``.
 
     Raises:
         InputError: as :func:`read_input`; the day has no rows.
     """
-    frame = read_input(spark, warehouse, table).where(F.col("ds") == F.lit(ds))
+    frame = read_input(spark, warehouse, table, further).where(F.col("ds") == F.lit(ds))
     check_days(warehouse, table, [ds])
     if frame.isEmpty():
         days = sorted(str(r[0]) for r in read_input(spark, warehouse, table).select("ds").distinct().collect())

@@ -136,7 +136,7 @@ def test_the_strongest_event_of_a_session_gives_the_weight(spark):
     ids=["good", "null", "empty", "no word", "longest", "megabyte"],
 )
 def test_a_title_that_nobody_can_read_drops_the_click(spark, title, rule):
-    items = spark.createDataFrame([("i1", title)], "item_id string, title string").transform(with_item_group)
+    items = spark.createDataFrame([("i1", title)], "item_id string, text string").transform(with_item_group)
     events = log_of(spark, [event("q", "i1", session_id="it"), event("q", "gone", session_id="gone")])
     marked = events.withColumn("rule", F.lit(None).cast("string")).transform(cleaning.with_item_rules(items))
     assert rules(marked) == {"it": rule, "gone": "not_in_catalogue"}
@@ -144,7 +144,7 @@ def test_a_title_that_nobody_can_read_drops_the_click(spark, title, rule):
 
 def test_items_with_equal_normalised_titles_are_one_group(spark):
     rows = [("i1", "Air Zoom  39"), ("i2", "AIR ZOOM ３９"), ("i3", "Air Zoom 40")]
-    items = spark.createDataFrame(rows, "item_id string, title string").transform(with_item_group).collect()
+    items = spark.createDataFrame(rows, "item_id string, text string").transform(with_item_group).collect()
     groups = {row["item_id"]: row["item_group"] for row in items}
     assert groups["i1"] == groups["i2"] != groups["i3"]
 
