@@ -34,7 +34,7 @@ from etl.petastorm_write import in_files, name_files, write_petastorm
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import latest_version, read
-from etl.text import normaliser_hash
+from etl.text_config import TextConfig
 from etl.tokenize_texts import Tokenise
 from etl.tokenizer import (
     SPEC_FILE,
@@ -50,10 +50,10 @@ from etl.warehouse import Warehouse
 log = logging.getLogger(__name__)
 
 
-class DatasetConfig(SparkJobConfig):
+class DatasetConfig(TextConfig, SparkJobConfig):
     """Settings of the job."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "dataset")
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text", "dataset")
 
     tokenizer: Literal["wordhash", "wordpiece"] = "wordhash"
     """Hashed words with their letter n-grams, or WordPiece trained on the window's texts."""
@@ -92,7 +92,9 @@ class DatasetConfig(SparkJobConfig):
             ngrams=tuple(self.ngrams),
             max_query_tokens=self.max_query_tokens,
             max_title_tokens=self.max_title_tokens,
-            normaliser=normaliser_hash(),
+            normaliser=self.normaliser.hash,
+            simplified_chinese=self.simplified_chinese,
+            product_text=self.product_text,
         )
 
 
@@ -114,7 +116,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.of(config)
     spark = start_session("labeller dataset", config)
     pairs = _training_pairs(spark, warehouse, config)
-    items = with_title_id(read_catalogue(spark, warehouse, config.ds))
+    items = with_title_id(read_catalogue(spark, warehouse, config.ds, config.product_text), config.normaliser)
     groups = read(spark, warehouse.table(TITLE_GROUPS), TITLE_GROUPS, ds=config.ds)
     target = warehouse.dataset(config.ds)
     aside = target.with_name(f".{target.name}.building")
@@ -180,7 +182,7 @@ def _write_parts(pairs: DataFrame, texts: DataFrame, aside: Path, config: Datase
 def catalogue_texts(items: DataFrame, groups: DataFrame) -> DataFrame:
     """Items with title_id, TITLE_GROUPS of the day -> distinct texts: title_id, text (raw), item_group, heldout."""
     usable = items.where(F.col("title_id").isNotNull())
-    texts = usable.groupBy("title_id").agg(F.min("title").alias("text"))
+    texts = usable.groupBy("title_id").agg(F.min("text").alias("text"))
     grouped = texts.join(groups.select("title_id", "item_group", "heldout"), "title_id", how="left")
     group, heldout = F.coalesce("item_group", "title_id"), F.coalesce("heldout", F.lit(False))
     return grouped.withColumns({"item_group": group, "heldout": heldout})
@@ -277,7 +279,8 @@ def _check_complete(pairs: DataFrame, examples: DataFrame, config: DatasetConfig
     if found != expected:
         raise InputError(
             f"pairs/ds={config.ds} holds {expected} pairs to train on, of which {found} have their title in "
-            f"catalogue/ds={config.ds}: the catalogue changed since; run `labeller pairs --ds {config.ds}` again"
+            f"catalogue/ds={config.ds}: the catalogue or [text] of warehouse.toml changed since; run "
+            f"`labeller pairs --ds {config.ds}` again"
         )
 
 
@@ -292,6 +295,7 @@ def _manifest(directory: Path, config: DatasetConfig, spec: TokenizerSpec, input
         first = path.relative_to(directory).parts[0]
         part: Any = first if first in files else "tokens" if first == TOKENS_FILE else "tokenizer"
         files[part].append(DataFile.of(directory, path))
+    parts = {part: tuple(found) for part, found in files.items()}
     return Manifest(
         ds=config.ds,
         token_dtype="int64" if spec.kind == "wordhash" else "uint32",
@@ -299,8 +303,8 @@ def _manifest(directory: Path, config: DatasetConfig, spec: TokenizerSpec, input
         normaliser=spec.normaliser,
         spec=asdict(spec),
         inputs=inputs,
-        parts={part: tuple(found) for part, found in files.items()},
-        schema=schemas(directory),
+        parts=parts,
+        schema=schemas(directory, parts),
         ranks=config.ranks,
     )
 

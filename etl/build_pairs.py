@@ -25,10 +25,11 @@ from etl import cleaning, config, duplicates, propensity, sampling, sessions, sp
 from etl.catalogue import read_catalogue, with_title_id
 from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, TITLE_GROUPS
 from etl.errors import InputError
-from etl.inputs import check_days, read_day, read_input, version_of
+from etl.inputs import read_day, read_input, version_of
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.propensity import as_counts
+from etl.quarantine import with_quarantine
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import write_slice
@@ -67,39 +68,57 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
     """Build PAIRS, TITLE_GROUPS and ETL_COUNTS of one day; returns the figures of the summary.
 
     Raises:
-        InputError: a table, column or the day is missing, or no pair is left; nothing is written then.
+        InputError: a table, column or the day is missing, more files than allowed cannot be read, or no pair is left;
+            what was there stays.
     """
     started = time.monotonic()
-    warehouse = Warehouse.at(config.root)
+    warehouse = Warehouse.of(config)
     spark = start_session("labeller pairs", config)
-    events = read_window(spark, warehouse, config)
-    catalogue = read_catalogue(spark, warehouse, config.ds)
-    read = {CLICK_LOG: config.partitions, CATALOGUE: [config.ds]}
-    inputs = {table.name: version_of(spark, warehouse, table, days) for table, days in read.items()}
+
+    def work(without: frozenset[str]) -> tuple[dict[str, str], dict[str, int]]:
+        inputs = {
+            CLICK_LOG.name: version_of(spark, warehouse, CLICK_LOG, config.partitions, without),
+            CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
+        }
+        if without:
+            inputs["click_log, left out"] = ", ".join(sorted(without))
+        return inputs, _build(spark, warehouse, config, inputs, without)
+
+    (inputs, summary), left_out = with_quarantine(work, config.max_bad_files)
+    summary["bad_files"] = len(left_out)
+    seconds = time.monotonic() - started
+    record_stage(spark, warehouse, config.ds, "pairs", inputs=inputs, counts=summary, seconds=seconds)
+    return summary | {"table": warehouse.table(PAIRS)}
+
+
+def _build(
+    spark: SparkSession, warehouse: Warehouse, config: PairsConfig, inputs: Mapping[str, str], without: frozenset[str]
+) -> dict[str, int]:
+    """Write the three tables; returns the figures of the summary."""
+    events = read_window(spark, warehouse, config, without)
+    catalogue = read_catalogue(spark, warehouse, config.ds, config.product_text)
+    where = {"ds": config.ds}
     with ExitStack() as held:
-        items = hold(with_title_id(catalogue.select("item_id", "title")), held)
+        items = hold(with_title_id(catalogue.select("item_id", "title", "text"), config.normaliser), held)
         cleaned = clean(events, items, config, held)
         rows = reconcile(cleaned.counts)
         _refuse_nothing(rows, config)
         _say_what_came_late(cleaned.late, config)
         log.info("%d events are kept; next the groups of nearly equal texts, and the pairs", totals(rows)["kept"])
         groups = title_groups(items, config, held)
-        pairs = hold(as_weighted_pairs(cleaned.kept, config), held).transform(as_pairs(items, groups, config))
+        pairs = hold(as_weighted_pairs(cleaned.kept), held).transform(as_pairs(items, groups, config))
         metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
-        where = {"ds": config.ds}
-        grouped = write_slice(
-            groups.withColumn("ds", F.lit(config.ds)), warehouse.table(TITLE_GROUPS), TITLE_GROUPS, where, metadata
-        )
+        dated = groups.withColumn("ds", F.lit(config.ds))
+        grouped = write_slice(dated, warehouse.table(TITLE_GROUPS), TITLE_GROUPS, where, metadata)
         written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
     write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, where, metadata)
-    summary = totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
-    seconds = time.monotonic() - started
-    record_stage(spark, warehouse, config.ds, "pairs", inputs=inputs, counts=summary, seconds=seconds)
-    return summary | {"table": warehouse.table(PAIRS)}
+    return totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
 
 
-def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) -> DataFrame:
+def read_window(
+    spark: SparkSession, warehouse: Warehouse, config: PairsConfig, without: frozenset[str] = frozenset()
+) -> DataFrame:
     """CLICK_LOG events that arrived in the window, and those of its days that came later, up to ``arrived_by``.
 
     Days of the window without any are named in the log.
@@ -107,10 +126,8 @@ def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) 
     Raises:
         InputError: as :func:`etl.inputs.read_day` for ds itself.
     """
-    read_day(spark, warehouse, CLICK_LOG, config.ds)
-    check_days(warehouse, CLICK_LOG, config.partitions)
-    arrived = F.col("ds").between(F.lit(config.first_day), F.lit(config.last_arrival))
-    events = read_input(spark, warehouse, CLICK_LOG).where(arrived)
+    read_day(spark, warehouse, CLICK_LOG, config.ds, without=without)
+    events = read_input(spark, warehouse, CLICK_LOG, days=config.partitions, without=without)
     found = {row["ds"] for row in events.select("ds").distinct().collect()}
     missing = [day for day in config.partitions if day not in found]
     if missing:
@@ -119,9 +136,8 @@ def read_window(spark: SparkSession, warehouse: Warehouse, config: PairsConfig) 
     if config.last_arrival == config.ds:
         return events
     # Of the days after ds only what belongs to the window was ever asked for.
-    return events.where(
-        (F.col("ds") <= F.lit(config.ds)) | (F.col("event_time") < cleaning.midnight(config.window[-1] + _DAY))
-    )
+    end = cleaning.midnight(config.ds + _DAY)
+    return events.where((F.col("ds") <= F.lit(config.ds)) | (F.col("event_time") < end))
 
 
 def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitStack) -> Cleaned:
@@ -140,7 +156,7 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitSt
 
     require_shown = config.require_impressions == "always" or (config.require_impressions == "auto" and shown >= acted)
     source = marked if require_shown else marked.where(F.col("event").isin(*cleaning.ACTIONS))
-    queries = cleaning.normalise_queries(cleaning.distinct_queries(source))
+    queries = cleaning.normalise_queries(cleaning.distinct_queries(source), config.normaliser)
     # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
     acts = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
     judged = hold(
@@ -198,23 +214,22 @@ def title_groups(items: DataFrame, config: PairsConfig, held: ExitStack) -> Data
     return hold(splits.as_title_groups(texts, near, config), held)
 
 
-def as_weighted_pairs(kept: DataFrame, config: PairsConfig) -> DataFrame:
+def as_weighted_pairs(kept: DataFrame) -> DataFrame:
     """Kept acts -> one row per (query, item): clicks, distinct users, weight, first day. The user's hash ends here."""
-    pairs = kept.groupBy("query_id", "query", "query_group", "item_id", "title_id").agg(
+    return kept.groupBy("query_id", "query", "query_group", "item_id", "title_id").agg(
         F.count(F.lit(1)).alias("clicks"),
         F.count_distinct("user").alias("users"),
         # Rounded: the order in which fractions are added up differs from run to run.
         F.round(F.sum("weight"), 6).alias("weight"),
         F.min("day").alias("first_day"),
     )
-    return pairs
 
 
 def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> Callable[[DataFrame], DataFrame]:
     """Weighted pairs -> PAIRS, with texts, item groups, the split, and log sampling probabilities of both sides."""
 
     def transform(pairs: DataFrame) -> DataFrame:
-        titles = items.where(F.col("title_id").isNotNull()).select("item_id", "title")
+        titles = items.select("item_id", "title")
         grouped = pairs.join(titles, "item_id", how="inner").join(groups, "title_id", how="left")
         grouped = grouped.withColumns(
             {"item_group": F.coalesce("item_group", "title_id"), "heldout": F.coalesce("heldout", F.lit(False))}

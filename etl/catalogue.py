@@ -1,4 +1,4 @@
-"""The catalogue of a day: one row an item, and titles that can be used."""
+"""The catalogue of a day: one row an item, the text that stands for it, and the identity of that text."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from etl.contracts import CATALOGUE, MAX_TITLE_CHARACTERS
 from etl.errors import MAX_SHOWN, InputError
 from etl.inputs import read_day
-from etl.text import normalise, words
+from etl.product_template import ProductTemplate
+from etl.text import Normaliser, normalise
 from etl.warehouse import Warehouse
 
 
-def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> DataFrame:
-    """CATALOGUE of one day, unique in item_id; bytes of titles that are no UTF-8 become U+FFFD.
+def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date, template: str = "{title}") -> DataFrame:
+    """CATALOGUE of one day, unique in item_id, and ``text``, which ``template`` renders from its columns (raw, or null).
+
+    Bytes that are no UTF-8 become U+FFFD.
 
     Raises:
-        InputError: as :func:`etl.inputs.read_day`; an item_id that is null or occurs twice.
+        InputError: as :func:`etl.inputs.read_day`; an item_id that is null or occurs twice; a column that is not there.
     """
-    items = read_day(spark, warehouse, CATALOGUE, ds)
+    parsed = ProductTemplate(template)
+    items = read_day(spark, warehouse, CATALOGUE, ds, further=[name for name in parsed.columns if name not in CATALOGUE.names])
     wrong = F.col("item_id").isNull() | (F.col("count") > 1)
     found = items.groupBy("item_id").count().where(wrong).orderBy("item_id").limit(MAX_SHOWN + 1).collect()
     problems = [
@@ -34,33 +38,37 @@ def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> Da
     ]
     if problems:
         raise InputError.of(problems, heading=f"table catalogue cannot be used, ds={ds}:")
-    return items.withColumn("title", F.make_valid_utf8("title"))
+    texts = {"title": F.make_valid_utf8("title"), "text": F.make_valid_utf8(rendered(parsed))}
+    return items.withColumns(texts).select(*CATALOGUE.names, "text")
 
 
-def with_title_id(items: DataFrame) -> DataFrame:
-    """Adds ``normal``, the normalised title, and ``title_id``, its xxhash64; null where it is too long or has no word."""
-    usable = F.when(F.length("title") <= MAX_TITLE_CHARACTERS, F.col("title"))
-    normal = items.withColumn("_usable", usable).transform(with_normal_form("_usable", "_normal")).drop("_usable")
-    text = F.when(F.col("_normal") != "", F.col("_normal"))
-    return normal.withColumns({"normal": text, "title_id": F.when(text.isNotNull(), F.xxhash64(text))}).drop("_normal")
+def rendered(template: ProductTemplate) -> Column:
+    """:meth:`etl.product_template.ProductTemplate.render` over columns."""
+    values = {name: F.col(name).cast("string") for name in template.columns}
+    empty = F.lit("")
+    pieces = [F.concat(F.lit(text), F.coalesce(values[name], empty) if name else empty) for text, name in template.parts]
+    return F.when(F.coalesce(*values.values()).isNotNull(), F.concat(*pieces))
 
 
-def with_normal_form(column: str, into: str) -> Callable[[DataFrame], DataFrame]:
+def with_title_id(items: DataFrame, normaliser: Normaliser = normalise) -> DataFrame:
+    """Adds ``normal``, the normalised ``text``, and ``title_id``, its xxhash64; null where it is too long or has no word."""
+    usable = F.when(F.length("text") <= MAX_TITLE_CHARACTERS, F.col("text"))
+    found = items.withColumn("_usable", usable).transform(with_normal_form("_usable", "_normal", normaliser)).drop("_usable")
+    normal = F.when(F.col("_normal") != "", F.col("_normal"))
+    return found.withColumns({"normal": normal, "title_id": F.when(normal.isNotNull(), F.xxhash64(normal))}).drop("_normal")
+
+
+def with_normal_form(column: str, into: str, normaliser: Normaliser) -> Callable[[DataFrame], DataFrame]:
     """Adds the normalised text of ``column``: empty if it has no word, null if the text is null."""
 
     def transform(frame: DataFrame) -> DataFrame:
         def batches(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in found:
-                texts = [None if text is None else normal_form(text) for text in batch.column(column).to_pylist()]
+                found_texts = batch.column(column).to_pylist()
+                texts = [None if text is None else normaliser.normal_form(text) for text in found_texts]
                 arrays = [*batch.columns, pa.array(texts, pa.string())]
                 yield pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, into])
 
         return frame.mapInArrow(batches, StructType([*frame.schema.fields, StructField(into, StringType())]))
 
     return transform
-
-
-def normal_form(text: str) -> str:
-    """The normalised text, or nothing if no word is left in it."""
-    normal = normalise(text)
-    return normal if words(normal) else ""

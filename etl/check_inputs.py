@@ -10,7 +10,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -24,17 +24,20 @@ from etl.errors import InputError
 from etl.inputs import read_input
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
-from etl.quarantine import naming_bad_files
+from etl.quarantine import naming_bad_files, with_quarantine
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
+from etl.text_config import TextConfig
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 
 
-class CheckConfig(SparkJobConfig):
-    """Settings of the job: those of every Spark job."""
+class CheckConfig(TextConfig, SparkJobConfig):
+    """Settings of the job: those of every Spark job, and what of an item and of a text counts."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text")
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -75,8 +78,12 @@ def _checks(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> l
 
     def clicks() -> dict[str, int]:
         window = from_args(PairsConfig, argparse.Namespace(config=None, root=config.root, ds=config.ds))
-        events = read_window(spark, warehouse, window)
-        return {"events": events.where(F.col("ds") == F.lit(config.ds)).count()}
+
+        def count(without: frozenset[str]) -> int:
+            return read_window(spark, warehouse, window, without).where(F.col("ds") == F.lit(config.ds)).count()
+
+        events, left_out = with_quarantine(count, window.max_bad_files)
+        return {"events": events, "bad_files": len(left_out)}
 
     def catalogue() -> dict[str, int]:
         return title_figures(spark, warehouse, config)
@@ -105,24 +112,20 @@ def title_figures(spark: SparkSession, warehouse: Warehouse, config: CheckConfig
     Raises:
         InputError: as :func:`etl.catalogue.read_catalogue`; not one title is good.
     """
-    items = read_catalogue(spark, warehouse, config.ds)
-    long = F.length("title") > MAX_TITLE_CHARACTERS
-    counts = (
-        items.select("title")
-        .transform(with_title_id)
-        .agg(
-            F.count(F.lit(1)).alias("items"),
-            F.count("title_id").alias("titles_good"),
-            F.count_if(F.col("title").isNull()).alias("titles_null"),
-            F.count_if(F.col("title_id").isNull() & F.col("title").isNotNull() & ~long).alias("titles_empty"),
-            F.count_if(long).alias("titles_too_long"),
-        )
+    items = read_catalogue(spark, warehouse, config.ds, config.product_text)
+    long = F.length("text") > MAX_TITLE_CHARACTERS
+    counts = with_title_id(items.select("text"), config.normaliser).agg(
+        F.count(F.lit(1)).alias("items"),
+        F.count("title_id").alias("titles_good"),
+        F.count_if(F.col("text").isNull()).alias("titles_null"),
+        F.count_if(F.col("title_id").isNull() & F.col("text").isNotNull() & ~long).alias("titles_empty"),
+        F.count_if(long).alias("titles_too_long"),
     )
     figures: dict[str, int] = counts.collect()[0].asDict()
     bad = {name: count for name, count in figures.items() if name.startswith("titles_") and name != "titles_good"}
     if not figures["titles_good"]:
         raise InputError(
-            f"table catalogue, ds={config.ds}: column title is good in none of {figures['items']} rows "
+            f"table catalogue, ds={config.ds}: {config.product_text} is good in none of {figures['items']} rows "
             f"(expected >= 1; found {bad}; at most {MAX_TITLE_CHARACTERS} characters with at least one word)"
         )
     if any(bad.values()):

@@ -14,10 +14,10 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from etl.catalogue import normal_form
 from etl.pairs_config import PairsConfig
 from etl.privacy import personal_data
 from etl.splits import query_key
+from etl.text import Normaliser, normalise
 
 Transform = Callable[[DataFrame], DataFrame]
 
@@ -107,7 +107,7 @@ def distinct_queries(marked: DataFrame) -> DataFrame:
     return flags.where("_acted").drop("_acted")
 
 
-def normalise_queries(queries: DataFrame) -> DataFrame:
+def normalise_queries(queries: DataFrame, normaliser: Normaliser = normalise) -> DataFrame:
     """Distinct raw queries (raw, was_shown) -> the same with query, query_id, query_group and query_rule.
 
     ``query`` is empty where a rule is violated. Plain Python sees each distinct query once, so the rules for personal
@@ -116,7 +116,7 @@ def normalise_queries(queries: DataFrame) -> DataFrame:
 
     def batches(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in found:
-            columns = zip(*(_judge(raw) for raw in batch.column(0).to_pylist()), strict=True)
+            columns = zip(*(_judge(raw, normaliser) for raw in batch.column(0).to_pylist()), strict=True)
             arrays = [*batch.columns, *(pa.array(values, pa.string()) for values in columns)]
             yield pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, "query", "_key", "query_rule"])
 
@@ -161,9 +161,9 @@ def midnight(day: dt.date) -> Column:
     return F.lit(dt.datetime.combine(day, dt.time(), dt.UTC))
 
 
-def _judge(raw: str) -> tuple[str, str, str | None]:
+def _judge(raw: str, normaliser: Normaliser) -> tuple[str, str, str | None]:
     """Normalised query, key of its group, and the rule that it violates; the first two empty if there is one."""
-    query = normal_form(raw)
+    query = normaliser.normal_form(raw)
     if not query:
         return "", "", "no_query"
     return ("", "", "personal_data") if personal_data(query) else (query, query_key(query), None)

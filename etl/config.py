@@ -21,6 +21,7 @@ from etl.sources import Sources
 SECTIONS = (
     "warehouse",
     "spark",
+    "text",
     "sample",
     "pairs",
     "dataset",

@@ -89,7 +89,7 @@ class Manifest:
     tokenizer: str
     """Hash of the tokenizer, see :func:`etl.tokenizer.tokenizer_hash`."""
     normaliser: str
-    """Hash of the text normaliser, see :func:`etl.text.normaliser_hash`."""
+    """Hash of the text normaliser, see :attr:`etl.text.Normaliser.hash`."""
     spec: Mapping[str, Any]
     """The tokenizer's spec."""
     inputs: Mapping[str, str]

@@ -76,12 +76,6 @@ def read_input(
     return _of_days(frame, table, source, days).select(*(_as_ours(frame, c, source).alias(c.name) for c in wanted.columns))
 
 
-def check_days(warehouse: Warehouse, table: Table, days: Iterable[dt.date]) -> None:
-    """Compare every Parquet file of each of ``days`` with the contract, as :func:`read_input` with ``days`` does."""
-    if not warehouse.source(table).table and not is_delta(warehouse.table(table)):
-        _checked_files(warehouse, table, days, frozenset())
-
-
 def read_day(
     spark: SparkSession,
     warehouse: Warehouse,

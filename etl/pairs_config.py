@@ -8,12 +8,13 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from etl.config import SparkJobConfig
+from etl.text_config import TextConfig
 
 
-class PairsConfig(SparkJobConfig):
+class PairsConfig(TextConfig, SparkJobConfig):
     """Settings of the job."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "pairs")
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text", "pairs")
 
     # ---- reading
 
@@ -28,6 +29,9 @@ class PairsConfig(SparkJobConfig):
 
     clock_skew_minutes: Annotated[int, Field(ge=0, le=1_440)] = 60
     """Minutes that an event may be ahead of the end of its partition; 1440 where partitions are in another time zone."""
+
+    max_bad_files: Annotated[int, Field(ge=0)] = 0
+    """Files of click_log that may be left out, counted and named, because they cannot be read; more of them stop the run."""
 
     # ---- cleaning
 

@@ -39,14 +39,10 @@ def estimate(marked: DataFrame, impressions: int) -> np.ndarray | None:
         marked: Events with their rules, of which impressions and clicks are used.
         impressions: Their number; of a larger log a share of the queries is drawn by hash.
     """
-    found = _counts(marked, min(1.0, MAX_IMPRESSIONS / max(impressions, 1))).toPandas()
-    group = (
-        found["group"].to_numpy(),
-        found["position"].to_numpy() - 1,
-        found["shown"].to_numpy(),
-        found["clicks"].to_numpy(),
-    )
-    clicks = int(group[3].sum())
+    cells = _counts(marked, min(1.0, MAX_IMPRESSIONS / max(impressions, 1))).toArrow()
+    names = ("group", "position", "shown", "clicks")
+    group, position, seen, clicked = (cells[name].to_numpy() for name in names)
+    clicks = int(clicked.sum())
     if clicks < MIN_CLICKS:
         log.warning(
             "position bias is not estimated: %d clicks on items seen at several positions for a query (expected >= %d); "
@@ -54,7 +50,7 @@ def estimate(marked: DataFrame, impressions: int) -> np.ndarray | None:
             clicks, MIN_CLICKS,
         )  # fmt: skip
         return None
-    theta = fit(*group)
+    theta = fit(group, position - 1, seen, clicked)
     log.info("propensity by position: %s", " ".join(f"{k}:{value:.2f}" for k, value in enumerate(theta, 1) if k <= 10))
     return theta
 

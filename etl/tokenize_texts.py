@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 from etl.dataset import encode_ids
-from etl.text import cut_words, join, normalise, words
+from etl.text import Normaliser, cut_words, join, words
 from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, Tokenizer, WordHashTokenizer, load_tokenizer, token_id
 
 Batches = Iterable[pa.RecordBatch]
@@ -66,7 +66,7 @@ class Tokenise:
         def batches(found: Batches) -> Iterator[pa.RecordBatch]:
             for batch in found:
                 pairs = zip(batch.column("query_text").to_pylist(), batch.column("title_text").to_pylist(), strict=True)
-                cut = [cut_title(query, title) for query, title in pairs]
+                cut = [cut_title(query, title, self.tokenizer.normalise) for query, title in pairs]
                 values = [b"" if text is None else self.encode(text, "title") for text in cut]
                 added = {"title_cut": pa.array(values, pa.binary()), "cut": pa.array(cut, pa.string())}
                 yield _with(batch, added).select(kept)
@@ -91,7 +91,7 @@ class Tokenise:
         return frame.mapInArrow(batches, "id bigint, features binary")
 
 
-def cut_title(query: str, title: str) -> str | None:
+def cut_title(query: str, title: str, normalise: Normaliser) -> str | None:
     """The words of a title without those of the query (both raw), or None if that changes nothing or leaves nothing."""
     normal = normalise(title)
     cut = cut_words(normal, normalise(query))

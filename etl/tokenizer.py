@@ -26,7 +26,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from etl.errors import InputError
-from etl.text import is_cjk, normalise, normaliser_hash, words
+from etl.text import Normaliser, is_cjk, words
 
 TOKENIZER_FILE = "tokenizer.json"
 SPEC_FILE = "tokenizer_spec.json"
@@ -44,7 +44,15 @@ class TokenizerSpec:
     max_query_tokens: int = 32
     max_title_tokens: int = 100
     normaliser: str = ""
-    """Hash of the text normaliser, see :func:`etl.text.normaliser_hash`."""
+    """Hash of the text normaliser, see :attr:`etl.text.Normaliser.hash`."""
+    simplified_chinese: bool = False
+    """Option of the text normaliser."""
+    product_text: str = "{title}"
+    """Which text stands for an item, see :class:`etl.product_template.ProductTemplate`; tokenizers get it rendered."""
+
+    @property
+    def normalise(self) -> Normaliser:
+        return Normaliser(simplified=self.simplified_chinese)
 
     def limit(self, side: Literal["query", "title"]) -> int:
         return self.max_query_tokens if side == "query" else self.max_title_tokens
@@ -67,10 +75,11 @@ class WordHashTokenizer:
 
     def __init__(self, spec: TokenizerSpec) -> None:
         self.spec = spec
+        self.normalise = spec.normalise
 
     def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
         """The tokens of a raw text, as strings, cut at the side's limit."""
-        found = words(normalise(text))[: self.spec.limit(side)]
+        found = words(self.normalise(text))[: self.spec.limit(side)]
         return ["".join(_cjk_run(found, i)) if is_cjk(word) else word for i, word in enumerate(found)]
 
     def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
@@ -105,6 +114,7 @@ class WordPieceTokenizer:
 
     def __init__(self, spec: TokenizerSpec, tokenizer: HuggingFaceTokenizer) -> None:
         self.spec = spec
+        self.normalise = spec.normalise
         self.tokenizer = tokenizer
 
     @classmethod
@@ -116,14 +126,14 @@ class WordPieceTokenizer:
         tokenizer.decoder = decoders.WordPiece()
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         trainer = trainers.WordPieceTrainer(vocab_size=spec.rows, special_tokens=special, show_progress=False)
-        tokenizer.train_from_iterator((normalise(text) for text in texts), trainer)
+        tokenizer.train_from_iterator(map(spec.normalise, texts), trainer)
         places = {piece: place for place, piece in enumerate(special)}
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
         return cls(spec, tokenizer)
 
     def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
         """Token ids of a raw text with [CLS] and [SEP], int64."""
-        found = self.tokenizer.encode(normalise(text)).ids
+        found = self.tokenizer.encode(self.normalise(text)).ids
         limit = self.spec.limit(side)
         if len(found) > limit:
             found = [*found[: limit - 1], found[-1]]
@@ -146,16 +156,28 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     Raises:
         InputError: it belongs to another text normaliser than the installed one.
     """
-    raw = json.loads((directory / SPEC_FILE).read_text(encoding="utf-8"))
-    spec = TokenizerSpec(**{**raw, "ngrams": tuple(raw["ngrams"])})
-    if spec.normaliser != normaliser_hash():
+    spec = read_spec(directory)
+    if spec.normaliser != spec.normalise.hash:
         raise InputError(
-            f"{directory}: made with text normaliser {spec.normaliser}, installed is {normaliser_hash()}: "
+            f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}: "
             "install the version of this package that made it, or train again"
         )
     if spec.kind == "wordhash":
         return WordHashTokenizer(spec)
     return WordPieceTokenizer(spec, HuggingFaceTokenizer.from_file(str(directory / TOKENIZER_FILE)))
+
+
+def read_spec(directory: Path) -> TokenizerSpec:
+    """What the tokenizer saved in ``directory`` was made with, whether it can be used here or not.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = directory / SPEC_FILE
+    if not path.is_file():
+        raise InputError(f"{directory} holds no tokenizer (expected {SPEC_FILE}): is it a dataset or a bundle?")
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    return TokenizerSpec(**{**raw, "ngrams": tuple(raw["ngrams"])})
 
 
 def tokenizer_hash(directory: Path) -> str:

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,15 +19,16 @@ from pyspark.sql import functions as F
 from sklearn.isotonic import IsotonicRegression
 
 from etl import config, tables
+from etl.catalogue import read_catalogue
 from etl.config import SparkJobConfig
-from etl.contracts import PAIRS
+from etl.contracts import CATALOGUE, PAIRS
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
-from etl.text import by_script, normalise
+from etl.text import by_script
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.categories import CategoryTree
@@ -73,7 +75,7 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
     """Fit and store.
 
     Raises:
-        InputError: no candidate, no pairs of that day, or a vocabulary or taxonomy that cannot be used.
+        InputError: no candidate, no pairs or catalogue of that day, or a vocabulary or taxonomy that cannot be used.
     """
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
@@ -85,12 +87,14 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
     pairs = tables.read(spark, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
     if pairs.isEmpty():
         raise InputError(f"pairs/ds={settings.ds} has 0 rows (expected >= 1): run `labeller pairs` for that day first")
+    # By the bundle's template; that of the pairs may be another by now.
+    texts = read_catalogue(spark, warehouse, settings.ds, bundle.tokenizer.spec.product_text).select("item_id", "text")
     content: dict[str, Any] = {"format": FORMAT, "ds": str(settings.ds)}
     if "vocabulary" not in settings.absent:
-        content["terms"] = calibrate_terms(pairs, bundle, spark, warehouse, settings)
+        content["terms"] = calibrate_terms(pairs, texts, bundle, warehouse, settings)
     if "taxonomy" not in settings.absent:
         log.info("next the temperature of the category tree")
-        content["categories"] = calibrate_categories(pairs, bundle, spark, warehouse, settings)
+        content["categories"] = calibrate_categories(pairs, texts, bundle, warehouse, settings)
     calibration_id = add_calibration(path, content)
     counts = {
         f"{half}_{key}": content[half][key]
@@ -102,8 +106,8 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
         record_training(spark, warehouse, bundle, settings)
     record_stage(
         spark, warehouse, settings.ds, "calibrate",
-        inputs={PAIRS.name: version_of(spark, warehouse, PAIRS)}, counts=counts, seconds=time.monotonic() - started,
-        bundle=bundle.id,
+        inputs={table.name: version_of(spark, warehouse, table, [settings.ds]) for table in (CATALOGUE, PAIRS)},
+        counts=counts, seconds=time.monotonic() - started, bundle=bundle.id,
     )  # fmt: skip
     return counts | {"calibration": calibration_id, "bundle": bundle.id} | _shown(content)
 
@@ -124,7 +128,7 @@ def record_training(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, s
 class Clicked:
     """One item with clicks for labels: which in training, which only in the held-out split, and whose query that was."""
 
-    title: str
+    text: str
     trained: frozenset[int]
     held_out: frozenset[int]
     query_id: int
@@ -132,14 +136,15 @@ class Clicked:
 
 
 def calibrate_terms(
-    pairs: DataFrame, bundle: Bundle, spark: SparkSession, warehouse: Warehouse, settings: CalibrateConfig
+    pairs: DataFrame, texts: DataFrame, bundle: Bundle, warehouse: Warehouse, settings: CalibrateConfig
 ) -> dict[str, Any]:
     """Content of ``terms`` of the calibration, see :func:`fit_terms`."""
-    vocabulary = load_vocabulary(spark, warehouse)
-    search = TermSearch(TermIndex.build(vocabulary, lambda texts: bundle.encode(texts, side="query")))
-    texts = [(normalise(form), position) for position, term in enumerate(vocabulary.terms) for form in term.forms]
-    items = clicked_items(pairs, texts, HELD_OUT, settings.max_items)
-    return fit_terms(items, search.candidates(encode_titles(bundle, items)), settings)
+    vocabulary = load_vocabulary(pairs.sparkSession, warehouse)
+    normalise = bundle.tokenizer.normalise
+    search = TermSearch(TermIndex.build(vocabulary, partial(bundle.encode, side="query"), normalise))
+    forms = [(normalise(form), position) for position, term in enumerate(vocabulary.terms) for form in term.forms]
+    items = clicked_items(pairs, texts, forms, HELD_OUT, settings.max_items)
+    return fit_terms(items, search.candidates(encode_items(bundle, items)), settings)
 
 
 def fit_terms(
@@ -210,7 +215,7 @@ def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray) -> 
 
 
 def calibrate_categories(
-    pairs: DataFrame, bundle: Bundle, spark: SparkSession, warehouse: Warehouse, settings: CalibrateConfig
+    pairs: DataFrame, texts: DataFrame, bundle: Bundle, warehouse: Warehouse, settings: CalibrateConfig
 ) -> dict[str, Any]:
     """Content of ``categories`` of the calibration.
 
@@ -218,18 +223,18 @@ def calibrate_categories(
     few names and few of them are held out; where they do not suffice, queries of training stand in, and the temperature is
     too sharp; where these do not either, it is that of the training's softmax. ``calibrated`` is then false.
     """
-    tree = CategoryTree.build(load_taxonomy(spark, warehouse), lambda texts: bundle.encode(texts, side="query"))
+    tree = CategoryTree.build(load_taxonomy(pairs.sparkSession, warehouse), partial(bundle.encode, side="query"))
     nodes: defaultdict[str, list[int]] = defaultdict(list)
-    for position, name in enumerate(tree.names):
-        for text in {(whole := normalise(name)), *by_script(whole)}:  # shoppers type one half of "Dresses 连衣裙"
+    for position, name in enumerate(map(bundle.tokenizer.normalise, tree.names)):
+        for text in {name, *by_script(name)}:  # shoppers type one half of "Dresses 连衣裙"
             nodes[text].append(position)
     unique = [(name, positions[0]) for name, positions in nodes.items() if len(positions) == 1]
     content: dict[str, Any] = {}
     for split in (HELD_OUT, "train"):
-        items = clicked_items(pairs, unique, split, settings.max_items)
+        items = clicked_items(pairs, texts, unique, split, settings.max_items)
         content = {"cases": sum(len(i.held_out) for i in items), "queries": len({i.query_id for i in items})}
         if content["cases"] >= settings.min_cases and content["queries"] >= settings.min_queries:
-            fitted = fit_temperature(tree, encode_titles(bundle, items), items)
+            fitted = fit_temperature(tree, encode_items(bundle, items), items)
             return content | fitted | {"source": split, "calibrated": split == HELD_OUT}
     log.warning("categories stay uncalibrated: %d cases of %d queries that are the name of a category", *content.values())
     temperature = bundle.metrics.get("settings", {}).get("tau", DEFAULT_TEMPERATURE)
@@ -249,7 +254,9 @@ def fit_temperature(tree: CategoryTree, vectors_ND: np.ndarray, items: Sequence[
 # ---------------------------------------------------------------- what was clicked
 
 
-def clicked_items(pairs: DataFrame, labels: Iterable[tuple[str, int]], split: str, most: int) -> list[Clicked]:
+def clicked_items(
+    pairs: DataFrame, texts: DataFrame, labels: Iterable[tuple[str, int]], split: str, most: int
+) -> list[Clicked]:
     """Items of PAIRS whose strongest label only queries of ``split`` led to.
 
     An item whose strongest label was trained is left out: what a held-out query adds to it is mostly a misclick. With
@@ -257,6 +264,7 @@ def clicked_items(pairs: DataFrame, labels: Iterable[tuple[str, int]], split: st
 
     Args:
         pairs: Rows of PAIRS of one day.
+        texts: Rows item_id, text (raw product texts) of the catalogue; items without one are left out.
         labels: (normalised text, label) of each form or name.
         split: The split whose queries count; with ``train`` nothing is held out.
         most: Items at most; the smallest of their hashes, which is a random draw that repeats.
@@ -264,9 +272,10 @@ def clicked_items(pairs: DataFrame, labels: Iterable[tuple[str, int]], split: st
     forms = pairs.sparkSession.createDataFrame(sorted(set(labels)), "query string, label int")
     clicked = pairs.where(F.col("split").isin(split, "train")).join(F.broadcast(forms), on="query", how="inner")
     chosen = clicked.where(F.col("split") == split).select("title_id").distinct().orderBy("title_id").limit(most)
-    names = ("title_id", "title", "label", "split", "query_id", "weight")
+    names = ("title_id", "text", "label", "split", "query_id", "weight")
     found: defaultdict[int, list[Any]] = defaultdict(list)
-    for row in clicked.join(chosen, on="title_id", how="left_semi").select(*names).collect():
+    of_chosen = clicked.join(chosen, on="title_id", how="left_semi").join(texts, on="item_id", how="inner")
+    for row in of_chosen.where(F.col("text").isNotNull()).select(*names).collect():
         found[row["title_id"]].append(row)
     items = [as_clicked(rows, split) for _, rows in sorted(found.items())]
     return [item for item in items if item is not None]
@@ -282,12 +291,12 @@ def as_clicked(rows: Sequence[Any], split: str) -> Clicked | None:
         return None
     held_out = frozenset(weights) - trained
     query_id = min(row["query_id"] for row in rows if row["label"] in held_out)
-    return Clicked(min(row["title"] for row in rows), trained, held_out, query_id)
+    return Clicked(min(row["text"] for row in rows), trained, held_out, query_id)
 
 
-def encode_titles(bundle: Bundle, items: Sequence[Clicked]) -> np.ndarray:
+def encode_items(bundle: Bundle, items: Sequence[Clicked]) -> np.ndarray:
     """Unit vectors float64 [N, D], by way of float16 like those of the night."""
-    vectors = bundle.encode([normalise(item.title) for item in items], side="title").astype(np.float16).astype(np.float64)
+    vectors = bundle.encode([item.text for item in items], side="title").astype(np.float16).astype(np.float64)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 

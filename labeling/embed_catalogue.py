@@ -71,7 +71,9 @@ def run(settings: EmbedConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.of(settings)
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     spark = start_session("labeller embed", settings)
-    texts = with_texts(read_catalogue(spark, warehouse, settings.ds)).persist(StorageLevel.DISK_ONLY)
+    spec = bundle.tokenizer.spec
+    catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text)
+    texts = catalogue.transform(with_texts(spec.normalise)).persist(StorageLevel.DISK_ONLY)
     counts: dict[str, int] = {"items": texts.count()}
     refuse_poison(texts, settings)  # before anything is encoded
     tables.ensure(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
@@ -126,7 +128,7 @@ def refuse_poison(texts: DataFrame, settings: EmbedConfig) -> None:
     shown = "".join(f"\n  - item_id {r['item_id']!r}: {r['reason']}, title {(r['title'] or '')[:60]!r}" for r in sample)
     raise InputError(
         f"catalogue/ds={settings.ds}: {poison} of {items} items cannot be encoded ({by_reason}; expected at most "
-        f"{settings.max_poison_share:.1%} or {settings.min_poison_items}): is column title the right one? "
+        f"{settings.max_poison_share:.1%} or {settings.min_poison_items}): is the product text made of the right columns? "
         f"Else raise [embed] max_poison_share. For example:{shown}"
     )
 

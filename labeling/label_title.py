@@ -1,7 +1,7 @@
 """Labels titles given on the command line with the promoted bundle, in seconds and without a Spark session.
 
 The same texts, vectors, cuts and calibration as in the nightly run: a title that is in the catalogue gets the same
-labels there.
+labels there. Where the product text has further columns they are empty here, and the labels may differ.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from etl.config import from_args
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.product_template import ProductTemplate
 from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.encoding import encode_each, labelling_bundle
@@ -46,7 +47,9 @@ def label_titles(root: str, titles: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _label(bundle: Bundle, scorer: Scorer, titles: Sequence[str]) -> list[ItemLabels]:
-    texts = [product_text(title) for title in titles]
+    spec = bundle.tokenizer.spec
+    template = ProductTemplate(spec.product_text)
+    texts = [product_text(template.render({"title": title}), spec.normalise) for title in titles]
     usable = [text.text for text in texts if text.text is not None]
     vectors = iter(encode_each(bundle, usable))
     search = scorer.search()

@@ -99,9 +99,11 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
     spark = start_session("labeller predict", settings)
-    catalogue = read_catalogue(spark, warehouse, settings.ds).persist(StorageLevel.DISK_ONLY)
-    this = plan(spark, warehouse, settings, catalogue)
-    items = vectors(spark, warehouse, settings.ds, this.bundle.id, catalogue)
+    bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
+    template = bundle.tokenizer.spec.product_text
+    catalogue = read_catalogue(spark, warehouse, settings.ds, template).persist(StorageLevel.DISK_ONLY)
+    this = plan(spark, warehouse, settings, bundle, catalogue)
+    items = vectors(spark, warehouse, settings.ds, bundle, catalogue)
     asked = evidence(_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
     scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
     scored = score(items.join(asked, on="item_id", how="left"), scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
@@ -138,8 +140,8 @@ def scoring_settings(settings: PredictConfig) -> ScoringSettings:
     )
 
 
-def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, catalogue: DataFrame) -> Run:
-    """Load bundle, vocabulary and taxonomy, and name the run after everything that its rows depend on.
+def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, bundle: Bundle, catalogue: DataFrame) -> Run:
+    """Load vocabulary and taxonomy, and name the run after everything that its rows depend on.
 
     Raises:
         InputError: one of them cannot be used, or both vocabulary and taxonomy are declared absent.
@@ -148,7 +150,6 @@ def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, cat
         raise InputError(
             "vocabulary and taxonomy are both declared absent: there is nothing to label with; give one of them"
         )
-    bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     vocabulary = None if "vocabulary" in settings.absent else load_vocabulary(spark, warehouse)
     taxonomy = None if "taxonomy" in settings.absent else load_taxonomy(spark, warehouse)
     # By content: a rerun of `pairs`, or another day in the same table, makes another table version of the same rows.
@@ -171,23 +172,23 @@ def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, cat
 
 
 def catalogue_version(catalogue: DataFrame) -> str:
-    """Version of what labels and live rows hold of a day's catalogue."""
-    return tables.content_version(catalogue.select("item_id", "title"))
+    """Version of what labels and live rows hold of a day's catalogue, and of the texts that the labels were made of."""
+    return tables.content_version(catalogue.select("item_id", "title", "text"))
 
 
-def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle_id: str, catalogue: DataFrame) -> DataFrame:
+def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
     """Rows item_id, text, vector, reason of every item of the day.
 
     Raises:
-        InputError: the day's titles are not all encoded by this bundle.
+        InputError: the day's texts are not all encoded by this bundle.
     """
-    texts = with_texts(catalogue).select("item_id", "text_hash", "text")
-    stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle_id)
+    texts = catalogue.transform(with_texts(bundle.tokenizer.normalise)).select("item_id", "text_hash", "text")
+    stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
     joined = texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")
     lacking = joined.where("vector IS NULL AND reason IS NULL").count()
     if lacking:
         raise InputError(
-            f"{ITEM_EMBEDDINGS.name}: {lacking} items of catalogue/ds={ds} have no vector of bundle {bundle_id} "
+            f"{ITEM_EMBEDDINGS.name}: {lacking} items of catalogue/ds={ds} have no vector of bundle {bundle.id} "
             "(expected one, or a reason, for each): run `labeller embed` for that day and bundle first"
         )
     return joined.drop("text_hash")

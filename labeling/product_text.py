@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from etl.contracts import MAX_TITLE_CHARACTERS
-from etl.text import normalise, words
+from etl.text import Normaliser, words
 
 if TYPE_CHECKING:  # `label "TITLE"` answers without Spark
     from pyspark.sql import DataFrame
@@ -26,9 +26,9 @@ class ProductText(NamedTuple):
     reason: str | None
 
 
-def product_text(title: str | None) -> ProductText:
-    """What of a raw title is encoded; titles that differ only in what the normaliser drops share a hash."""
-    text = normalise(title or "")
+def product_text(raw: str | None, normaliser: Normaliser) -> ProductText:
+    """What of a raw product text is encoded; those that differ only in what the normaliser drops share a hash."""
+    text = normaliser(raw or "")
     text_hash = hashlib.sha256(text.encode()).hexdigest()[:32]
     if len(text) > MAX_TITLE_CHARACTERS:
         return ProductText(text_hash, None, TOO_LONG)
@@ -37,14 +37,18 @@ def product_text(title: str | None) -> ProductText:
     return ProductText(text_hash, text, None)
 
 
-def with_texts(catalogue: DataFrame) -> DataFrame:
-    """CATALOGUE -> item_id, title, text_hash, text, reason: one row per item, as :func:`product_text` says."""
-    schema = "item_id string, title string, text_hash string, text string, reason string"
-    return catalogue.select("item_id", "title").mapInArrow(_with_texts, schema)
+def with_texts(normaliser: Normaliser) -> Callable[[DataFrame], DataFrame]:
+    """Rows item_id, title, text (raw) -> item_id, title, text_hash, text, reason, one for one; see :func:`product_text`."""
 
+    def batches(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in found:
+            texts = [product_text(raw, normaliser) for raw in batch.column("text").to_pylist()]
+            made = [pa.array([text[i] for text in texts], pa.string()) for i in range(3)]
+            kept = [batch.column(name) for name in ("item_id", "title")]
+            yield pa.RecordBatch.from_arrays([*kept, *made], ["item_id", "title", *ProductText._fields])
 
-def _with_texts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        texts = [product_text(title) for title in batch.column("title").to_pylist()]
-        made = [pa.array([text[i] for text in texts], pa.string()) for i in range(3)]
-        yield pa.RecordBatch.from_arrays([*batch.columns, *made], [*batch.schema.names, *ProductText._fields])
+    def transform(catalogue: DataFrame) -> DataFrame:
+        schema = "item_id string, title string, text_hash string, text string, reason string"
+        return catalogue.select("item_id", "title", "text").mapInArrow(batches, schema)
+
+    return transform

@@ -34,6 +34,7 @@ from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
+from etl.tokenizer import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.audit import halves, staged, staged_run
@@ -81,8 +82,10 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     run_id = staged_run(spark, warehouse, settings)
     labels = staged_labels(spark, warehouse, settings)
     require_audit(spark, warehouse, settings.ds, run_id, labels)
-    catalogue = read_catalogue(spark, warehouse, settings.ds).persist(StorageLevel.DISK_ONLY)
-    lineage = require_same_inputs(spark, warehouse, catalogue, labels)
+    columns = lineage_columns(labels)
+    template = read_spec(warehouse.bundles / columns["bundle"]).product_text
+    catalogue = read_catalogue(spark, warehouse, settings.ds, template).persist(StorageLevel.DISK_ONLY)
+    lineage = require_same_inputs(spark, warehouse, catalogue, labels, columns)
     overrides = read_overrides(spark, warehouse, settings.ds, lineage.vocabulary, lineage.taxonomy)
     metadata = {"stage": STAGE, "ds": settings.ds, **lineage.columns}
     counts: dict[str, int] = {}
@@ -140,17 +143,25 @@ def require_audit(
         )
 
 
+def lineage_columns(labels: Mapping[Table, DataFrame]) -> dict[str, str]:
+    """What every staged row says it comes from: the columns LINEAGE."""
+    row = next(iter(labels.values())).select(*(column.name for column in LINEAGE)).head()
+    assert row is not None, "staged_run found rows"
+    return row.asDict()
+
+
 def require_same_inputs(
-    spark: SparkSession, warehouse: Warehouse, catalogue: DataFrame, labels: Mapping[Table, DataFrame]
+    spark: SparkSession,
+    warehouse: Warehouse,
+    catalogue: DataFrame,
+    labels: Mapping[Table, DataFrame],
+    columns: Mapping[str, str],
 ) -> Lineage:
     """What the staged rows say they come from, held against what is there now.
 
     Raises:
         InputError: catalogue, vocabulary or taxonomy changed since; all of them named.
     """
-    row = next(iter(labels.values())).select(*(column.name for column in LINEAGE)).head()
-    assert row is not None, "staged_run found rows"
-    columns = row.asDict()
     vocabulary = load_vocabulary(spark, warehouse) if ITEM_TERMS in labels else None
     taxonomy = load_taxonomy(spark, warehouse) if ITEM_CATEGORIES in labels else None
     inputs = json.loads(columns["inputs"])

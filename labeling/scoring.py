@@ -54,7 +54,7 @@ class Scorer:
         """
         encode = partial(bundle.encode, side="query")
         return cls(
-            terms=None if vocabulary is None else TermIndex.build(vocabulary, encode),
+            terms=None if vocabulary is None else TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise),
             tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode),
             calibration=Calibration.of(bundle.calibration, bundle.calibration_id),
             settings=settings,
@@ -70,7 +70,7 @@ class Scorer:
         Args:
             search: What :meth:`search` returned.
             vectors_ND: Vectors of any float type, about unit length.
-            texts: Their normalised titles.
+            texts: Their normalised product texts.
         """
         # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
         unit_ND = np.asarray(vectors_ND, dtype=np.float64)

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from etl.errors import InputError
-from etl.text import contains, normalise, words
+from etl.text import Normaliser, contains, words
 from etl.vocabulary import Vocabulary
 from labeling.probability import Calibration
 
@@ -65,8 +65,8 @@ class TermIndex:
     vectors: np.ndarray
 
     @classmethod
-    def build(cls, vocabulary: Vocabulary, encode: Encode) -> TermIndex:
-        """Encode every form of every term.
+    def build(cls, vocabulary: Vocabulary, encode: Encode, normaliser: Normaliser) -> TermIndex:
+        """Encode every form of every term; ``normaliser`` is the bundle's, and makes the words for ``lexical_hit``.
 
         Raises:
             InputError: the encoder makes no finite unit vector of a form.
@@ -83,7 +83,7 @@ class TermIndex:
             term_ids=tuple(term.term_id for term in vocabulary.terms),
             terms=tuple(term.term for term in vocabulary.terms),
             form_terms=np.array([position for position, _ in forms], dtype=np.int64),
-            form_words=tuple(tuple(words(normalise(form))) for _, form in forms),
+            form_words=tuple(tuple(words(normaliser(form))) for _, form in forms),
             vectors=vectors,
         )
 
@@ -138,7 +138,7 @@ class TermSearch:
 
         Args:
             vectors_ND: float64 unit vectors.
-            texts: The items' normalised titles, for ``lexical_hit`` only.
+            texts: The items' normalised product texts, for ``lexical_hit`` only.
             calibration: Turns scores into probabilities.
             settings: The cuts.
         """

@@ -7,24 +7,29 @@ import datetime as dt
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from etl import config as settings
-from etl.config import JobConfig
 from etl.errors import EXIT_NOTHING_DUE
 from etl.job import run_job
+from etl.text_config import TextConfig
+from etl.tokenizer import read_spec
 from etl.warehouse import Warehouse
-from model.bundle import CANDIDATE, CHAMPION, alias, champion
+from model.bundle import CANDIDATE, CHAMPION, alias, candidate, champion
 
 log = logging.getLogger(__name__)
 
+TEXT_SETTINGS = ("simplified_chinese", "product_text")
+"""Fields of TextConfig that the tokenizer's spec of a bundle holds too."""
 
-class TrainDueConfig(JobConfig):
+
+class TrainDueConfig(TextConfig):
     """Settings of `labeller train-due`."""
 
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "train_due")
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "text", "train_due")
 
     max_age_days: Annotated[int, Field(ge=1)] = 7
     """Days after the last training (the champion's, or a refused candidate's) at which the next is due."""
@@ -45,11 +50,11 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     """The reason to train, or the exit code that says there is none.
 
     Raises:
-        InputError: the champion's alias points nowhere.
+        InputError: an alias points nowhere.
     """
     warehouse = Warehouse.of(config)
     live = alias(warehouse, CHAMPION) if champion(warehouse) else None
-    reason = why(config, live, alias(warehouse, CANDIDATE))
+    reason = why(config, live, alias(warehouse, CANDIDATE), other_text(config, warehouse))
     if reason is None:
         log.info(
             "the last training is less than %d days old on %s: dataset, train, calibrate and promote are skipped",
@@ -59,12 +64,36 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     return {"due": "yes", "reason": repr(reason)}
 
 
+def other_text(config: TrainDueConfig, warehouse: Warehouse) -> str | None:
+    """How the champion's settings of ``[text]`` differ from the configured ones; None if they do not.
+
+    None too if a candidate with the configured ones was refused: the champion then stays until the next is due by age.
+    """
+    wanted = {name: getattr(config, name) for name in TEXT_SETTINGS}
+
+    def found(path: Path) -> dict[str, Any]:
+        spec = read_spec(path)
+        return {name: getattr(spec, name) for name in TEXT_SETTINGS}
+
+    live = champion(warehouse)
+    if live is None or found(live) == wanted:
+        return None
+    tried = candidate(warehouse) if (alias(warehouse, CANDIDATE) or {}).get("refused") else None
+    if tried is not None and found(tried) == wanted:
+        return None
+    return f"the champion was trained with {found(live)}, [text] says {wanted}"
+
+
 def why(
-    config: TrainDueConfig, champion_entry: Mapping[str, Any] | None, candidate_entry: Mapping[str, Any] | None = None
+    config: TrainDueConfig,
+    champion_entry: Mapping[str, Any] | None,
+    candidate_entry: Mapping[str, Any] | None = None,
+    changed: str | None = None,
 ) -> str | None:
     """Why training is due; None if it is not. A day before the champion's own never trains: it is a backfill.
 
     A refused candidate counts as a training: the next night's data are nearly the same and would be refused again.
+    ``changed`` is a reason of its own, see :func:`other_text`.
     """
     if config.force:
         return "forced"
@@ -74,7 +103,9 @@ def why(
     if candidate_entry and candidate_entry.get("refused"):
         trained = max(trained, candidate_entry["ds"])
     age = (config.ds - dt.date.fromisoformat(trained)).days
-    return f"the last training is {age} days old" if age >= config.max_age_days else None
+    if age >= config.max_age_days:
+        return f"the last training is {age} days old"
+    return changed if age >= 0 else None
 
 
 if __name__ == "__main__":

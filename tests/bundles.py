@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from etl.text import normaliser_hash
+from etl.text import normalise
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer
 from etl.warehouse import Warehouse
 from model.bundle import CHAMPION, set_alias, write_bundle
@@ -18,7 +18,7 @@ from tests.rows import DS
 def promote_untrained_bundle(root: Path) -> str:
     """A bundle of random word vectors becomes the champion; returns its id."""
     torch.manual_seed(1)
-    tokenizer = WordHashTokenizer(TokenizerSpec(rows=2**12, normaliser=normaliser_hash()))
+    tokenizer = WordHashTokenizer(TokenizerSpec(rows=2**12, normaliser=normalise.hash))
     encoder = Encoder(EncoderConfig(rows=2**12, dim=32))
     path = write_bundle(root / "bundles", encoder, tokenizer, ds=DS, metrics={"heldout": {}}, lineage={})
     set_alias(Warehouse(root), CHAMPION, path)

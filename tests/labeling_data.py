@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from etl import tables
 from etl.contracts import PAIRS
 from etl.taxonomy import Taxonomy
-from etl.text import normalise, normaliser_hash
+from etl.text import Normaliser, normalise
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, token_id
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
@@ -51,10 +51,14 @@ METRICS = {"counts": {"pairs": 100}, "settings": {"steps": 5}, "seconds": 1.5}
 """What calibration reads of a training."""
 
 
-def write_small_bundle(root: Path, seed: int = 0, poison: str | None = None) -> Bundle:
-    """A promoted untrained bag of words with a faint layer beside it; ``poison`` makes any text with it not a number."""
+def write_small_bundle(root: Path, seed: int = 0, poison: str | None = None, **spec: Any) -> Bundle:
+    """A promoted untrained bag of words with a faint layer beside it; ``poison`` makes any text with it not a number.
+
+    ``spec`` are fields of TokenizerSpec.
+    """
     torch.manual_seed(seed)
-    tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normaliser_hash()))
+    normaliser = Normaliser(simplified=spec.get("simplified_chinese", False)).hash
+    tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normaliser, **spec))
     words_alone = Encoder(EncoderConfig(rows=ROWS, dim=DIM))
     encoder = Encoder(EncoderConfig(rows=ROWS, dim=DIM, layers=1, hidden=64, heads=2, ffn=128))
     encoder.embeddings.word_embeddings = words_alone.embeddings.word_embeddings

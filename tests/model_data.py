@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
-from etl.text import cut_words, normalise, normaliser_hash
+from etl.text import cut_words, normalise
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
 
 DS = dt.date(2024, 5, 7)
@@ -71,7 +71,7 @@ def small_shop(seed: int = 0, titles: int = 160, clicks: int = 900) -> Shop:
 
 def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: int = 2**12, files: int = 4) -> Manifest:
     """Lay ``shop`` down as a dataset, manifest last."""
-    spec = TokenizerSpec(kind=kind, rows=rows, max_query_tokens=12, max_title_tokens=20, normaliser=normaliser_hash())
+    spec = TokenizerSpec(kind=kind, rows=rows, max_query_tokens=12, max_title_tokens=20, normaliser=normalise.hash)
     texts = [*shop.queries.values(), *shop.titles.values()]
     tokenizer = WordHashTokenizer(spec) if kind == "wordhash" else WordPieceTokenizer.train(spec, texts)
     dtype = "int64" if kind == "wordhash" else "uint32"

@@ -127,7 +127,7 @@ def test_the_words_of_the_query_are_cut_where_the_title_has_them(directory, mani
     ],
 )
 def test_a_cut_title_is_empty_if_nothing_is_cut_or_nothing_is_left(query, title, cut):
-    assert cut_title(query, title) == cut
+    assert cut_title(query, title, normalise) == cut
 
 
 def test_pairs_of_one_query_with_equal_titles_are_one_row_with_the_sum_of_their_weights(spark, directory, manifest):
@@ -217,7 +217,10 @@ def test_a_catalogue_that_changed_since_is_refused_and_the_old_dataset_stays(spa
     old = tmp_path / "datasets" / f"ds={DS}" / "manifest.json"
     old.parent.mkdir(parents=True)
     old.write_text(json.dumps({"old": True}))
-    with pytest.raises(InputError, match=r"the catalogue changed since; run `labeller pairs --ds 2024-05-07` again"):
+    with pytest.raises(
+        InputError,
+        match=r"the catalogue or \[text\] of warehouse.toml changed since; run `labeller pairs --ds 2024-05-07` again",
+    ):
         build_dataset.run(config(tmp_path))
     assert json.loads(old.read_text()) == {"old": True}
 

@@ -56,7 +56,7 @@ def test_bad_titles_are_counted_and_not_refused(spark, root, caplog):
 
 def test_a_catalogue_without_one_good_title_is_refused(spark, root):
     small_warehouse(spark, root, catalogue=[item("i1", None), item("i2", "")])
-    assert f"table catalogue, ds={DS}: column title is good in none of 2 rows" in refused(root)
+    assert f"table catalogue, ds={DS}: {{title}} is good in none of 2 rows" in refused(root)
 
 
 @pytest.mark.parametrize("table", [CLICK_LOG, CATALOGUE, VOCABULARY, TAXONOMY], ids=lambda table: table.name)

@@ -214,7 +214,7 @@ def test_half_an_hour_without_an_act_ends_a_session_also_where_the_log_knows_non
     ids=["good", "null", "empty", "no word", "longest", "megabyte"],
 )
 def test_a_title_that_nobody_can_read_drops_the_click(spark, title, rule):
-    items = spark.createDataFrame([("i1", title)], "item_id string, title string").transform(with_title_id)
+    items = spark.createDataFrame([("i1", title)], "item_id string, text string").transform(with_title_id)
     events = log_of(spark, [event("q", "i1", session_id="it"), event("q", "gone", session_id="gone")])
     marked = events.withColumn("rule", F.lit(None).cast("string")).transform(support.with_item_rules(items))
     assert rules(marked) == {"it": rule, "gone": "not_in_catalogue"}
@@ -222,7 +222,7 @@ def test_a_title_that_nobody_can_read_drops_the_click(spark, title, rule):
 
 def test_items_with_equal_normalised_titles_share_their_id(spark):
     rows = [("i1", "Air Zoom  39"), ("i2", "AIR ZOOM ３９"), ("i3", "Air Zoom 40")]
-    items = spark.createDataFrame(rows, "item_id string, title string").transform(with_title_id).collect()
+    items = spark.createDataFrame(rows, "item_id string, text string").transform(with_title_id).collect()
     groups = {row["item_id"]: row["title_id"] for row in items}
     assert groups["i1"] == groups["i2"] != groups["i3"]
 

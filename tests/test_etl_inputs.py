@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from etl.config import JobConfig, from_args
 from etl.contracts import CATALOGUE, CLICK_LOG, VOCABULARY
 from etl.errors import InputError
-from etl.inputs import check_days, read_day, read_input, version_of
+from etl.inputs import read_day, read_input, version_of
 from etl.warehouse import Warehouse
 from labeling import local_tables
 from tests.rows import DS, event, item, lay_down, small_warehouse

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from etl.contracts import CATALOGUE
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
 from labeling import calibrate
 from labeling.calibrate import (
@@ -21,7 +22,8 @@ from labeling.categories import CategoryTree
 from labeling.probability import FORMAT, Calibration
 from model.bundle import load_bundle
 from tests.labeling_data import pair, query_encoder, taxonomy, title_vectors, write_pairs, write_small_bundle
-from tests.rows import DS, node, small_warehouse, term
+from tests.rows import DS, lay_down, node, small_warehouse, term
+from tests.rows import item as catalogue_item
 
 SETTINGS = CalibrateConfig(root=".", ds=DS, min_cases=20, min_queries=4)
 
@@ -74,7 +76,7 @@ def test_too_few_items_or_queries_leave_the_default_and_say_so(cases, queries):
 
 
 def click(label: int, split: str, weight: float = 1.0, query_id: int = 1) -> dict[str, Any]:
-    return {"label": label, "split": split, "weight": weight, "title": "a title", "query_id": query_id}
+    return {"label": label, "split": split, "weight": weight, "text": "a title", "query_id": query_id}
 
 
 def test_an_item_whose_main_label_was_trained_is_no_case():
@@ -114,11 +116,12 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
     small_warehouse(spark, root, vocabulary=[term(f"t{n}", thing) for n, thing in enumerate(things)])
     bundle = write_small_bundle(root)
     rows = [
-        pair(thing, f"i{n}{m}", f"{thing} no {n}{m}", split=split)
+        pair(thing, f"{thing}{m}", f"{thing} no {n}{m}", split=split)
         for split, names in (("valid", things), ("test", ["saw"]), ("train", ["no"]))
         for n, thing in enumerate(names)
         for m in range(2)
     ]
+    lay_down(spark, root, CATALOGUE, [catalogue_item(row["item_id"], row["title"]) for row in rows])
     write_pairs(spark, root, rows)
     assert calibrate.main(argv(root)) == EXIT_OK
     first = load_bundle(bundle.path)
@@ -131,12 +134,25 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
     assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id
 
 
+def test_items_are_encoded_by_the_product_text_of_the_bundle(spark, root):
+    things = ["kettle", "dress", "lamp", "drill", "sofa", "mat"]
+    small_warehouse(spark, root, vocabulary=[term(f"t{n}", thing) for n, thing in enumerate(things)])
+    bundle = write_small_bundle(root, product_text="{title} {seller_category}")
+    rows = [pair(thing, f"{thing}{n}", f"No {thing} {n}", split="valid") for thing in things for n in range(2)]
+    shown = [catalogue_item(row["item_id"], None, seller_category=row["query"]) for row in rows]
+    lay_down(spark, root, CATALOGUE, shown)
+    write_pairs(spark, root, [*rows, pair("no", "i1", "no", split="train")])
+    assert calibrate.main(argv(root)) == EXIT_OK
+    assert load_bundle(bundle.path).calibration["terms"]["first"]["right"] == 12
+
+
 def test_a_query_for_one_half_of_a_bilingual_name_counts_for_its_category(spark, root):
     names = {"c1": "Kettles 水壶", "c2": "Dresses 连衣裙", "c3": "Lamps 灯具", "c4": "Sofas 沙发"}
     small_warehouse(spark, root, vocabulary=[term("t1", "kettle")], taxonomy=[node(k, None, v) for k, v in names.items()])
     bundle = write_small_bundle(root)
     asked = {"水壶": "steel kettle", "dresses": "red dress", "灯具": "table lamp", "sofas": "corner sofa", "lamps": "lamp"}
     rows = [pair(q, f"{q}{n}", f"{title} {n}", split="valid") for q, title in asked.items() for n in range(3)]
+    lay_down(spark, root, CATALOGUE, [catalogue_item(row["item_id"], row["title"]) for row in rows])
     write_pairs(spark, root, [*rows, pair("no", "i1", "no", split="train")])
     assert calibrate.main(argv(root)) == EXIT_OK
     found = load_bundle(bundle.path).calibration["categories"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from etl.errors import InputError
+from etl.text import normalise
 from etl.warehouse import Warehouse
 from labeling.encoding import encode_each, encode_texts, labelling_bundle, worker_bundle
 from labeling.product_text import product_text
@@ -13,26 +14,26 @@ from tests.labeling_data import DIM, write_small_bundle
 
 @pytest.mark.parametrize("title", [None, "", "  \n ", "👟🏽🔥", "\x00", "\ud83d", "!!! ---", "\u200b\ufeff"])
 def test_a_title_without_a_word_has_a_reason(title):
-    assert product_text(title)[1:] == (None, "no_text")
+    assert product_text(title, normalise)[1:] == (None, "no_text")
 
 
 def test_a_megabyte_of_title_has_a_reason():
-    assert product_text("shoe " * 200_000).reason == "too_long"
+    assert product_text("shoe " * 200_000, normalise).reason == "too_long"
 
 
 @pytest.mark.parametrize(
     "title", ["Red\x00 Kettle", "red \ud83dkettle\udfff", "ＲＥＤ　ｋｅｔｔｌｅ 🔥", "\u200bred\n\nkettle"]
 )
 def test_what_the_normaliser_drops_makes_no_other_text(title):
-    assert product_text(title) == product_text("red kettle")
+    assert product_text(title, normalise) == product_text("red kettle", normalise)
 
 
 def test_right_to_left_text_is_text():
-    assert product_text("غلاية كهربائية").reason is None
+    assert product_text("غلاية كهربائية", normalise).reason is None
 
 
 def batches_of(texts: list[str | None], size: int) -> list[pa.RecordBatch]:
-    rows = sorted(product_text(text) for text in texts)
+    rows = sorted(product_text(text, normalise) for text in texts)
     table = pa.table({name: [row[i] for row in rows] for i, name in enumerate(("text_hash", "text", "reason"))})
     return table.cast(pa.schema([(name, pa.string()) for name in table.column_names])).to_batches(size)
 
@@ -53,12 +54,12 @@ def test_the_same_vectors_come_out_whatever_arrow_batches_come_in(root):
 
 def test_a_text_without_a_vector_keeps_its_reason(root):
     found = encoded(write_small_bundle(root), batches_of([None, "kettle"], 10))
-    assert found[product_text("").text_hash] == (None, DIM, "no_text")
+    assert found[product_text("", normalise).text_hash] == (None, DIM, "no_text")
 
 
 def test_a_poisonous_text_costs_its_own_vector_only(root):
     found = encoded(write_small_bundle(root, poison="cursed"), batches_of(["kettle", "cursed kettle", "dress"], 10))
-    assert [found[product_text(t).text_hash][2] for t in ("kettle", "cursed kettle", "dress")] == [
+    assert [found[product_text(t, normalise).text_hash][2] for t in ("kettle", "cursed kettle", "dress")] == [
         None,
         "not_encodable",
         None,

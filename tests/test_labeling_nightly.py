@@ -31,6 +31,7 @@ from etl.contracts import (
     VOCABULARY,
 )
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK
+from etl.text import normalise
 from etl.warehouse import Warehouse
 from labeling import audit, embed_catalogue, predict, publish
 from labeling.embed_catalogue import encode
@@ -134,7 +135,7 @@ def test_every_item_has_one_outcome_with_terms_and_path_or_a_reason(first_night)
 
 def test_equal_texts_are_encoded_once(first_night):
     vectors = pl.read_delta(str(first_night / ITEM_EMBEDDINGS.name))
-    assert sorted(vectors["text_hash"]) == sorted({product_text(title).text_hash for title in TITLES.values()})
+    assert sorted(vectors["text_hash"]) == sorted({product_text(title, normalise).text_hash for title in TITLES.values()})
 
 
 def test_what_is_live_after_the_first_night(first_night):
@@ -191,7 +192,8 @@ def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
     settings = ScoringSettings(min_probability=0.2, max_gap=0.3, max_terms=3, min_step_probability=0.3)
     scorer = Scorer.build(bundle, vocabulary(), taxonomy(), settings)
     titles = [(f"i{n:03}", f"{('kettle', 'dress', 'table lamp', 'sofa')[n % 4]} {n * 37 % 101} cm") for n in range(150)]
-    texts = with_texts(spark.createDataFrame([*titles, ("i999", None)], "item_id string, title string")).persist()
+    raw = spark.createDataFrame([*titles, ("i999", None)], "item_id string, title string")
+    texts = raw.withColumn("text", F.col("title")).transform(with_texts(normalise)).persist()
     found = []
     for partitions in (1, 7):
         distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
@@ -249,7 +251,7 @@ def test_inputs_that_changed_after_the_labelling_stop_the_publishing(spark, shop
 
 def test_what_the_encoder_failed_on_is_tried_again(spark, shop):
     path = str(shop / ITEM_EMBEDDINGS.name)
-    kettle = product_text(TITLES["i1"]).text_hash
+    kettle = product_text(TITLES["i1"], normalise).text_hash
     expected = rows(spark, shop, ITEM_EMBEDDINGS)
     spark.sql(f"UPDATE delta.`{path}` SET vector = NULL, reason = 'not_encodable' WHERE text_hash = '{kettle}'")
     assert embed_catalogue.main(argv(shop)) == EXIT_OK

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from etl.errors import InputError
+from etl.text import normalise
 from labeling.probability import FORMAT, Calibration
 from labeling.terms import CANDIDATES, TermIndex, TermLabel, TermSearch, TermSettings, count_terms
 from tests.labeling_data import query_encoder, title_vectors, uncalibrated, vocabulary, write_small_bundle
@@ -15,7 +16,7 @@ SETTINGS = TermSettings(min_probability=0.3, max_gap=0.3, max_terms=5)
 
 
 def search(root: Path, rows: list[dict] | None = None) -> TermSearch:
-    return TermSearch(TermIndex.build(vocabulary(rows), query_encoder(write_small_bundle(root))))
+    return TermSearch(TermIndex.build(vocabulary(rows), query_encoder(write_small_bundle(root)), normalise))
 
 
 def labels(root: Path, title: str, rows: list[dict] | None = None, settings: TermSettings = SETTINGS) -> list[TermLabel]:
@@ -125,4 +126,4 @@ def test_a_calibration_of_another_format_is_refused_with_the_cure():
 def test_a_form_without_a_vector_is_refused_by_name(root):
     bundle = write_small_bundle(root, poison="kettle")
     with pytest.raises(InputError, match="term_id 't2', form 'kettle'"):
-        TermIndex.build(vocabulary(), query_encoder(bundle))
+        TermIndex.build(vocabulary(), query_encoder(bundle), normalise)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from etl.errors import InputError
-from etl.text import normaliser_hash
+from etl.text import normalise
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
 from etl.warehouse import Warehouse
 from model.bundle import CANDIDATE, CHAMPION, add_calibration, candidate, champion, load_bundle, set_alias, write_bundle
@@ -14,7 +14,7 @@ from model.fit import draw
 from model.presets import PRESETS
 
 TINY = PRESETS["tiny"].encoder
-WORDS = WordHashTokenizer(TokenizerSpec(rows=TINY.rows, normaliser=normaliser_hash()))
+WORDS = WordHashTokenizer(TokenizerSpec(rows=TINY.rows, normaliser=normalise.hash))
 DS = dt.date(2024, 5, 7)
 
 
@@ -48,7 +48,7 @@ def test_the_id_is_that_of_the_content(warehouse):
 
 
 def test_a_wordpiece_bundle_carries_its_vocabulary(warehouse):
-    spec = TokenizerSpec(kind="wordpiece", rows=60, normaliser=normaliser_hash())
+    spec = TokenizerSpec(kind="wordpiece", rows=60, normaliser=normalise.hash)
     pieces = WordPieceTokenizer.train(spec, ["red kettle", "blue lamp"])
     config = replace(PRESETS["published"].encoder, rows=60, dim=16, hidden=16, layers=1, heads=2, ffn=16)
     path = write_bundle(warehouse.bundles, draw(config, 1), pieces, ds=DS, metrics={}, lineage={})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from etl.text import normaliser_hash
+from etl.text import normalise
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer
 from model.encoder import Encoder
 from model.inference import embed
@@ -66,7 +66,7 @@ def test_a_poisonous_text_does_not_reach_its_neighbours():
 
 
 def test_raw_texts_share_their_words():
-    tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normaliser_hash()))
+    tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normalise.hash))
     rows, table = tokenised(tokenizer, ["Red kettle", "", "kettle red"], "title")
     found = embed(encoder("bag"), rows, table)
     assert len(table.ids) == 2

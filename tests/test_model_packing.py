@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from etl.errors import InputError
-from etl.text import normaliser_hash
+from etl.text import normalise
 from etl.tokenizer import TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
 from model.packing import Packer, offsets_of, pack, tokenised
 
 TABLE = TokenTable(ids=np.array([-7, 3, 9]), offsets=np.array([0, 2, 3, 6]), features=np.array([10, 11, 20, 30, 31, 32]))
-WORDS = WordHashTokenizer(TokenizerSpec(rows=64, max_query_tokens=2, normaliser=normaliser_hash()))
+WORDS = WordHashTokenizer(TokenizerSpec(rows=64, max_query_tokens=2, normaliser=normalise.hash))
 
 
 def test_each_distinct_token_brings_its_features_once():
@@ -44,7 +44,7 @@ def test_texts_are_packed_with_the_limit_of_their_side():
 
 
 def test_pieces_are_packed_without_a_table():
-    pieces = WordPieceTokenizer.train(TokenizerSpec(kind="wordpiece", rows=60, normaliser=normaliser_hash()), ["red kettle"])
+    pieces = WordPieceTokenizer.train(TokenizerSpec(kind="wordpiece", rows=60, normaliser=normalise.hash), ["red kettle"])
     packed = packed_texts(pieces, ["red", "kettle red"], "title")
     assert packed.features[packed.tokens].tolist() == [*pieces.ids("red", "title"), *pieces.ids("kettle red", "title")]
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK
-from etl.tokenizer import load_tokenizer
+from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer
 from etl.warehouse import Warehouse
 from model import promote, train_due
 from model.bundle import CANDIDATE, champion, set_alias, write_bundle
@@ -125,11 +125,17 @@ def due(root, ds: str, *more: str) -> int:
     return train_due.main(["--root", str(root), "--ds", ds, *more])
 
 
+def bare_bundle(root, name: str, **settings) -> None:
+    """Of a bundle no more than what is looked at to say whether training is due."""
+    directory = root / "bundles" / name
+    directory.mkdir(parents=True)
+    (directory / "manifest.json").write_text("{}")
+    WordHashTokenizer(TokenizerSpec(**settings)).save(directory)
+
+
 def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, encoders, shop_root):
     assert due(root, "2024-05-07") == EXIT_OK
-    bundle = root / "bundles" / "b1"
-    bundle.mkdir(parents=True)
-    (bundle / "manifest.json").write_text("{}")
+    bare_bundle(root, "b1")
     (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
     assert due(root, "2024-05-08") == EXIT_NOTHING_DUE
     assert due(root, "2024-05-14") == EXIT_OK
@@ -139,9 +145,7 @@ def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, en
 
 
 def test_a_refused_candidate_counts_as_a_training_until_it_is_old_itself(root):
-    bundle = root / "bundles" / "b1"
-    bundle.mkdir(parents=True)
-    (bundle / "manifest.json").write_text("{}")
+    bare_bundle(root, "b1")
     (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
     candidate = root / "bundles" / "candidate.json"
     candidate.write_text(json.dumps({"bundle": "b2", "ds": "2024-05-14"}))
@@ -149,6 +153,28 @@ def test_a_refused_candidate_counts_as_a_training_until_it_is_old_itself(root):
     candidate.write_text(json.dumps({"bundle": "b2", "ds": "2024-05-14", "refused": ["worse"]}))
     assert due(root, "2024-05-15") == EXIT_NOTHING_DUE
     assert due(root, "2024-05-21") == EXIT_OK
+
+
+@pytest.mark.parametrize(
+    ("flags", "trained"),
+    [
+        (["--simplified-chinese"], {"simplified_chinese": True}),
+        (["--product-text", "{title} {x}"], {"product_text": "{title} {x}"}),
+    ],
+)
+def test_training_is_due_when_the_champion_has_other_text_settings_until_it_was_tried(root, flags, trained, caplog):
+    bare_bundle(root, "b1")
+    bare_bundle(root, "b2", **trained)
+    (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
+    assert due(root, "2024-05-08") == EXIT_NOTHING_DUE
+    with caplog.at_level("INFO"):
+        assert due(root, "2024-05-08", *flags) == EXIT_OK
+    assert "the champion was trained with {'simplified_chinese': False, 'product_text': '{title}'}" in caplog.text
+    assert due(root, "2024-05-06", *flags) == EXIT_NOTHING_DUE
+    candidate = root / "bundles" / "candidate.json"
+    candidate.write_text(json.dumps({"bundle": "b2", "ds": "2024-05-08", "refused": ["worse"]}))
+    assert due(root, "2024-05-09", *flags) == EXIT_NOTHING_DUE
+    assert due(root, "2024-05-15", *flags) == EXIT_OK
 
 
 def test_a_champion_that_points_nowhere_is_no_reason_to_train(root, capsys):
