@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from etl.errors import InputError
@@ -63,24 +62,25 @@ def pack(ids: np.ndarray, offsets: np.ndarray, table: TokenTable | None) -> Pack
 
 
 class Packer:
-    """:func:`pack` for batch after batch of one dataset: hash tables in place of sorting each batch and searching for it."""
+    """:func:`pack` for batch after batch of one dataset: what it keeps in memory saves sorting and searching each batch."""
 
-    def __init__(self, table: TokenTable | None) -> None:
+    def __init__(self, table: TokenTable | None, ids: int = 0) -> None:
+        """For the tokens of ``table``, or, without one, for token ids below ``ids``."""
         self.table = table
-        ids = np.empty(0, np.int64) if table is None else table.ids
+        self.scratch = np.empty(ids if table is None else len(table.ids), dtype=np.int32)
         # Ids are hashes, so their low bits are a hash too; with 8 to 16 slots a token, 3 to 6% of the tokens lose theirs.
-        self.slots = np.zeros(2 ** (8 * len(ids)).bit_length(), dtype=np.int32)
-        self.slots[ids & (len(self.slots) - 1)] = np.arange(len(ids))
+        self.slots = np.zeros(2 ** (8 * len(self.scratch)).bit_length(), dtype=np.int32)
+        if table is not None:
+            self.slots[table.ids & (len(self.slots) - 1)] = np.arange(len(table.ids))
 
     def pack(self, ids: np.ndarray, offsets: np.ndarray) -> PackedTexts:
         """As :func:`pack`."""
-        encoded = pa.array(ids).dictionary_encode()
-        distinct = encoded.dictionary.to_numpy()
-        places = distinct if self.table is None else self._places(distinct, self.table)
-        order = np.argsort(places)
-        number = np.empty(len(order), np.int64)
-        number[order] = np.arange(len(order))
-        return _packed(places[order], number[encoded.indices.to_numpy()], offsets, self.table)
+        places = ids if self.table is None else self._places(ids, self.table)
+        order = np.arange(len(places), dtype=np.int32)
+        self.scratch[places] = order  # of equal places one stays, whichever
+        distinct = np.sort(places[self.scratch[places] == order])
+        self.scratch[distinct] = np.arange(len(distinct))
+        return _packed(distinct, self.scratch[places], offsets, self.table)
 
     def _places(self, ids: np.ndarray, table: TokenTable) -> np.ndarray:
         if not len(table.ids):
@@ -89,15 +89,6 @@ class Packer:
         lost = np.flatnonzero(table.ids[places] != ids)
         places[lost] = _places(ids[lost], table)
         return places
-
-
-def _places(self, ids: np.ndarray, table: TokenTable) -> np.ndarray:
-    if not len(table.ids):
-        return _places(ids, table)
-    places = self.slots[ids & (len(self.slots) - 1)]
-    lost = np.flatnonzero(table.ids[places] != ids)
-    places[lost] = _places(ids[lost], table)
-    return places
 
 
 def _places(ids: np.ndarray, table: TokenTable) -> np.ndarray:
@@ -123,7 +114,7 @@ def _packed(places: np.ndarray, tokens: np.ndarray, offsets: np.ndarray, table: 
     return PackedTexts(
         features=torch.from_numpy(features),
         feature_offsets=torch.from_numpy(feature_offsets),
-        tokens=torch.from_numpy(tokens.astype(np.int64, copy=False)),
+        tokens=torch.from_numpy(tokens.astype(np.int64)),
         offsets=torch.from_numpy(np.asarray(offsets, dtype=np.int64)),
         lengths=np.diff(offsets),
     )

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ class TrainingReader:
         return self._batches(steps, start.step if start else 0)
 
     def _batches(self, steps: int, first: int) -> Iterator[Batch]:
-        packer = Packer(self.table)
+        packer = Packer(self.table, ids=self.manifest.spec.get("rows", 0))
         with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
             for _ in range(first, steps):
                 parts = [self._pairs(*next(pairs))]

@@ -45,7 +45,7 @@ class Source:
 class _Tables:
     """Hands petastorm's row groups on as Arrow tables.
 
-    Its own reader makes a Python object of each text: 1.1 of the 1.3 s that a million rows with three texts took.
+    Its own reader makes a Python object of each text: 1.3 million rows/s with three texts, 5.6 without (docs/results.md).
     """
 
     batched_output = True

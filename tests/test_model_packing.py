@@ -55,7 +55,7 @@ def test_a_packer_packs_like_pack_batch_after_batch(tokens):
     ids = np.unique(rng.integers(-(2**63), 2**63 - 1, tokens) & ~np.int64(7 * (tokens == 5)))  # five in one slot
     offsets = np.concatenate([[0], np.cumsum(rng.integers(0, 4, len(ids)))])
     table = TokenTable(ids=ids, offsets=offsets, features=rng.integers(0, 99, offsets[-1]))
-    packer, plain = Packer(table), Packer(None)
+    packer, plain = Packer(table), Packer(None, ids=tokens)
     for _ in range(3):
         drawn = rng.integers(0, len(ids), 200)
         for made, expected in (
