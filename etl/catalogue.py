@@ -27,7 +27,9 @@ def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date, templ
         InputError: as :func:`etl.inputs.read_day`; an item_id that is null or occurs twice; a column that is not there.
     """
     parsed = ProductTemplate(template)
-    items = read_day(spark, warehouse, CATALOGUE, ds, further=[name for name in parsed.columns if name not in CATALOGUE.names])
+    items = read_day(
+        spark, warehouse, CATALOGUE, ds, further=[name for name in parsed.columns if name not in CATALOGUE.names]
+    )
     wrong = F.col("item_id").isNull() | (F.col("count") > 1)
     found = items.groupBy("item_id").count().where(wrong).orderBy("item_id").limit(MAX_SHOWN + 1).collect()
     problems = [

@@ -9,12 +9,13 @@ import numpy as np
 import polars as pl
 import pytest
 from petastorm import make_batch_reader
+from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from etl import build_dataset
 from etl.build_dataset import DatasetConfig
-from etl.contracts import PAIRS
-from etl.dataset import Manifest, decode_ids, load_token_table, verify
+from etl.contracts import PAIRS, TITLE_GROUPS
+from etl.dataset import Manifest, decode_ids, encode_ids, load_token_table, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.petastorm_write import in_files, write_petastorm
 from etl.tables import write_slice
@@ -26,30 +27,44 @@ from tests.rows import CATALOGUE, DS, lay_down
 
 TITLES = {row["item_id"]: row["title"] for row in items() if row["item_id"] not in ("null", "empty", "page")}
 HELDOUT = {QUERIES[3]: "valid", QUERIES[5]: "test"}
+HELDOUT_ITEM, NEAR_IT, THINNED = "i7", "i8", "i9"
+SPLITS = {HELDOUT_ITEM: "item", NEAR_IT: "unused"}
+TRAINED = len(QUERIES) - len(HELDOUT) - 3 + 8  # a pair for each query with its own item, and eight with the one of three
 
 
 def lay_down_pairs(spark, root: Path) -> None:
-    """PAIRS of the shop without the job that makes them: every query with its item and three of one title."""
+    """PAIRS and TITLE_GROUPS of the shop without the job that makes them: a query, its item, and three of one title."""
     rows = []
     for n, query in enumerate(QUERIES):
         for item_id in (f"i{n}", *(("same0", "same1", "same2") if n < 10 else ())):
-            rows.append((query, item_id, TITLES[item_id], 2.0 + n, -1.0 - n, HELDOUT.get(query, "train")))
+            split = HELDOUT.get(query) or SPLITS.get(item_id, "train")
+            rows.append((query, item_id, TITLES[item_id], 2.0 + n, -1.0 - n, split))
     frame = spark.createDataFrame(rows, "query string, item_id string, title string, weight double, p double, split string")
-    normal = F.lower(F.regexp_replace("title", " +", " "))
     columns = {
         "ds": F.lit(DS),
         "query_id": F.xxhash64("query"),
-        "item_group": F.xxhash64(normal),
+        "query_group": F.xxhash64(F.reverse("query")),
+        "title_id": title_id("title"),
+        "item_group": title_id("title"),
         "clicks": F.lit(12).cast("bigint"),
         "users": F.lit(12).cast("bigint"),
+        "first_day": F.lit(DS),
+        "sampled": (F.col("split") == "train") & (F.col("item_id") != THINNED),
         "query_logp": F.col("p"),
         "item_logp": F.col("p"),
     }
     write_slice(frame.withColumns(columns), str(root / "pairs"), PAIRS, {"ds": DS})
+    near = spark.createDataFrame([(TITLES[i],) for i in SPLITS], "title string").select(title_id("title").alias("title_id"))
+    groups = near.select(F.lit(DS).alias("ds"), "title_id", F.min("title_id").over(Window.partitionBy()).alias("item_group"))
+    write_slice(groups.withColumn("heldout", F.lit(True)), str(root / "title_groups"), TITLE_GROUPS, {"ds": DS})
+
+
+def title_id(column: str):
+    return F.xxhash64(F.lower(F.regexp_replace(column, " +", " ")))
 
 
 def config(root: Path, **changes) -> DatasetConfig:
-    return DatasetConfig(**{"root": str(root), "ds": DS, "master": "local[2]", "files": 4} | changes)
+    return DatasetConfig(**{"root": str(root), "ds": DS, "master": "local[2]", "ranks": 2, "files_per_rank": 2} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -87,23 +102,27 @@ def read_part(directory: Path, manifest: Manifest, part: str) -> list[dict]:
 
 
 def group_ids(spark) -> dict[str, int]:
-    """xxhash64 of each text."""
+    """xxhash64 of each text, and of the queries the groups that :func:`lay_down_pairs` gives them."""
     texts = sorted({normalise(t) for t in TITLES.values()} | set(QUERIES))
     frame = spark.createDataFrame([(t,) for t in texts], "text string").select("text", F.xxhash64("text").alias("id"))
     return {row["text"]: row["id"] for row in frame.collect()}
 
 
+def query_groups(spark) -> dict[int, str]:
+    frame = spark.createDataFrame([(t,) for t in QUERIES], "text string")
+    return {row["id"]: row["text"] for row in frame.select("text", F.xxhash64(F.reverse("text")).alias("id")).collect()}
+
+
 def test_petastorm_reads_as_many_rows_as_the_manifest_says(directory, manifest):
-    trained = len(QUERIES) - len(HELDOUT)
-    assert manifest.rows("pairs") == len(read_part(directory, manifest, "pairs")) == trained + 8
-    assert manifest.rows("titles") == len(read_part(directory, manifest, "titles")) == len(QUERIES) + 1
+    assert manifest.rows("pairs") == len(read_part(directory, manifest, "pairs")) == TRAINED
+    assert manifest.rows("titles") == len(read_part(directory, manifest, "titles")) == len(QUERIES) + 1 - len(SPLITS)
 
 
 def test_the_bytes_decode_to_the_tokens_of_the_texts(spark, directory, manifest):
     tokenizer, ids = load_tokenizer(directory), group_ids(spark)
-    texts = {number: text for text, number in ids.items()}
+    texts, queries = {number: text for text, number in ids.items()}, query_groups(spark)
     for row in read_part(directory, manifest, "pairs"):
-        query, title = texts[row["query_id"]], texts[row["item_group"]]
+        query, title = queries[row["query_group"]], texts[row["item_group"]]
         for column, text in (("query", query), ("title", title)):
             assert decode_ids(row[column], manifest.token_dtype).tolist() == tokenizer.ids(text, column).tolist()
         cut = cut_words(title, query)
@@ -133,17 +152,45 @@ def test_a_cut_title_is_empty_if_nothing_is_cut_or_nothing_is_left(query, title,
 def test_pairs_of_one_query_with_equal_titles_are_one_row_with_the_sum_of_their_weights(spark, directory, manifest):
     ids = group_ids(spark)
     rows = [r for r in read_part(directory, manifest, "pairs") if r["item_group"] == ids["acme zoom"]]
-    weights = {row["query_id"]: row["weight"] for row in rows}
-    assert weights[ids[QUERIES[0]]] == 6.0
+    queries = query_groups(spark)
+    weights = {queries[row["query_group"]]: row["weight"] for row in rows}
+    assert weights[QUERIES[0]] == 6.0
     assert len(rows) == len(weights) == 8
 
 
 def test_no_held_out_query_is_among_the_pairs_to_train_on(spark, directory, manifest):
     ids = group_ids(spark)
     heldout = pl.read_parquet(directory / "heldout" / "*.parquet").to_dicts()
-    assert {row["query_id"]: row["split"] for row in heldout} == {ids[q]: split for q, split in HELDOUT.items()}
-    assert all(len(row["item_groups"]) == 2 for row in heldout)
-    assert not {row["query_id"] for row in heldout} & {r["query_id"] for r in read_part(directory, manifest, "pairs")}
+    expected = {(split, ids[query]) for query, split in HELDOUT.items()} | {("item", ids[QUERIES[7]])}
+    assert {(row["split"], row["query_id"]) for row in heldout} == expected
+    assert all(len(row["title_ids"]) == (1 if row["split"] == "item" else 2) for row in heldout)
+    queries = query_groups(spark)
+    assert not set(HELDOUT) & {queries[r["query_group"]] for r in read_part(directory, manifest, "pairs")}
+
+
+def test_no_held_out_title_and_none_near_it_is_among_pairs_and_crops(spark, directory, manifest):
+    ids = group_ids(spark)
+    kept_out = {ids[normalise(TITLES[item_id])] for item_id in SPLITS}
+    assert {row["title_id"] for row in pl.read_parquet(directory / "corpus" / "*.parquet").to_dicts()} == kept_out
+    tokens = {row["title"] for row in pl.read_parquet(directory / "corpus" / "*.parquet").to_dicts()}
+    for part in ("pairs", "titles"):
+        rows = read_part(directory, manifest, part)
+        assert not kept_out & {row["item_group"] for row in rows}
+        assert not tokens & {row["title"] for row in rows}
+
+
+def test_a_thinned_pair_is_not_drawn_but_stays_known(spark, directory, manifest):
+    ids, queries = group_ids(spark), query_groups(spark)
+    thinned = (QUERIES[9], ids[normalise(TITLES[THINNED])])
+    known = {
+        (queries[r["query_group"]], r["item_group"]) for r in pl.read_parquet(directory / "known" / "*.parquet").to_dicts()
+    }
+    drawn = {(queries[r["query_group"]], r["item_group"]) for r in read_part(directory, manifest, "pairs")}
+    assert known - drawn == {thinned}
+    assert drawn < known
+    logp = {row["title_id"]: row["item_logp"] for row in read_part(directory, manifest, "titles")}
+    assert logp[thinned[1]] == -np.inf
+    assert logp[ids[normalise(TITLES["i0"])]] == -1.0
 
 
 def test_the_token_table_has_the_features_of_every_token_also_of_cut_titles(directory, manifest):
@@ -151,6 +198,9 @@ def test_the_token_table_has_the_features_of_every_token_also_of_cut_titles(dire
     rows = read_part(directory, manifest, "pairs") + read_part(directory, manifest, "titles")
     values = [row[column] for row in rows for column in ("query", "title", "title_cut") if column in row]
     values += pl.read_parquet(directory / "heldout" / "*.parquet")["query"].to_list()
+    values += pl.read_parquet(directory / "corpus" / "*.parquet")["title"].to_list()
+    asked = [query.encode() for query in QUERIES if query not in HELDOUT]
+    values += [encode_ids(tokenizer.ids(query.decode(), "query"), manifest.token_dtype) for query in asked]
     used = np.unique(decode_ids(b"".join(values), manifest.token_dtype))
     assert np.all(np.diff(table.ids) > 0)
     assert table.ids.tolist() == used.tolist()
@@ -178,7 +228,7 @@ def test_a_rebuild_gives_the_same_bytes_at_any_number_of_partitions(shop, direct
     try:
         spark.conf.set("spark.sql.shuffle.partitions", "5")
         spark.conf.set("spark.sql.adaptive.enabled", "false")
-        command = ["--root", str(shop), "--ds", str(DS), "--files", "4", "--master", "local[2]"]
+        command = ["--root", str(shop), "--ds", str(DS), "--ranks", "2", "--files-per-rank", "2", "--master", "local[2]"]
         assert build_dataset.main(command) == EXIT_OK
     finally:
         for key, value in before.items():
@@ -188,15 +238,15 @@ def test_a_rebuild_gives_the_same_bytes_at_any_number_of_partitions(shop, direct
 
 
 def test_wordpiece_ids_are_half_as_wide_and_need_no_token_table(spark, shop, tmp_path):
-    for table in ("catalogue", "pairs"):
+    for table in ("catalogue", "pairs", "title_groups"):
         shutil.copytree(shop / table, tmp_path / table)
     build_dataset.run(config(tmp_path, tokenizer="wordpiece", rows=300))
     directory = tmp_path / "datasets" / f"ds={DS}"
     manifest = verify(directory)
     assert (manifest.token_dtype, manifest.files("tokens")) == ("uint32", ())
     tokenizer, ids = load_tokenizer(directory), group_ids(spark)
-    titles = {row["item_group"]: row["title"] for row in read_part(directory, manifest, "titles")}
-    for text in map(normalise, TITLES.values()):
+    titles = {row["title_id"]: row["title"] for row in read_part(directory, manifest, "titles")}
+    for text in (normalise(title) for item_id, title in TITLES.items() if item_id not in SPLITS):
         assert decode_ids(titles[ids[text]], "uint32").tolist() == tokenizer.ids(text, "title").tolist()
 
 
@@ -212,7 +262,8 @@ def test_a_dataset_without_pairs_is_refused_and_says_what_to_run(spark, shop, tm
 
 
 def test_a_catalogue_that_changed_since_is_refused_and_the_old_dataset_stays(spark, shop, tmp_path):
-    shutil.copytree(shop / "pairs", tmp_path / "pairs")
+    for table in ("pairs", "title_groups"):
+        shutil.copytree(shop / table, tmp_path / table)
     lay_down(spark, tmp_path, CATALOGUE, [row | {"title": f"New {row['item_id']}"} for row in items()[:20]])
     old = tmp_path / "datasets" / f"ds={DS}" / "manifest.json"
     old.parent.mkdir(parents=True)
@@ -248,3 +299,26 @@ def test_two_words_that_share_a_token_id_are_refused_and_a_repeated_word_is_not(
     clash = spark.createDataFrame([*rows, (2, b"c")], "id bigint, features binary")
     with pytest.raises(InputError, match="share the 64-bit token id 2"):
         build_dataset.refuse_collisions(build_dataset.as_token_table(clash))
+
+
+def test_the_tokenizer_of_a_bundle_or_a_dataset_is_taken_over_whole(shop, directory, tmp_path):
+    for table in ("catalogue", "pairs", "title_groups"):
+        shutil.copytree(shop / table, tmp_path / table)
+    build_dataset.run(config(tmp_path, tokenizer="wordpiece", rows=300))
+    first = verify(tmp_path / "datasets" / f"ds={DS}")
+    bundle = tmp_path / "bundles" / "abc"
+    shutil.copytree(tmp_path / "datasets" / f"ds={DS}", bundle)
+    (bundle.parent / "champion.json").write_text(json.dumps({"bundle": "abc"}))
+    build_dataset.run(config(tmp_path, tokenizer_from="champion", rows=5_000))
+    again = verify(tmp_path / "datasets" / f"ds={DS}")
+    assert (again.tokenizer, again.spec, again.token_dtype) == (first.tokenizer, first.spec, "uint32")
+    assert again.parts["pairs"] == first.parts["pairs"]
+
+
+def test_a_tokenizer_that_is_not_there_is_refused(shop, tmp_path):
+    for table in ("catalogue", "pairs", "title_groups"):
+        shutil.copytree(shop / table, tmp_path / table)
+    with pytest.raises(InputError, match=r"champion.json is not there: promote a bundle first"):
+        build_dataset.run(config(tmp_path, tokenizer_from="champion"))
+    with pytest.raises(InputError, match=r"holds no tokenizer_spec.json"):
+        build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path)))

@@ -110,7 +110,7 @@ def test_a_catalogue_with_their_days_is_read_alike_with_and_without_spark(spark,
 def test_a_missing_column_is_told_with_their_name_too(spark, root, clicks):
     theirs(clicks).drop("uid").write.partitionBy("dt").parquet(str(root / "click_log"))
     where = warehouse(root, f'{RENAMED}\nday_format = "yyyyMMdd"')
-    for read in (lambda: read_input(spark, where, CLICK_LOG), lambda: check_days(where, CLICK_LOG, [DS])):
+    for read in (lambda: read_input(spark, where, CLICK_LOG), lambda: read_input(spark, where, CLICK_LOG, days=[DS])):
         with pytest.raises(InputError, match=r"column user_id \(theirs: uid\) is missing \(expected string"):
             read()
 
