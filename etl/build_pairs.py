@@ -12,8 +12,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,7 @@ from etl.pairs_config import PairsConfig
 from etl.propensity import as_counts
 from etl.quarantine import with_quarantine
 from etl.runs import record_stage
-from etl.session import hold, start_session
+from etl.session import settle, start_session
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
 
@@ -98,19 +97,18 @@ def _build(
     events = read_window(spark, warehouse, config, without)
     catalogue = read_catalogue(spark, warehouse, config.ds, config.product_text)
     where = {"ds": config.ds}
-    with ExitStack() as held:
-        items = hold(with_title_id(catalogue.select("item_id", "title", "text"), config.normaliser), held)
-        cleaned = clean(events, items, config, held)
-        rows = reconcile(cleaned.counts)
-        _refuse_nothing(rows, config)
-        _say_what_came_late(cleaned.late, config)
-        log.info("%d events are kept; next the groups of nearly equal texts, and the pairs", totals(rows)["kept"])
-        groups = title_groups(items, config, held)
-        pairs = hold(as_weighted_pairs(cleaned.kept), held).transform(as_pairs(items, groups, config))
-        metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
-        dated = groups.withColumn("ds", F.lit(config.ds))
-        grouped = write_slice(dated, warehouse.table(TITLE_GROUPS), TITLE_GROUPS, where, metadata)
-        written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
+    items = settle(with_title_id(catalogue.select("item_id", "title", "text"), config.normaliser))
+    cleaned = clean(events, items, config)
+    rows = reconcile(cleaned.counts)
+    _refuse_nothing(rows, config)
+    _say_what_came_late(cleaned.late, config)
+    log.info("%d events are kept; next the groups of nearly equal texts, and the pairs", totals(rows)["kept"])
+    groups = title_groups(items, config)
+    pairs = as_weighted_pairs(cleaned.kept).transform(as_pairs(items, groups, config))
+    metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
+    dated = groups.withColumn("ds", F.lit(config.ds))
+    grouped = write_slice(dated, warehouse.table(TITLE_GROUPS), TITLE_GROUPS, where, metadata)
+    written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
     write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, where, metadata)
     return totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
@@ -140,14 +138,14 @@ def read_window(
     return events.where((F.col("ds") <= F.lit(config.ds)) | (F.col("event_time") < end))
 
 
-def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitStack) -> Cleaned:
+def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
     """CLICK_LOG events of the window -> those kept, what each rule dropped, what came late, and the position bias.
 
     Kept acts have day, query_id, query, query_group, item_id, title_id, user and weight.
     """
     marked = events.transform(cleaning.with_event_rules(config))
     limits = config.max_actions_per_hour, config.max_impressions_per_hour
-    marked = marked.transform(cleaning.with_robot_rule(hold(marked.transform(cleaning.robot_hours(*limits)), held)))
+    marked = marked.transform(cleaning.with_robot_rule(settle(marked.transform(cleaning.robot_hours(*limits)))))
     counts, late = count_arrivals(marked)
     shown = sum(n for (_, rule), n in counts.items() if rule == "impression")
     acted = sum(n for (_, rule), n in counts.items() if rule is None)
@@ -159,20 +157,19 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig, held: ExitSt
     queries = cleaning.normalise_queries(cleaning.distinct_queries(source), config.normaliser)
     # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
     acts = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
-    judged = hold(
+    judged = settle(
         acts.transform(cleaning.with_query_rules(queries, require_shown))
         .transform(sessions.with_visits(config.session_gap_minutes))
         .transform(sessions.with_session_rules(config))
         .transform(propensity.with_inverse_propensity(theta, config.max_propensity_weight))
         .transform(support.with_item_rules(items))
         .withColumn("day", F.to_date("event_time"))
-        .select("ds", "rule", *KEPT_COLUMNS),
-        held,
+        .select("ds", "rule", *KEPT_COLUMNS)
     )
     log.info("bots and events that are no acts are set aside; next queries, sessions and items")
     left = cleaning.count_by_rule(judged)
     counts.update({key: n for key, n in left.items() if key[1] is not None})
-    supported = judged.where(F.col("rule").isNull()).transform(with_support(config, held))
+    supported = judged.where(F.col("rule").isNull()).transform(with_support(config))
     counts.update(cleaning.count_by_rule(supported))
     return Cleaned(supported.where(F.col("rule").isNull()).select(*KEPT_COLUMNS), counts, late, theta)
 
@@ -190,8 +187,8 @@ def count_arrivals(marked: DataFrame) -> tuple[Counter[tuple[dt.date, str | None
     return counts, dict(sorted(late.items()))
 
 
-def with_support(config: PairsConfig, held: ExitStack) -> cleaning.Transform:
-    """Kept acts -> the same with the rules that need all of them; held, as they are counted and used."""
+def with_support(config: PairsConfig) -> cleaning.Transform:
+    """Kept acts -> the same with the rules that need all of them."""
 
     def transform(kept: DataFrame) -> DataFrame:
         wanted = support.query_support(kept)
@@ -200,18 +197,18 @@ def with_support(config: PairsConfig, held: ExitStack) -> cleaning.Transform:
             kept = kept.transform(support.with_pair_support(config.min_pair_users))
         if config.test_days:
             kept = kept.transform(support.with_later_click_rule(config.first_test_day))
-        return hold(kept, held)
+        return settle(kept)
 
     return transform
 
 
-def title_groups(items: DataFrame, config: PairsConfig, held: ExitStack) -> DataFrame:
+def title_groups(items: DataFrame, config: PairsConfig) -> DataFrame:
     """Items with normal and title_id -> TITLE_GROUPS without ds."""
     texts = items.where(F.col("title_id").isNotNull()).select("title_id", F.col("normal").alias("text")).distinct()
     near = texts.limit(0).select("title_id", F.col("title_id").alias("item_group"))
     if config.near_duplicates:
-        near = duplicates.near_duplicates(texts, config.near_duplicates, held)
-    return hold(splits.as_title_groups(texts, near, config), held)
+        near = duplicates.near_duplicates(texts, config.near_duplicates)
+    return settle(splits.as_title_groups(texts, near, config))
 
 
 def as_weighted_pairs(kept: DataFrame) -> DataFrame:
@@ -225,19 +222,18 @@ def as_weighted_pairs(kept: DataFrame) -> DataFrame:
     )
 
 
-def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> Callable[[DataFrame], DataFrame]:
+def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> cleaning.Transform:
     """Weighted pairs -> PAIRS, with texts, item groups, the split, and log sampling probabilities of both sides."""
 
     def transform(pairs: DataFrame) -> DataFrame:
-        titles = items.select("item_id", "title")
-        grouped = pairs.join(titles, "item_id", how="inner").join(groups, "title_id", how="left")
-        grouped = grouped.withColumns(
+        grouped = pairs.join(groups, "title_id", how="left").withColumns(
             {"item_group": F.coalesce("item_group", "title_id"), "heldout": F.coalesce("heldout", F.lit(False))}
         )
-        drawn = grouped.withColumn("split", splits.split_of(config)).transform(
-            sampling.with_sampling(config.subsample_queries, config.subsample_items)
-        )
-        return drawn.withColumn("ds", F.lit(config.ds)).select(*PAIRS.names)
+        # Settled: the shares of queries and items, before and after thinning, each ask for it.
+        split = settle(grouped.withColumn("split", splits.split_of(config)))
+        drawn = split.transform(sampling.with_sampling(config.subsample_queries, config.subsample_items))
+        titled = drawn.join(items.select("item_id", "title"), "item_id", how="inner")
+        return titled.withColumn("ds", F.lit(config.ds)).select(*PAIRS.names)
 
     return transform
 

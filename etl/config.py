@@ -66,6 +66,9 @@ class SparkJobConfig(JobConfig):
     driver_memory: str = "4g"
     """Heap of the driver; in local mode the executors live in it too."""
 
+    checkpoint_dir: str = ""
+    """Directory that all executors share, for intermediate rows that must outlive a lost executor; emptied as they go."""
+
     spark_conf: dict[str, str] = {}
     """Further Spark settings; on the command line as --spark-conf key=value, repeatable."""
 

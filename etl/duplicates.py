@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from datasketch import MinHash
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from etl.session import hold
+from etl.session import settle
 from etl.text import words
 
 BANDS, ROWS = 16, 4
@@ -26,18 +25,17 @@ _MINHASH = {"num_perm": BANDS * ROWS, "seed": 1, "scheme": "affine32"}
 _MAX_ROUNDS = 50
 
 
-def near_duplicates(texts: DataFrame, threshold: float, held: ExitStack) -> DataFrame:
+def near_duplicates(texts: DataFrame, threshold: float) -> DataFrame:
     """(title_id, text), normalised and distinct -> (title_id, item_group) of the texts that have a near-duplicate.
 
     Args:
         texts: See above.
         threshold: Jaccard similarity of the sets of words from which two texts are nearly equal.
-        held: Closes what is kept on the way.
 
     Raises:
         RuntimeError: the groups are not settled after fifty rounds.
     """
-    signed = hold(texts.mapInArrow(_signatures, "title_id bigint, words array<int>, bands array<bigint>"), held)
+    signed = settle(texts.mapInArrow(_signatures, "title_id bigint, words array<int>, bands array<bigint>"))
     pairs = signed.transform(candidates)
     for side in ("one", "other"):
         pairs = pairs.join(signed.select(F.col("title_id").alias(side), F.col("words").alias(f"{side}_words")), side)
@@ -62,11 +60,10 @@ def connected(edges: DataFrame) -> DataFrame:
     Raises:
         RuntimeError: not settled after fifty rounds.
     """
-    # A checkpoint a round: the plan of a frame that is made of itself doubles with each (twelve rounds took 4 GB). A local
-    # one is lost with its executor, which ends the job as any lost stage that Airflow starts again.
-    both = edges.union(edges.select("other", "one")).toDF("title_id", "neighbour").localCheckpoint()
+    edges = settle(edges)
+    both = edges.union(edges.select("other", "one")).toDF("title_id", "neighbour")
     labels = both.groupBy("title_id").agg(F.min("neighbour").alias("_least"))
-    labels = labels.select("title_id", F.least("title_id", "_least").alias("item_group")).localCheckpoint()
+    labels = settle(labels.select("title_id", F.least("title_id", "_least").alias("item_group")))
     for _ in range(_MAX_ROUNDS):
         # Pointer jumping: a label's own label is nearer still, so that a chain of n is settled in some log2(n) rounds.
         theirs = both.join(labels.toDF("neighbour", "_theirs"), "neighbour", how="inner")
@@ -74,7 +71,7 @@ def connected(edges: DataFrame) -> DataFrame:
         ends = labels.toDF("item_group", "_end")
         joined = labels.join(least, "title_id", how="inner").join(ends, "item_group", how="inner")
         best = F.least("_least", "_end")
-        new = joined.select("title_id", best.alias("_new"), (best < F.col("item_group")).alias("_moved")).localCheckpoint()
+        new = settle(joined.select("title_id", best.alias("_new"), (best < F.col("item_group")).alias("_moved")))
         settled = new.where("_moved").isEmpty()
         labels = new.select("title_id", F.col("_new").alias("item_group"))
         if settled:

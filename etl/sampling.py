@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from etl.cleaning import Transform
+from etl.session import settle
 
 
 def with_sampling(queries: float, items: float) -> Transform:
@@ -30,6 +31,7 @@ def with_sampling(queries: float, items: float) -> Transform:
             keep = _keep(F.col("_query"), queries) * _keep(F.col("_item"), items)
             shares = rows.join(asked, "query_id", how="inner").join(clicked, "title_id", how="inner")
             rows = shares.where(draw("query_id", "title_id") < keep).select("query_id", "title_id")
+        rows = settle(rows)
         drawn = rows.withColumn("_drawn", F.lit(True))
         joined = pairs.join(drawn, ["query_id", "title_id"], how="left")
         for key, into in (("query_id", "query_logp"), ("title_id", "item_logp")):

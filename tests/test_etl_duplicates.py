@@ -1,24 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-
 import numpy as np
-import pytest
 from pyspark.sql import SparkSession
 
 from etl.duplicates import connected, near_duplicates
 
 
-@pytest.fixture
-def held() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
-
-
-def groups(spark: SparkSession, texts: list[str], held: ExitStack, threshold: float = 0.8) -> dict[int, int]:
+def groups(spark: SparkSession, texts: list[str], threshold: float = 0.8) -> dict[int, int]:
     frame = spark.createDataFrame(list(enumerate(texts)), "title_id bigint, text string")
-    return {row["title_id"]: row["item_group"] for row in near_duplicates(frame, threshold, held).collect()}
+    return {row["title_id"]: row["item_group"] for row in near_duplicates(frame, threshold).collect()}
 
 
 def similarity(one: str, other: str) -> float:
@@ -26,14 +16,14 @@ def similarity(one: str, other: str) -> float:
     return len(first & second) / len(first | second)
 
 
-def test_colour_variants_of_a_long_title_share_a_group_and_others_are_in_none(spark, held):
+def test_colour_variants_of_a_long_title_share_a_group_and_others_are_in_none(spark):
     base = "acme zoom running shoe for men with cushioned sole in"
-    assert groups(spark, [f"{base} red", "steel kettle", f"{base} blue", f"{base} navy", "acme zoom shoe"], held) == {
+    assert groups(spark, [f"{base} red", "steel kettle", f"{base} blue", f"{base} navy", "acme zoom shoe"]) == {
         0: 0, 2: 0, 3: 0,
     }  # fmt: skip
 
 
-def test_of_all_pairs_above_the_threshold_nearly_all_share_a_group_and_none_far_below_does(spark, held):
+def test_of_all_pairs_above_the_threshold_nearly_all_share_a_group_and_none_far_below_does(spark):
     rng = np.random.default_rng(5)
     bases = [" ".join(f"w{n}" for n in rng.choice(400, 12, replace=False)) for _ in range(80)]
     texts = []
@@ -44,7 +34,7 @@ def test_of_all_pairs_above_the_threshold_nearly_all_share_a_group_and_none_far_
                 words[int(rng.integers(12))] = f"w{rng.integers(400)}"
             texts.append(" ".join(words))
     texts = list(dict.fromkeys(texts))
-    found = groups(spark, texts, held)
+    found = groups(spark, texts)
     pairs = [(i, j) for i in range(len(texts)) for j in range(i) if similarity(texts[i], texts[j]) >= 0.8]
     together = sum(found.get(i, i) == found.get(j, j) for i, j in pairs)
     assert len(pairs) > 40
@@ -53,11 +43,11 @@ def test_of_all_pairs_above_the_threshold_nearly_all_share_a_group_and_none_far_
     assert min(similarity(texts[i], texts[j]) for i, j in joined) > 0.5  # by a neighbour between, never by nothing
 
 
-def test_groups_are_the_same_at_any_number_of_partitions(spark, held):
+def test_groups_are_the_same_at_any_number_of_partitions(spark):
     base = "one two three four five six seven eight nine"
     rows = [(n, f"{base} {colour}") for n, colour in enumerate(("red", "blue", "green", "white"))]
     frame = spark.createDataFrame(rows, "title_id bigint, text string")
-    found = [sorted(near_duplicates(frame.repartition(n), 0.8, held).collect()) for n in (1, 3)]
+    found = [sorted(near_duplicates(frame.repartition(n), 0.8).collect()) for n in (1, 3)]
     assert found[0] == found[1] == [(n, 0) for n in range(4)]
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -13,12 +11,6 @@ from etl.splits import as_title_groups, heldout_query, is_heldout_title, query_k
 from tests.rows import DS
 
 CONFIG = PairsConfig(root="", ds=DS, test_share=0.05, valid_share=0.03, test_item_share=0.1)
-
-
-@pytest.fixture
-def held() -> Iterator[ExitStack]:
-    with ExitStack() as stack:
-        yield stack
 
 
 def parts(spark: SparkSession, n: int, config: PairsConfig = CONFIG) -> DataFrame:
