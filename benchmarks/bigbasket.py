@@ -54,6 +54,7 @@ min_users = 1        # users are made up: one for each click
 window_days = 1
 valid_share = 0.02
 test_share = 0.02
+test_item_share = 0  # no item is held out: the tasks that these figures are compared with hold out none
 """
 
 

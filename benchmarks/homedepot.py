@@ -48,6 +48,7 @@ min_users = 1        # users are made up: one for each query
 window_days = 1
 valid_share = 0.02   # the queries that count are held out before this, see benchmarks/homedepot.py
 test_share = 0.02
+test_item_share = 0  # no item is held out: the tasks that these figures are compared with hold out none
 
 [dataset]
 rows = 262144        # twice the default, since the n-grams of lengths 2 and 5 are new rows

@@ -75,13 +75,7 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
     spark = start_session("labeller pairs", config)
 
     def work(without: frozenset[str]) -> tuple[dict[str, str], dict[str, int]]:
-        inputs = {
-            CLICK_LOG.name: version_of(spark, warehouse, CLICK_LOG, config.partitions, without),
-            CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
-        }
-        if without:
-            inputs["click_log, left out"] = ", ".join(sorted(without))
-        return inputs, _build(spark, warehouse, config, inputs, without)
+        return _build(spark, warehouse, config, without)
 
     (inputs, summary), left_out = with_quarantine(work, config.max_bad_files)
     summary["bad_files"] = len(left_out)
@@ -91,11 +85,17 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
 
 
 def _build(
-    spark: SparkSession, warehouse: Warehouse, config: PairsConfig, inputs: Mapping[str, str], without: frozenset[str]
-) -> dict[str, int]:
-    """Write the three tables; returns the figures of the summary."""
+    spark: SparkSession, warehouse: Warehouse, config: PairsConfig, without: frozenset[str]
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Write the three tables; returns versions of what was read, and the figures of the summary."""
     events = read_window(spark, warehouse, config, without)
     catalogue = read_catalogue(spark, warehouse, config.ds, config.product_text)
+    inputs = {
+        CLICK_LOG.name: version_of(spark, warehouse, CLICK_LOG, config.partitions, without),
+        CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
+    }
+    if without:
+        inputs["click_log, left out"] = ", ".join(sorted(without))
     where = {"ds": config.ds}
     items = settle(with_title_id(catalogue.select("item_id", "title", "text"), config.normaliser))
     cleaned = clean(events, items, config)
@@ -111,7 +111,7 @@ def _build(
     written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
     write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, where, metadata)
-    return totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
+    return inputs, totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
 
 
 def read_window(

@@ -221,7 +221,7 @@ def rank_files(manifest: Manifest, part: TrainedPart, ranks: Ranks) -> tuple[Dat
     if len(files) < ranks.world:
         raise InputError(
             f"{part}/ has {len(files)} files with rows in them for {ranks.world} ranks: build the dataset with at least "
-            f"--files {ranks.world}, or train on fewer --ranks"
+            f"--ranks {ranks.world}, or train on fewer --ranks"
         )
     return files[ranks.rank :: ranks.world]
 

@@ -226,3 +226,14 @@ def test_the_last_arrival_must_be_within_the_watermark(root):
         config(root, arrived_by="2024-05-09")
     with pytest.raises(ValueError, match=r"test_days is 3 \(expected less than window_days, 3\)"):
         config(root, test_days=3)
+
+
+def test_a_damaged_file_is_left_out_up_to_the_limit_and_recorded(spark, root):
+    small_warehouse(spark, root)
+    bad = root / "click_log" / f"ds={DS}" / "part-99999.parquet"
+    bad.write_bytes(b"no parquet")
+    assert "part-99999.parquet" in refused(root, window_days=1)
+    assert build_pairs.run(config(root, window_days=1, max_bad_files=1))["bad_files"] == 1
+    (row,) = rows_of(root, "runs")
+    assert str(bad) in row["inputs"]
+    assert rows_of(root, "pairs")[0]["clicks"] == 12

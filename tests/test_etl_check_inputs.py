@@ -30,6 +30,7 @@ def test_good_inputs_pass_and_are_counted(spark, root):
     small_warehouse(spark, root)
     assert check_inputs.run(config(root)) == {
         "events": 12,
+        "bad_files": 0,
         "items": 2,
         "titles_good": 2,
         "titles_null": 0,
@@ -68,9 +69,24 @@ def test_a_missing_table_is_refused_by_name_and_place(spark, root, table):
 
 def test_a_missing_column_is_refused_by_name(spark, root):
     small_warehouse(spark, root)
-    frame = spark.read.parquet(str(root / "click_log")).drop("dwell_ms").localCheckpoint()
+    frame = spark.read.parquet(str(root / "click_log")).drop("event").localCheckpoint()
     frame.write.mode("overwrite").partitionBy("ds").parquet(str(root / "click_log"))
-    assert "column dwell_ms is missing (expected bigint" in refused(root)
+    assert "column event is missing (expected string" in refused(root)
+
+
+def test_a_log_without_sessions_positions_and_dwell_is_good_enough(spark, root):
+    small_warehouse(spark, root)
+    frame = spark.read.parquet(str(root / "click_log")).drop("session_id", "position", "dwell_ms").localCheckpoint()
+    frame.write.mode("overwrite").partitionBy("ds").parquet(str(root / "click_log"))
+    assert check_inputs.run(config(root))["events"] == 12
+
+
+def test_a_damaged_file_of_the_log_passes_only_under_the_limit_and_is_counted(spark, root):
+    small_warehouse(spark, root)
+    (root / "click_log" / f"ds={DS}" / "part-99999.parquet").write_bytes(b"no parquet")
+    assert "part-99999.parquet" in refused(root)
+    (root / "warehouse.toml").write_text("[pairs]\nmax_bad_files = 1\n")
+    assert check_inputs.run(config(root))["bad_files"] == 1
 
 
 def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_day(spark, root):
@@ -102,7 +118,7 @@ def test_days_that_the_window_lacks_are_named(spark, root, caplog):
     small_warehouse(spark, root, click_log=[event(ds=day) for day in days])
     (root / "warehouse.toml").write_text("[pairs]\nwindow_days = 3\n")
     assert check_inputs.run(config(root))["events"] == 1
-    assert f"click_log has no events on 1 of 3 days of the window: {DS - dt.timedelta(days=1)}" in caplog.text
+    assert f"click_log has no events on 1 of 3 days: {DS - dt.timedelta(days=1)}" in caplog.text
 
 
 def test_files_that_delta_replaced_long_ago_are_not_held_against_the_contract(spark, root):

@@ -171,7 +171,7 @@ def test_the_rank_with_the_fewest_rows_sets_the_pace():
 
 
 def test_fewer_files_than_ranks_are_refused():
-    with pytest.raises(InputError, match=r"pairs/ has 1 files with rows in them for 2 ranks.*--files 2"):
+    with pytest.raises(InputError, match=r"pairs/ has 1 files with rows in them for 2 ranks.*--ranks 2"):
         rank_files(uneven(100, 0), "pairs", Ranks(0, 2))
 
 
