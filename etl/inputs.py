@@ -60,7 +60,9 @@ def read_input(
     """
     source, place = warehouse.source(table), warehouse.place(table)
     asked = [name for name in further if name not in table.names]
-    extra = [contracts.Column(n, "string", "asked for by name", nullable=True, accepts=_PLAIN_TYPES) for n in asked]
+    extra = [
+        contracts.Column(n, "string", "[text] product_text names it", nullable=True, accepts=_PLAIN_TYPES) for n in asked
+    ]
     wanted = replace(table, columns=(*table.columns, *extra))
     if source.table:
         frame = _of_catalogue(spark, source, wanted, days, without)

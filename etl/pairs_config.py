@@ -47,8 +47,8 @@ class PairsConfig(TextConfig, SparkJobConfig):
     max_query_characters: Annotated[int, Field(ge=1)] = 200
     """Longest raw query that is used."""
 
-    session_gap_minutes: Annotated[int, Field(ge=1)] = 30
-    """Minutes without an act after which a user's next one begins another session."""
+    session_gap_minutes: Annotated[int, Field(ge=0)] = 30
+    """Minutes without an act after which a user's next one begins another session; 0: every act is one."""
 
     min_dwell_ms: Annotated[int, Field(ge=0)] = 2_000
     """Milliseconds on the item's page below which a click without cart or order is a misclick; 0 switches it off."""

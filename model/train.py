@@ -61,7 +61,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         if used < LEAST_USED:
             log.warning(
                 "%s: %d files on %d ranks leave %.0f%% of the rows out of each epoch; "
-                "build the dataset with --files a multiple of the ranks",
+                "build the dataset with --ranks a multiple of these",
                 part, len(manifest.files(part)), ranks, 100 * (1 - used),
             )  # fmt: skip
     read_deepspeed_config(Path(config.deepspeed_config) if config.deepspeed_config else DEEPSPEED_CONFIG)
