@@ -58,7 +58,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "few_users": ({"min_users": 1}, {}),
     "diffuse_query": ({"max_query_entropy": 0}, {}),
     "few_pair_users on (2)": ({"min_pair_users": 2}, {}),
-    "thinning": ({"subsample_queries": 0, "subsample_items": 0}, {}),
+    "thinning on (1e-3)": ({"subsample_queries": 1e-3, "subsample_items": 1e-3}, {}),
     "near-duplicates": ({"near_duplicates": 0}, {}),
     "held-out items": ({"test_item_share": 0}, {}),
     "weights on (power .5)": ({}, {"weight_power": 0.5}),

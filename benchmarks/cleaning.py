@@ -133,7 +133,7 @@ def parts(spark: SparkSession, directory: Path, config: PairsConfig, rounds: int
     # Titles of ten words, the last of which tells them apart: each shares its first nine with two others.
     words = F.concat_ws(" ", *(F.xxhash64((F.col("title_id") / 3).cast("bigint"), F.lit(n)) for n in range(9)), "title_id")
     texts = settle(titles.select("title_id", words.alias("text")))
-    sampled = sampling.with_sampling(config.subsample_queries, config.subsample_items)
+    sampled = sampling.with_sampling(1e-3, 1e-3)
     measured = {
         "thinning and log-probabilities": lambda: split.transform(sampled).write.format("noop").mode("overwrite").save(),
         f"near-duplicates of {texts.count():,} texts": lambda: duplicates.near_duplicates(texts, 0.8).count(),

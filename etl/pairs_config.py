@@ -84,10 +84,10 @@ class PairsConfig(TextConfig, SparkJobConfig):
 
     # ---- sampling and splits
 
-    subsample_queries: Annotated[float, Field(ge=0, le=1)] = 1e-3
-    """Share of the pairs above which a query's are thinned, by word2vec's formula; 0: never."""
+    subsample_queries: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the pairs above which a query's are thinned, by word2vec's formula (1e-3 on large logs); 0: never."""
 
-    subsample_items: Annotated[float, Field(ge=0, le=1)] = 1e-3
+    subsample_items: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The same for items."""
 
     near_duplicates: Annotated[float, Field(ge=0, le=1)] = 0.8

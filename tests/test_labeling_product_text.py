@@ -82,7 +82,7 @@ def branded(spark, tmp_path_factory) -> Path:
     settings = {"simplified_chinese": True, "product_text": TEMPLATE, "valid_share": 0, "test_share": 0}
     asked(root, spark, ["boil water", "light", "run", "連衣裙"], ["i1", "i2", "i3", "i5"], **settings)
     text = {key: settings[key] for key in ("simplified_chinese", "product_text")}
-    build_dataset.run(DatasetConfig(**spark_job(root, files=1, rows=2**12, **text)))
+    build_dataset.run(DatasetConfig(**spark_job(root, ranks=1, rows=2**12, **text)))
     return root
 
 
