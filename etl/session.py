@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from etl.config import SparkJobConfig
 from etl.errors import InputError
@@ -89,6 +90,9 @@ def settle(frame: DataFrame) -> DataFrame:
     the rows go there and outlive a lost executor; else they are kept as persisted ones are, and a lost executor ends
     the job, for the scheduler to start it again.
     """
+    # New names for the same columns: a checkpoint keeps the identities of its columns, and a join with what it was made
+    # from then fails in Spark 4.0.5's analyser where adaptive execution is off.
+    frame = frame.select(*(F.col(name).alias(name) for name in frame.columns))
     if frame.sparkSession.sparkContext._jsc.sc().getCheckpointDir().isDefined():
         return frame.checkpoint()
     return frame.localCheckpoint()
