@@ -68,7 +68,8 @@ class Packer:
         """For the tokens of ``table``, or, without one, for token ids below ``ids``."""
         self.table = table
         self.scratch = np.empty(ids if table is None else len(table.ids), dtype=np.int32)
-        # Ids are hashes, so their low bits are a hash too; with 8 to 16 slots a token, 3 to 6% of the tokens lose theirs.
+        # Ids are hashes, so their low bits are a hash too; with 8 to 16 slots a token, 3 to 6% of the
+        # tokens lose theirs by calculation (1 - e^-load, halved) and are searched for.
         self.slots = np.zeros(2 ** (8 * len(self.scratch)).bit_length(), dtype=np.int32)
         if table is not None:
             self.slots[table.ids & (len(self.slots) - 1)] = np.arange(len(table.ids))
