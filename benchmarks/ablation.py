@@ -70,7 +70,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """Settings of [pairs] and [train] by row; a name alone is what is switched off."""
 
-TRAINING = {"preset": "bag", "epochs": 5.0, "batch": 512, "crops": 0.5}
+TRAINING = {"preset": "bag", "epochs": 2.0, "batch": 512, "crops": 0.5}
 """The default preset without its layers, which join for the last tenth and would take most of the time."""
 
 

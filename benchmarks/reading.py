@@ -86,13 +86,19 @@ def readers(dataset: Path, sample: Path) -> dict[str, Callable[[], int]]:
     source = Source(files=files, columns=PAIR_COLUMNS, seed=1, who="pairs")
     urls = [f"file://{path.resolve()}" for path in files]
 
-    def packed(crops: float) -> int:
-        reader = TrainingReader(dataset, manifest, ReaderConfig(batch=BATCH, crops=crops), Ranks())
-        return sum(len(batch.rows) for batch in reader.batches(reader.steps_per_epoch))
+    # Made once for all epochs of a training, so that its token table is not read in each.
+    made = {
+        (batch, crops): TrainingReader(dataset, manifest, ReaderConfig(batch=batch, crops=crops), Ranks())
+        for batch, crops in ((BATCH, 0.0), (8 * BATCH, 0.0), (BATCH, 0.5))
+    }
 
-    def shuffled() -> int:
-        reader = TrainingReader(dataset, manifest, ReaderConfig(batch=BATCH, crops=0.0), Ranks())
-        return sum(len(rows) for _, rows, _ in reader.one_pass("pairs", 0))
+    def flat(batch: int) -> int:
+        reader = made[batch, 0.0]
+        return sum(len(rows) for _, rows in reader.flat(reader.steps_per_epoch))
+
+    def packed(batch: int, crops: float) -> int:
+        reader = made[batch, crops]
+        return sum(len(batch.rows) for batch in reader.batches(reader.steps_per_epoch))
 
     def row_by_row() -> int:
         with make_reader(f"file://{(sample / 'pairs').resolve()}", schema_fields=list(PAIR_COLUMNS)) as reader:
@@ -105,9 +111,11 @@ def readers(dataset: Path, sample: Path) -> dict[str, Callable[[], int]]:
     return {
         "pyarrow read_table": lambda: sum(len(pq.read_table(path, columns=list(PAIR_COLUMNS))) for path in files),
         "ours, row groups": lambda: sum(map(len, row_groups(source, ahead=4, timeout_s=300))),
-        "ours, shuffled columns": shuffled,
-        "ours, packed batches": lambda: packed(0.0),
-        "ours, packed, .5 crops a pair": lambda: packed(0.5),
+        "ours, ids and offsets": lambda: flat(BATCH),
+        "ours, ids and offsets, 4096": lambda: flat(8 * BATCH),
+        "ours, with features": lambda: packed(BATCH, 0.0),
+        "ours, with features, 4096": lambda: packed(8 * BATCH, 0.0),
+        "ours, with features, .5 crops": lambda: packed(BATCH, 0.5),
         "petastorm make_batch_reader": by_row_group,
         "petastorm make_reader": row_by_row,
     }

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.errors import InputError
@@ -218,11 +219,11 @@ def encode_ids(ids: np.ndarray, token_dtype: str) -> bytes:
 def load_token_table(directory: Path) -> TokenTable:
     """Features of every token of a word-hashed dataset, ids ascending."""
     table = pq.read_table(directory / TOKENS_FILE)
-    features = [np.frombuffer(value, dtype="<u4") for value in table["features"].to_pylist()]
+    lengths = pc.binary_length(table["features"]).to_numpy() // 4
     return TokenTable(
         ids=table["id"].to_numpy(),
-        offsets=np.cumsum([0, *map(len, features)], dtype=np.int64),
-        features=np.concatenate([np.empty(0, "<u4"), *features]).astype(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        features=np.frombuffer(b"".join(table["features"].to_pylist()), dtype="<u4").astype(np.int64),
     )
 
 

@@ -110,21 +110,26 @@ class TrainingReader:
 
     def _batches(self, steps: int, first: int) -> Iterator[Batch]:
         packer = Packer(self.table, ids=self.manifest.spec.get("rows", 0))
+        with closing(self.flat(steps, first)) as batches:
+            for texts, rows in batches:
+                yield Batch(packer.pack(texts.ids, texts.offsets), rows)
+
+    def flat(self, steps: int, first: int = 0) -> Generator[tuple[Texts, Rows], None, None]:
+        """Batches ``first`` to ``steps`` as token ids end to end, before the tokens' features are looked up."""
         with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
             for _ in range(first, steps):
                 parts = [self._pairs(*next(pairs))]
                 if self.crops:
                     parts.append(self._crops(*next(titles)))
                 queries, answers, rows = zip(*parts, strict=True)
-                texts = Texts.joined([*queries, *answers])
                 columns = {name: np.concatenate([getattr(r, name) for r in rows]) for name in Rows.__dataclass_fields__}
-                yield Batch(packer.pack(texts.ids, texts.offsets), Rows(**columns))
+                yield Texts.joined([*queries, *answers]), Rows(**columns)
 
-    def _pairs(self, block: Block, rows: np.ndarray, epoch: int) -> tuple[Texts, Texts, Rows]:
-        of = {name: values[rows] for name, values in block.numbers.items()}
+    def _pairs(self, block: Block, _: int) -> tuple[Texts, Texts, Rows]:
+        of = block.numbers
         return (
-            block.texts["query"].take(rows),
-            block.texts["title"].take(rows),
+            block.texts["query"],
+            block.texts["title"],
             Rows(
                 query_group=of["query_group"],
                 item_group=of["item_group"],
@@ -134,10 +139,10 @@ class TrainingReader:
             ),
         )
 
-    def _crops(self, block: Block, rows: np.ndarray, pass_: int) -> tuple[Texts, Texts, Rows]:
+    def _crops(self, block: Block, pass_: int) -> tuple[Texts, Texts, Rows]:
         """A crop is a query that nobody else has: its group is unique in the step on all ranks."""
-        of, config, n = {name: values[rows] for name, values in block.numbers.items()}, self.config, len(rows)
-        whole = block.texts["title"].take(rows)
+        of, config, whole = block.numbers, self.config, block.texts["title"]
+        n = len(of["title_id"])
         part = crop(
             whole.ids,
             whole.offsets,
@@ -157,7 +162,7 @@ class TrainingReader:
         )
         return Texts(*part), whole, columns
 
-    def _passes(self, part: TrainedPart, first: int) -> Generator[tuple[Block, np.ndarray, int], None, None]:
+    def _passes(self, part: TrainedPart, first: int) -> Generator[tuple[Block, int], None, None]:
         """Batches of a part from the ``first``-th on, pass after pass without end."""
         pass_, skip = divmod(first, self._length(part))
         while True:
@@ -167,8 +172,8 @@ class TrainingReader:
     def _length(self, part: TrainedPart) -> int:
         return self.steps_per_epoch if part == "pairs" else sum(file.rows for file in self.titles) // self.crops
 
-    def one_pass(self, part: TrainedPart, pass_: int, skip: int = 0) -> Generator[tuple[Block, np.ndarray, int], None, None]:
-        """Batches of one pass over a part from the ``skip``-th on: a block, rows in it, and the number of the pass."""
+    def one_pass(self, part: TrainedPart, pass_: int, skip: int = 0) -> Generator[tuple[Block, int], None, None]:
+        """Batches of one pass over a part from the ``skip``-th on: rows by column, and the number of the pass."""
         files, size = (self.pairs, self.batch) if part == "pairs" else (self.titles, self.crops)
         who = f"{part}, epoch {pass_}, rank {self.ranks.rank} of {self.ranks.world}"
         key = (self.config.seed, pass_, self.ranks.rank, int(part == "titles"))
@@ -182,33 +187,31 @@ class TrainingReader:
         with closing(row_groups(source, ahead=config.read_ahead, timeout_s=config.reader_timeout_s)) as groups:
             counted = _counted(groups, sum(file.rows for file in files), who)
             found = blocks(
-                counted,
+                (self._shown(group, pass_) for group in counted) if part == "pairs" else counted,
                 batch=size,
                 rows=config.shuffle_rows,
                 skip=skip,
                 shuffle=lambda number: np.random.default_rng((*key, number)),
             )
             left = self._length(part) - skip
-            for table, order in found:
-                block = self._decoded(table, part, pass_)
-                for rows in order[:left]:
+            for table in found:
+                block = decode(table, self.manifest.token_dtype)
+                for start in range(0, len(table), size)[:left]:
                     left -= 1
                     if not left:
                         for _ in counted:  # to the end of the files, where the rows are counted
                             pass
-                    yield block, rows, pass_
+                    yield block.part(start, start + size), pass_
                 if not left:
                     return
 
-    def _decoded(self, table: pa.Table, part: str, epoch: int) -> Block:
-        """With the title that each pair shows in this epoch."""
-        if part == "pairs":
-            draw = uniform(self.config.seed, epoch, table["pair_id"].to_numpy(), 0) < self.config.query_word_dropout
-            # An empty one says that the title has none of the query's words, or no others.
-            use = pc.and_(pa.array(draw), pc.greater(pc.binary_length(table["title_cut"]), 0))
-            shown = pc.if_else(use, table["title_cut"], table["title"])
-            table = table.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
-        return decode(table, self.manifest.token_dtype)
+    def _shown(self, pairs: pa.Table, epoch: int) -> pa.Table:
+        """Pairs with the title that each shows in this epoch: the whole one, or the one without the query's words."""
+        draw = uniform(self.config.seed, epoch, pairs["pair_id"].to_numpy(), 0) < self.config.query_word_dropout
+        # An empty one says that the title has none of the query's words, or no others.
+        use = pc.and_(pa.array(draw), pc.greater(pc.binary_length(pairs["title_cut"]), 0))
+        shown = pc.if_else(use, pairs["title_cut"], pairs["title"])
+        return pairs.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
 
 
 def rank_files(manifest: Manifest, part: TrainedPart, ranks: Ranks) -> tuple[DataFile, ...]:
