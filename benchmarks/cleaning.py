@@ -1,7 +1,7 @@
 """How long cleaning and aggregation of a click log take, beside DuckDB doing the same on the same files in the same run.
 
-Measures, on a made-up log of acts: the ratio to DuckDB, the price of each further part of `labeller pairs`, whether the rate
-holds from a tenth of the clicks to all of them, and what one hot query or item costs. Both engines get as many threads.
+Measures, on a made-up log of acts: the ratio to DuckDB, the price of each further part of `labeller pairs` and `dataset`, what
+one hot query or item costs, and whether the rate holds on a tenth and on ten times the clicks. Both engines get as many threads.
 `--skew` instead gives one query nine tenths of the clicks and the executors 1 GB each.
 """
 
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,11 +24,15 @@ from rich.table import Table
 
 from benchmarks import cleaning_duckdb
 from benchmarks.click_log import DAYS, LogShape, write_log
-from etl import build_pairs, duplicates, sampling, splits
+from etl import build_dataset, build_pairs, duplicates, sampling, splits
+from etl.build_dataset import DatasetConfig
 from etl.config import SparkJobConfig, arg_parser
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
+from etl.petastorm_write import write_petastorm
 from etl.session import settle, start_session
+from etl.tokenize_texts import Tokenise
+from etl.tokenizer import WordHashTokenizer
 from labeling.machine import hardware
 from labeling.terminal import console
 
@@ -38,6 +43,7 @@ WARM_JVM = {"spark.driver.extraJavaOptions": "-XX:+UseParallelGC"}
 
 # Ten and a hundred times what the first query (.4%) and the first item (.2%) have of the log anyway.
 HOT = {"hot_query": (0.04, 0.4), "hot_item": (0.02, 0.2)}
+QUERY, TITLE = ("query", "query"), ("title", "title")
 
 
 class CleaningConfig(SparkJobConfig):
@@ -50,13 +56,16 @@ class CleaningConfig(SparkJobConfig):
     """Last day of the logs."""
 
     clicks: Annotated[int, Field(ge=10_000)] = 6_000_000
-    """Acts in the largest log."""
+    """Acts in the log."""
+
+    larger: Annotated[int, Field(ge=0)] = 10
+    """Also of a log of so many times as many, measured once; 0: not."""
 
     threads: Annotated[int, Field(ge=1)] = 2
     """Of either engine."""
 
     rounds: Annotated[int, Field(ge=1)] = 3
-    """Times that each is measured, after one round to warm up; the best counts."""
+    """Times that each other is measured, after one round to warm up; the best counts."""
 
     skew: bool = False
     """Measure only the log of which one query has nine tenths, with executors of 1 GB."""
@@ -84,15 +93,15 @@ def compared(config: CleaningConfig) -> dict[str, Any]:
     assert (found["pairs"], found["clicks"], found["users"]) == (duck["pairs"], duck["clicks"], duck["users"]), (found, duck)
     assert {k: v for k, v in found["rules"].items() if v} == duck["rules"], (found, duck)
     figures: dict[str, Any] = {"spark_s": seconds, "duckdb_s": duck_seconds, "ratio": seconds / duck_seconds}
-    figures["parts_s"] = parts(spark, big, pairs, config.rounds)
-    rates = {config.clicks: config.clicks / seconds}
-    for share in (10, 3):
-        shape = LogShape(clicks=config.clicks // share)
-        part, _ = timed(spark_of(spark, shape, config, pairs), config.rounds)
-        rates[shape.clicks] = shape.clicks / part
-    figures["rows_per_s"] = {str(clicks): rate for clicks, rate in sorted(rates.items())}
+    figures["parts_s"] = parts(spark, big, pairs)
     hot = [LogShape(clicks=config.clicks, **{key: share}) for key, shares in HOT.items() for share in shares]
     figures["hot"] = {h.name: timed(spark_of(spark, h, config, pairs), config.rounds)[0] / seconds for h in hot}
+    rates = {config.clicks: config.clicks / seconds}
+    for clicks, rounds in ((config.clicks // 10, config.rounds), (config.clicks * config.larger, 1)):
+        if clicks:
+            part, _ = timed(spark_of(spark, LogShape(clicks=clicks), config, pairs), rounds, warm=clicks < config.clicks)
+            rates[clicks] = clicks / part
+    figures["rows_per_s"] = {str(clicks): rate for clicks, rate in sorted(rates.items())}
     show(figures)
     return figures
 
@@ -124,21 +133,43 @@ def spark_clean(spark: SparkSession, directory: Path, config: PairsConfig) -> Ma
     return {"rules": rules, "pairs": row[0], "clicks": row[1], "users": row[2]}
 
 
-def parts(spark: SparkSession, directory: Path, config: PairsConfig, rounds: int) -> dict[str, float]:
-    """Seconds of each further part of `labeller pairs`, alone."""
+def parts(spark: SparkSession, directory: Path, config: PairsConfig) -> dict[str, float]:
+    """Seconds of each further part of `labeller pairs` and `labeller dataset`, alone, once."""
     cleaned = build_pairs.clean(events_of(spark, directory), items_of(spark, directory), config)
-    pairs = settle(build_pairs.as_weighted_pairs(cleaned.kept))
-    split = settle(pairs.withColumn("heldout", F.lit(False)).withColumn("split", splits.split_of(config)))
-    titles = spark.read.parquet(str(directory / "items.parquet"))
+    split = settle(
+        build_pairs.as_weighted_pairs(cleaned.kept)
+        .withColumns({"heldout": F.lit(False), "item_group": F.col("title_id")})
+        .withColumn("split", splits.split_of(config))
+    )
     # Titles of ten words, the last of which tells them apart: each shares its first nine with two others.
     words = F.concat_ws(" ", *(F.xxhash64((F.col("title_id") / 3).cast("bigint"), F.lit(n)) for n in range(9)), "title_id")
-    texts = settle(titles.select("title_id", words.alias("text")))
-    sampled = sampling.with_sampling(1e-3, 1e-3)
-    measured = {
-        "thinning and log-probabilities": lambda: split.transform(sampled).write.format("noop").mode("overwrite").save(),
-        f"near-duplicates of {texts.count():,} texts": lambda: duplicates.near_duplicates(texts, 0.8).count(),
-    }
-    return {name: timed(work, rounds)[0] for name, work in measured.items()}
+    titles = spark.read.parquet(str(directory / "items.parquet")).select("title_id", words.alias("text"))
+    texts = settle(titles.withColumns({"item_group": F.col("title_id"), "heldout": F.lit(False)}))
+    asked = settle(split.select("query_id", F.col("query").alias("text")).distinct())
+    measured: dict[str, float] = {}
+
+    def part(name: str, work: Callable[[], Any]) -> Any:
+        measured[name], found = timed(work, 1, warm=False)
+        return found
+
+    part(f"near-duplicates of {texts.count():,} texts", lambda: duplicates.near_duplicates(texts, 0.8).count())
+    thinned = sampling.with_sampling(1e-3, 1e-3)
+    part("thinning, log-probabilities", lambda: split.transform(thinned).write.format("noop").mode("overwrite").save())
+    drawn = settle(split.transform(sampling.with_sampling(0.0, 0.0)))
+    with TemporaryDirectory() as scratch:
+        WordHashTokenizer(DatasetConfig(root=scratch, ds=config.ds).spec()).save(Path(scratch))
+        tokenise = Tokenise.of(Path(scratch))
+        number = texts.count() + asked.count()
+        queries, shown = part(
+            f"tokenising {number:,} texts",
+            lambda: [settle(frame.transform(tokenise.ids(*side))) for frame, side in ((asked, QUERY), (texts, TITLE))],
+        )
+        examples = build_dataset.as_examples(drawn, queries, shown)
+        cut = part(f"pairs with both texts, {drawn.count():,}", lambda: settle(examples.transform(tokenise.cut_titles)))
+        rows = cut.drop("cut")
+        place = Path(scratch) / "pairs"
+        part("Petastorm", lambda: write_petastorm(rows, place, keys=["pair_id"], files=16, row_group_mb=16))
+    return measured
 
 
 def events_of(spark: SparkSession, directory: Path) -> DataFrame:

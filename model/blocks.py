@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 
-
 @dataclass(frozen=True, slots=True)
 class Texts:
     """Texts end to end."""
