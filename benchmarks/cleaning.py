@@ -1,7 +1,8 @@
 """How long cleaning and aggregation of a click log take, beside DuckDB doing the same on the same files in the same run.
 
-Measures, on a made-up log of acts: the ratio to DuckDB, the price of each further part of `labeller pairs` and `dataset`, what
-one hot query or item costs, and whether the rate holds on a tenth and on ten times the clicks. Both engines get as many threads.
+Measures, on a made-up log of acts: the ratio to DuckDB, the price of each further part of `labeller pairs` and `dataset`,
+what one hot query or item costs, and whether the rate holds on a tenth and on ten times the clicks. Both engines get as
+many threads.
 `--skew` instead gives one query nine tenths of the clicks and the executors 1 GB each.
 """
 
