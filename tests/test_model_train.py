@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model import launch, train
 from model.bundle import candidate, load_bundle
@@ -91,6 +91,29 @@ def test_termination_takes_the_children_along(tmp_path):
     assert process.wait(30) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.slow
+def test_storage_that_hangs_ends_the_training_of_all_ranks_with_the_files_it_waits_for(root):
+    # Four files a rank, the last of which is opened a hundred steps after the first line of the log at the earliest.
+    write_dataset(root / "datasets" / f"ds={DS}", small_shop(titles=6000, clicks=20_000), files=8)
+    flags = "--preset tiny --epochs 2 --device cpu --crops 0 --batch 8 --read-ahead 1 --shuffle-rows 8 --reader-timeout-s 2"
+    argv = [sys.executable, "-m", "model.train", "--root", str(root), "--ds", str(DS), *flags.split()]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if "trainer: step" in line:
+                    break
+            for path in (root / "datasets" / f"ds={DS}" / "pairs").glob("part-*.parquet"):
+                os.mkfifo(root / "pipe")  # to open it blocks until somebody writes to it
+                (root / "pipe").rename(path)
+            said += process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
+    assert process.returncode == EXIT_BUG, "".join(said)
+    assert "no row group came within 2 s (pairs, epoch" in "".join(said), "".join(said)[-6000:]
 
 
 def test_ranks_share_the_cores_and_stay_on_the_loopback():
