@@ -25,6 +25,7 @@ from rich.table import Table
 
 from etl import build_dataset, build_pairs
 from etl.build_dataset import DatasetConfig
+from etl.cleaning import RULES
 from etl.config import JobConfig, arg_parser, from_args
 from etl.contracts import CATALOGUE, INPUTS
 from etl.dataset import verify
@@ -47,8 +48,9 @@ from model.train_config import TrainConfig
 log = logging.getLogger(__name__)
 
 NEVER = 10**9
+BASE = "everything on"
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "everything on": ({}, {}),
+    BASE: ({}, {}),
     "bot": ({"max_actions_per_hour": NEVER}, {}),
     "scraper": ({"max_impressions_per_hour": NEVER}, {}),
     "not_shown": ({"require_impressions": "never"}, {}),
@@ -83,7 +85,7 @@ class AblationConfig(JobConfig):
     ds: dt.date = dt.date(2024, 5, 7)
     """Day to study."""
 
-    seeds: Annotated[int, Field(ge=1)] = 3
+    seeds: Annotated[int, Field(ge=1)] = 2
     """Encoders trained for each row."""
 
 
@@ -108,24 +110,42 @@ def row(
     config: AblationConfig, name: str, pairs: Mapping[str, Any], training: Mapping[str, Any], made: Mapping[str, Any]
 ) -> dict[str, Any]:
     """One row: how many pairs there are, and the figures of each seed."""
-    root = Path(config.root).resolve() / "ablation" / hashlib.sha256(name.encode()).hexdigest()[:8]
+    root = place(config, name)
     result = root / "result.json"
     if result.is_file():
         return dict(json.loads(result.read_text(encoding="utf-8")))
+    base = made.get(BASE, {})
+    rules = [rule for rule in name.split(", ") if rule in RULES]
+    if rules and not any(base["dropped"][rule] for rule in rules):
+        return dict(base)  # nothing to drop, so nothing to keep instead
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
+    if pairs or not base:
+        found = build(config, root, pairs)
+    else:
+        found, root = {key: base[key] for key in ("kept", "pairs", "dropped", "digest")}, place(config, BASE)
+    same = [other for other in made.values() if not training and other["digest"] == found["digest"]]
+    found["figures"] = same[0]["figures"] if same else trained(config, root, training)
+    found["digest"] = "" if training else found["digest"]
+    result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def place(config: AblationConfig, name: str) -> Path:
+    """Where the row of that name lies."""
+    return Path(config.root).resolve() / "ablation" / hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def build(config: AblationConfig, root: Path, pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """Pairs and dataset below ``root``, with these settings of [pairs]; returns their counts and identity."""
     for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
         if (Path(config.root) / file).exists():
             (root / file).symlink_to(Path(config.root).resolve() / file)
     settings = ["--root", str(root), "--ds", str(config.ds)]
     figures = build_pairs.run(_settings(PairsConfig, settings, pairs))
     build_dataset.run(_settings(DatasetConfig, settings, {}))
-    found: dict[str, Any] = {"kept": figures["kept"], "pairs": figures["pairs"]}
-    same = [other for other in made.values() if not training and other["digest"] == _digest(root, config.ds)]
-    found["figures"] = same[0]["figures"] if same else trained(config, root, training)
-    found["digest"] = "" if training else _digest(root, config.ds)
-    result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
+    dropped = {rule: figures[rule] for rule in RULES}
+    return {"kept": figures["kept"], "pairs": figures["pairs"], "dropped": dropped, "digest": _digest(root, config.ds)}
 
 
 def trained(config: AblationConfig, root: Path, training: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -140,8 +160,7 @@ def trained(config: AblationConfig, root: Path, training: Mapping[str, Any]) -> 
 
 def measured(config: AblationConfig, root: Path, encoder: Encoder) -> dict[str, float]:
     """recall@10 on the first row's held-out queries, and term hit@1 on items whose title lacks their terms."""
-    first = Path(config.root).resolve() / "ablation" / hashlib.sha256(next(iter(VARIANTS)).encode()).hexdigest()[:8]
-    dataset = Warehouse.at(str(first)).dataset(config.ds)
+    dataset = Warehouse.at(str(place(config, BASE))).dataset(config.ds)
     recall = evaluate(encoder, dataset, verify(dataset))["test"]["recall@10"]
     warehouse = Warehouse.at(config.root)
     truth = load_truth(warehouse)
@@ -160,7 +179,7 @@ def measured(config: AblationConfig, root: Path, encoder: Encoder) -> dict[str, 
 def show(made: Mapping[str, Mapping[str, Any]]) -> None:
     """Means over the seeds, and what each row differs from the first by."""
     table = Table("switched off", "acts kept", "pairs", "recall@10", "", "hit@1, title lacks the term", "")
-    base = {key: _mean(next(iter(made.values())), key) for key in ("recall@10", "hit@1")}
+    base = {key: _mean(made[BASE], key) for key in ("recall@10", "hit@1")}
     for name, found in made.items():
         cells = [name, f"{found['kept']:,}", f"{found['pairs']:,}"]
         for key, value in base.items():
