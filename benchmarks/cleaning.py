@@ -96,7 +96,7 @@ def compared(config: CleaningConfig) -> dict[str, Any]:
     figures: dict[str, Any] = {"spark_s": seconds, "duckdb_s": duck_seconds, "ratio": seconds / duck_seconds}
     figures["parts_s"] = parts(spark, big, pairs)
     hot = [LogShape(clicks=config.clicks, **{key: share}) for key, shares in HOT.items() for share in shares]
-    figures["hot"] = {h.name: timed(spark_of(spark, h, config, pairs), config.rounds)[0] / seconds for h in hot}
+    figures["hot"] = {h.name: timed(spark_of(spark, h, config, pairs), config.rounds, warm=False)[0] / seconds for h in hot}
     rates = {config.clicks: config.clicks / seconds}
     for clicks, rounds in ((config.clicks // 10, config.rounds), (config.clicks * config.larger, 1)):
         if clicks:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+_ZERO = np.zeros(1, np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -18,7 +20,7 @@ class Texts:
     ids: np.ndarray
     """[T] token ids."""
     offsets: np.ndarray
-    """[N + 1] where each text begins."""
+    """[N + 1] where each text begins, from 0."""
 
     def part(self, start: int, stop: int) -> Texts:
         """Texts ``start`` to ``stop``; nothing is copied."""
@@ -27,9 +29,12 @@ class Texts:
 
     @classmethod
     def joined(cls, parts: Iterable[Texts]) -> Texts:
-        parts = list(parts)
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        return cls(np.concatenate([part.ids for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+        ids, offsets, end = [], [_ZERO], 0
+        for part in parts:
+            ids.append(part.ids)
+            offsets.append(part.offsets[1:] + end)
+            end += len(part.ids)
+        return cls(np.concatenate(ids), np.concatenate(offsets))
 
 
 @dataclass(frozen=True, slots=True)

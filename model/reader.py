@@ -256,6 +256,8 @@ def column_logp(pair_logp: np.ndarray, crop_logp: float, pairs: int, crops: int)
     Returns:
         [N] float64, ln((B e^pair_logp + C e^crop_logp) / (B + C)).
     """
+    if not crops:
+        return pair_logp.astype(np.float64)
     return np.log((pairs * np.exp(pair_logp.astype(np.float64)) + crops * np.exp(crop_logp)) / (pairs + crops))
 
 
