@@ -21,25 +21,27 @@ def judge(queries: list[str]) -> list[tuple[str, str, str | None]]:
 
 def clean(directory: Path, config: PairsConfig, threads: int) -> Mapping[str, Any]:
     """Rows by rule, and number, clicks and users of the pairs, of a log of :func:`benchmarks.click_log.write_log`."""
-    con = duckdb.connect(config={"threads": threads})
-    con.execute("SET TimeZone = 'UTC'")
-    con.execute(_EVENTS, [str(directory / "click_log/*/*.parquet"), config.max_actions_per_hour])
-    raw = con.execute("SELECT DISTINCT query FROM events WHERE rule IS NULL").fetch_arrow_table()["query"].to_pylist()
-    with ProcessPoolExecutor(threads) as pool:  # what takes the time is Python's; Spark has it in as many processes
-        judged = [row for part in pool.map(judge, [raw[n::threads] for n in range(threads)]) for row in part]
-    raw = [query for n in range(threads) for query in raw[n::threads]]
-    arrays = [pa.array(column, pa.string()) for column in (raw, *zip(*judged, strict=True))]
-    con.register("judged", pa.table(arrays, names=["raw", "norm", "key", "query_rule"]))
-    items = str(directory / "items.parquet")
-    con.execute(_ACTS, [config.session_gap_minutes * 60_000, items, config.min_dwell_ms, config.min_return_ms])
-    con.execute(_SUPPORTED, [config.min_users, config.max_query_entropy])
-    con.execute(_PAIRS)
-    counts = dict(con.execute("SELECT rule, count(*) FROM events WHERE rule IS NOT NULL GROUP BY rule").fetchall())
-    for table in ("acts", "supported"):
-        found = con.execute(f"SELECT rule, count(*) FROM {table} WHERE rule IS NOT NULL GROUP BY rule").fetchall()
-        counts |= {rule: counts.get(rule, 0) + n for rule, n in found}
-    pairs, clicks, users, weight = con.execute("SELECT count(*), sum(clicks), sum(users), sum(weight) FROM pairs").fetchone()
-    return {"rules": counts, "pairs": pairs, "clicks": int(clicks), "users": int(users), "weight": float(weight)}
+    with duckdb.connect(config={"threads": threads}) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute(_EVENTS, [str(directory / "click_log/*/*.parquet"), config.max_actions_per_hour])
+        raw = con.execute("SELECT DISTINCT query FROM events WHERE rule IS NULL").fetch_arrow_table()["query"].to_pylist()
+        with ProcessPoolExecutor(threads) as pool:  # what takes the time is Python's; Spark has it in as many processes
+            judged = [row for part in pool.map(judge, [raw[n::threads] for n in range(threads)]) for row in part]
+        raw = [query for n in range(threads) for query in raw[n::threads]]
+        arrays = [pa.array(column, pa.string()) for column in (raw, *zip(*judged, strict=True))]
+        con.register("judged", pa.table(arrays, names=["raw", "norm", "key", "query_rule"]))
+        items = str(directory / "items.parquet")
+        con.execute(_ACTS, [config.session_gap_minutes * 60_000, items, config.min_dwell_ms, config.min_return_ms])
+        con.execute(_SUPPORTED, [config.min_users, config.max_query_entropy])
+        con.execute(_PAIRS)
+        counts = dict(con.execute("SELECT rule, count(*) FROM events WHERE rule IS NOT NULL GROUP BY rule").fetchall())
+        for table in ("acts", "supported"):
+            found = con.execute(f"SELECT rule, count(*) FROM {table} WHERE rule IS NOT NULL GROUP BY rule").fetchall()
+            counts |= {rule: counts.get(rule, 0) + n for rule, n in found}
+        pairs, clicks, users, weight = con.execute(
+            "SELECT count(*), sum(clicks), sum(users), sum(weight) FROM pairs"
+        ).fetchone()
+        return {"rules": counts, "pairs": pairs, "clicks": int(clicks), "users": int(users), "weight": float(weight)}
 
 
 _EVENTS = """
