@@ -87,7 +87,20 @@ def join(device: str, timeout_minutes: float) -> Ranks:
     deepspeed.init_distributed(
         dist_backend="nccl" if device == "cuda" else "gloo", timeout=dt.timedelta(minutes=timeout_minutes), verbose=False
     )
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    if device == "cpu":
+        dist.barrier()  # now every rank has opened the others' buffers
+        _unlink_shared_buffer(ranks.rank)
+    return ranks
+
+
+def _unlink_shared_buffer(rank: int) -> None:
+    """Take the name off a rank's 66 MiB of shared memory, so that it goes with the process, however that ends.
+
+    DeepSpeed 0.19's CPU collectives leave it in /dev/shm for good: seventy trainings held 9.4 GB.
+    """
+    place = f"{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_{rank}"
+    Path(f"/dev/shm/deepspeed_allreduce_buffer_{place}").unlink(missing_ok=True)
 
 
 def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str) -> Path:

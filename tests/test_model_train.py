@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,7 @@ def run(root, *more: str) -> int:
 
 
 def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
+    shared = set(Path("/dev/shm").glob("deepspeed*"))
     assert run(shop_root, "--layers-from", "0.5") == EXIT_OK
     path = candidate(Warehouse.at(str(shop_root)))
     bundle = load_bundle(path)
@@ -39,6 +41,7 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
     assert bundle.encoder.projection.weight.abs().max() > 0
     assert bundle.encode(["red kettle"], "query").shape == (1, bundle.dim)
     assert list((shop_root / "checkpoints").iterdir()) == []
+    assert set(Path("/dev/shm").glob("deepspeed*")) <= shared
 
 
 def test_a_dataset_that_does_not_match_its_manifest_is_refused_by_file(shop_root, capsys):
