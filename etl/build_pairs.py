@@ -149,6 +149,7 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
     counts, late = count_arrivals(marked)
     shown = sum(n for (_, rule), n in counts.items() if rule == "impression")
     acted = sum(n for (_, rule), n in counts.items() if rule is None)
+    passed = Counter({day: n for (day, rule), n in counts.items() if rule is None})
     counts = Counter({key: n for key, n in counts.items() if key[1] is not None})
     theta = propensity.estimate(marked, shown) if config.position_bias == "pbm" and shown else None
 
@@ -168,9 +169,12 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
     )
     log.info("bots and events that are no acts are set aside; next queries, sessions and items")
     left = cleaning.count_by_rule(judged)
+    _require_same(passed, left, "rules on queries, sessions and items")
     counts.update({key: n for key, n in left.items() if key[1] is not None})
     supported = judged.where(F.col("rule").isNull()).transform(with_support(config))
-    counts.update(cleaning.count_by_rule(supported))
+    kept = cleaning.count_by_rule(supported)
+    _require_same(Counter({day: n for (day, rule), n in left.items() if rule is None}), kept, "rules on support")
+    counts.update(kept)
     return Cleaned(supported.where(F.col("rule").isNull()).select(*KEPT_COLUMNS), counts, late, theta)
 
 
@@ -249,6 +253,23 @@ def _say_what_came_late(late: Mapping[dt.date, int], config: PairsConfig) -> Non
         sum(late.values()), config.last_arrival, ", ".join(f"{day}: {n}" for day, n in late.items()),
         ", ".join(map(str, affected)), config.last_arrival,
     )  # fmt: skip
+
+
+def _require_same(before: Counter[dt.date], after: Counts, what: str) -> None:
+    """Refuse to count what a join lost or doubled, or what changed while it was read.
+
+    Raises:
+        RuntimeError: other acts came out of some rules than went in.
+    """
+    found: Counter[dt.date] = Counter()
+    for (day, _), n in after.items():
+        found[day] += n
+    wrong = [f"{day}: {before[day]} in, {found[day]} out" for day in sorted(before | found) if before[day] != found[day]]
+    if wrong:
+        raise RuntimeError(
+            f"click_log: acts were lost or doubled by the {what}, or the table changed while it was read "
+            f"({'; '.join(wrong)}); nothing was written: run it again"
+        )
 
 
 def reconcile(counts: Counts) -> list[tuple[dt.date, int, str, int, int, int]]:

@@ -75,14 +75,15 @@ def with_event_rules(config: PairsConfig) -> Transform:
 
 
 def robot_hours(max_actions: int, max_impressions: int) -> Transform:
-    """Marked events -> (user_id, hour, robot): the hours in which a user is a bot or a scraper; a short list."""
+    """Marked events -> (user, hour, robot): the hours in which a user, by hash, is a bot or a scraper; a short list."""
 
     def transform(marked: DataFrame) -> DataFrame:
         # A window over the user would pull a bot's million events to one task; this sums on the map side.
-        seen = marked.where(acted() | shown()).groupBy("user_id", F.date_trunc("hour", "event_time").alias("hour"))
+        hour = F.date_trunc("hour", "event_time").alias("hour")
+        seen = marked.where(acted() | shown()).groupBy(F.xxhash64("user_id").alias("user"), hour)
         counts = seen.agg(F.count_if(acted()).alias("_acts"), F.count_if(shown()).alias("_shown"))
         robot = first_of(("bot", F.col("_acts") > max_actions), ("scraper", F.col("_shown") > max_impressions))
-        return counts.select("user_id", "hour", robot.alias("robot")).where(F.col("robot").isNotNull())
+        return counts.select("user", "hour", robot.alias("robot")).where(F.col("robot").isNotNull())
 
     return transform
 
@@ -91,10 +92,10 @@ def with_robot_rule(robots: DataFrame) -> Transform:
     """Marked events -> the same, acts in a user's robot hour marked; ``robots`` as of :func:`robot_hours`."""
 
     def transform(marked: DataFrame) -> DataFrame:
-        hour = F.date_trunc("hour", "event_time")
-        joined = marked.withColumn("hour", hour).join(F.broadcast(robots), ["user_id", "hour"], how="left")
+        keys = {"user": F.xxhash64("user_id"), "hour": F.date_trunc("hour", "event_time")}
+        joined = marked.withColumns(keys).join(F.broadcast(robots), list(keys), how="left")
         rule = F.when(acted() & F.col("robot").isNotNull(), F.col("robot")).otherwise(F.col("rule"))
-        return joined.withColumn("rule", rule).drop("hour", "robot")
+        return joined.withColumn("rule", rule).drop("user", "hour", "robot")
 
     return transform
 

@@ -65,7 +65,7 @@ def read_input(
     ]
     wanted = replace(table, columns=(*table.columns, *extra))
     if source.table:
-        frame = _of_catalogue(spark, source, wanted, days, without)
+        frame = _of_catalogue(spark, warehouse, wanted, days, without)
     else:
         frame = _of_path(spark, warehouse, wanted, days, without)
     expected = without_derived_day(wanted, source, frame.columns)
@@ -111,19 +111,38 @@ def version_of(
     source = warehouse.source(table)
     if source.table:
         frame = metastore.table_named(spark, source.table, table.name)
+        if metastore.is_delta_table(spark, source.table):
+            return f"delta:{_pinned(spark, warehouse, table)}"
         return metastore.catalogue_version(spark, source.table, _of_days(frame, table, source, days))
     path = warehouse.table(table)
     if is_delta(path):
-        return f"delta:{latest_version(spark, path)}"
+        return f"delta:{_pinned(spark, warehouse, table)}"
     return files_version(path, (file for file in data_files(path, source, days) if str(file) not in without))
 
 
+def _pinned(spark: SparkSession, warehouse: Warehouse, table: Table) -> int:
+    """Version of a Delta table: of an input the one that this job saw first, of a table of ours the newest."""
+    name = warehouse.source(table).table
+
+    def newest() -> int:
+        return metastore.delta_version(spark, name) if name else latest_version(spark, warehouse.table(table))
+
+    if table.name not in {known.name for known in contracts.INPUTS}:
+        return newest()
+    if table.name not in warehouse.pins:
+        warehouse.pins[table.name] = newest()
+    return warehouse.pins[table.name]
+
+
 def _of_catalogue(
-    spark: SparkSession, source: Source, table: Table, days: Sequence[dt.date] | None, without: frozenset[str]
+    spark: SparkSession, warehouse: Warehouse, table: Table, days: Sequence[dt.date] | None, without: frozenset[str]
 ) -> DataFrame:
     """Rows as they are in Spark's catalogue, their Parquet files checked."""
+    source = warehouse.source(table)
     frame = metastore.table_named(spark, source.table, table.name)
     _refuse_to_leave_out(without, table, source.table)
+    if metastore.is_delta_table(spark, source.table):
+        return spark.read.option("versionAsOf", _pinned(spark, warehouse, table)).table(source.table)
     if days is not None or not table.partition_by:
         files = metastore.parquet_files(spark, source.table, _of_days(frame, table, source, days))
         partitions = metastore.partition_columns(spark, source.table)
@@ -144,7 +163,7 @@ def _of_path(
     try:
         if is_delta(path):
             _refuse_to_leave_out(without, table, path)
-            return spark.read.format("delta").load(path)
+            return spark.read.format("delta").option("versionAsOf", _pinned(spark, warehouse, table)).load(path)
         paths = [path]
         if days is not None or without or not table.partition_by:
             left = _checked_files(warehouse, table, days, without)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +19,18 @@ log = logging.getLogger(__name__)
 
 # Written by pyspark's Python side for a page a job; nothing in it that a reader of our log could use.
 NOISY_LOGGERS = ("py4j", "petastorm", "pyarrow", "fsspec", "bm25s")
+
+
+_SECRET = re.compile(r"(?i)secret|password|token|access[._]?key|credential")
+
+
+def _without_secrets(config: Any) -> dict[str, Any]:
+    """Settings for the log: of Spark's own, keys of stores and passwords of metastores stay out."""
+    settings: dict[str, Any] = config.model_dump(mode="json")
+    for key in settings.get("spark_conf", {}):
+        if _SECRET.search(key):
+            settings["spark_conf"][key] = "(not shown)"
+    return settings
 
 
 def configure_logging() -> None:
@@ -43,7 +57,7 @@ def run_job(
     started = time.monotonic()
     try:
         config = from_args(config_type, args)
-        log.info("%s settings: %s", parser.prog, config.model_dump_json())
+        log.info("%s settings: %s", parser.prog, json.dumps(_without_secrets(config)))
         with naming_bad_files():
             summary = work(config)
     except InputError as error:

@@ -30,6 +30,11 @@ def table_named(spark: SparkSession, name: str, ours: str) -> DataFrame:
         ) from error
 
 
+def delta_version(spark: SparkSession, name: str) -> int:
+    """Newest version of a Delta table."""
+    return int(DeltaTable.forName(spark, name).history(1).select("version").collect()[0][0])
+
+
 def is_delta_table(spark: SparkSession, name: str) -> bool:
     return _described(spark, name).get("Provider") == "delta"
 
@@ -53,9 +58,7 @@ def partition_columns(spark: SparkSession, name: str) -> frozenset[str]:
 
 
 def catalogue_version(spark: SparkSession, name: str, frame: DataFrame) -> str:
-    """Version of what ``frame`` reads of the table ``name``: Delta's, or a hash over names and sizes of the files."""
-    if is_delta_table(spark, name):
-        return f"delta:{DeltaTable.forName(spark, name).history(1).select('version').collect()[0][0]}"
+    """Version of what ``frame`` reads of the table ``name``, no Delta table: a hash over its files."""
     files = [unquote(uri) for uri in frame.inputFiles()]
     if not files:
         return named_sizes_version("hive", [])

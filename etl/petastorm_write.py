@@ -72,11 +72,17 @@ def in_files(frame: DataFrame, keys: list[str], files: int) -> DataFrame:
         before += sizes.get(number, 0)
     offset = F.element_at(F.array(*map(F.lit, offsets)), (bucket + 1).cast("int"))
     place = F.row_number().over(Window.partitionBy(bucket).orderBy("_hash", *keys)) - 1 + offset
-    file = F.floor(place * files / F.lit(max(before, 1))).cast("int")
+    file = file_of(place, before, files)
     placed = hashed.withColumns(
         {"_place": place, "_key": F.element_at(_partition_keys(frame.sparkSession, files), file + 1)}
     )
     return placed.repartition(files, "_key").sortWithinPartitions("_place").drop("_hash", "_place", "_key")
+
+
+def file_of(place: Column, rows: int, files: int) -> Column:
+    """Which of ``files`` equal files the row at ``place`` of ``rows`` goes to."""
+    # As long: 64 files of 10^8 rows overflow what row_number() counts in, which ends the job under ANSI.
+    return F.floor(place.cast("bigint") * files / F.lit(max(rows, 1))).cast("int")
 
 
 def name_files(directory: Path) -> None:

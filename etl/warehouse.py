@@ -23,6 +23,9 @@ class Warehouse:
     sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
     """Input tables that lie elsewhere or are written otherwise, by name."""
 
+    pins: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """Delta version of each input from the first look at it on: a job scans its log five times while others append."""
+
     @classmethod
     def at(cls, root: str) -> Warehouse:
         """The warehouse under ``root``.

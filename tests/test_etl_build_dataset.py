@@ -17,7 +17,7 @@ from etl.build_dataset import DatasetConfig
 from etl.contracts import PAIRS, TITLE_GROUPS
 from etl.dataset import Manifest, decode_ids, encode_ids, load_token_table, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
-from etl.petastorm_write import in_files, write_petastorm
+from etl.petastorm_write import file_of, in_files, write_petastorm
 from etl.tables import write_slice
 from etl.text import cut_words, join, normalise, words
 from etl.tokenize_texts import cut_title
@@ -322,3 +322,8 @@ def test_a_tokenizer_that_is_not_there_is_refused(shop, tmp_path):
         build_dataset.run(config(tmp_path, tokenizer_from="champion"))
     with pytest.raises(InputError, match=r"holds no tokenizer_spec.json"):
         build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path)))
+
+
+def test_a_hundred_million_rows_find_their_place_among_64_files(spark):
+    places = spark.createDataFrame([(0,), (50_000_000,), (99_999_999,)], "place int")
+    assert [row[0] for row in places.select(file_of(F.col("place"), 10**8, 64)).collect()] == [0, 32, 63]

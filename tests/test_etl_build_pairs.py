@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from pyspark.sql import functions as F
 
-from etl import build_pairs
+from etl import build_pairs, cleaning
 from etl.cleaning import RULES
 from etl.contracts import CATALOGUE
 from etl.errors import EXIT_BAD_INPUT, InputError
@@ -184,6 +184,15 @@ def test_nothing_left_is_refused_with_the_rules_that_took_it(spark, root):
     message = refused(root, min_users=13)
     assert f"pairs/ds={DS} would have 0 rows" in message
     assert "few_users dropped 12" in message
+
+
+def test_acts_that_a_join_loses_stop_the_run_with_the_day(spark, root, monkeypatch):
+    small_warehouse(spark, root)
+    found = cleaning.distinct_queries
+    monkeypatch.setattr(cleaning, "distinct_queries", lambda marked: found(marked).limit(0))
+    with pytest.raises(RuntimeError, match=rf"lost or doubled by the rules on queries.* \({DS}: 12 in, 0 out\); nothing"):
+        build_pairs.run(config(root))
+    assert not (root / "pairs").exists()
 
 
 def test_bad_input_ends_with_the_exit_code_that_airflow_reads(root, capsys):

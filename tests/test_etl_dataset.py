@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,7 @@ def test_the_manifest_comes_back_and_its_digest_changes_with_any_byte_of_the_dat
     directory = dataset(tmp_path)
     before = manifest_of(directory)
     assert verify(directory).digest == before.digest
+    assert replace(before, inputs={"pairs": "delta:9"}).digest == before.digest
     assert verify(directory).ranks == 2
     pq.write_table(
         pq.read_table(directory / "pairs" / "part-00001.parquet"),

@@ -187,3 +187,17 @@ def test_a_renamed_vocabulary_is_read_without_spark_and_a_missing_column_named(s
     assert [term.term for term in local_tables.vocabulary(where).terms] == ["sneakers", "kettle"]
     with pytest.raises(InputError, match=r"lacks column term \(theirs: wrod\)"):
         local_tables.vocabulary(warehouse(root, 'path = "words"\ncolumns = { term = "wrod" }', "vocabulary"))
+
+
+def test_a_job_reads_a_delta_log_at_the_version_that_it_saw_first_while_others_append(spark, clicks, tmp_path):
+    path = str(tmp_path / "click_log")
+    clicks.write.format("delta").save(path)
+    ours = Warehouse.at(str(tmp_path))
+    before = read_input(spark, ours, CLICK_LOG).count()
+    clicks.write.format("delta").mode("append").save(path)
+    assert read_day(spark, ours, CLICK_LOG, DS).count() == DS.day
+    assert read_input(spark, ours, CLICK_LOG).count() == before
+    assert version_of(spark, ours, CLICK_LOG) == "delta:0"
+    later = Warehouse.at(str(tmp_path))
+    assert read_input(spark, later, CLICK_LOG).count() == 2 * before
+    assert version_of(spark, later, CLICK_LOG) == "delta:1"

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import logging
+
+from etl.config import SparkJobConfig, arg_parser
+from etl.job import run_job
+
+
+def test_settings_are_logged_without_the_secrets_in_spark_s_own(root, caplog):
+    conf = {
+        "spark.hadoop.fs.s3a.secret.key": "hush",
+        "spark.hadoop.javax.jdo.option.ConnectionPassword": "hush",
+        "a": "said",
+    }
+    flags = [text for key, value in conf.items() for text in ("--spark-conf", f"{key}={value}")]
+    seen = []
+
+    def work(config):
+        seen.append(config.spark_conf)
+        return {}
+
+    with caplog.at_level(logging.INFO):
+        argv = ["--root", str(root), "--ds", "2024-05-07", *flags]
+        assert run_job(arg_parser(SparkJobConfig, "job", ""), SparkJobConfig, work, argv) == 0
+    assert seen == [conf]
+    assert "said" in caplog.text
+    assert "hush" not in caplog.text
