@@ -165,6 +165,7 @@ def test_the_next_night_encodes_and_changes_what_is_new_only(spark, shop):
     assert rows(spark, shop, ITEM_TERMS) == before
 
 
+@pytest.mark.slow
 def test_a_rerun_from_the_pairs_on_changes_no_row(spark, shop):
     names = [table for table in OUTPUTS if table is not RUNS]
     before = {table.name: rows(spark, shop, table) for table in names if table not in (PAIRS, TITLE_GROUPS, ETL_COUNTS)}
