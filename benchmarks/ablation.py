@@ -145,7 +145,8 @@ def build(config: AblationConfig, root: Path, pairs: Mapping[str, Any]) -> dict[
     figures = build_pairs.run(_settings(PairsConfig, settings, pairs))
     build_dataset.run(_settings(DatasetConfig, settings, {}))
     dropped = {rule: figures[rule] for rule in RULES}
-    return {"kept": figures["kept"], "pairs": figures["pairs"], "dropped": dropped, "digest": _digest(root, config.ds)}
+    digest = verify(Warehouse.at(str(root)).dataset(config.ds)).digest
+    return {"kept": figures["kept"], "pairs": figures["pairs"], "dropped": dropped, "digest": digest}
 
 
 def trained(config: AblationConfig, root: Path, training: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -191,12 +192,6 @@ def show(made: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _mean(found: Mapping[str, Any], key: str) -> float:
     return float(np.mean([figure[key] for figure in found["figures"]]))
-
-
-def _digest(root: Path, ds: dt.date) -> str:
-    """Identity of the files that training reads."""
-    manifest = verify(Warehouse.at(str(root)).dataset(ds))
-    return hashlib.sha256(repr([file for part in manifest.parts.values() for file in part]).encode()).hexdigest()
 
 
 def _settings(config: Any, flags: Sequence[str], changes: Mapping[str, Any]) -> Any:

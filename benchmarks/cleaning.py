@@ -66,7 +66,7 @@ class CleaningConfig(SparkJobConfig):
     """Of either engine."""
 
     rounds: Annotated[int, Field(ge=1)] = 3
-    """Times that each other is measured, after one round to warm up; the best counts."""
+    """Times that all but the larger log and the further parts are measured; the best counts."""
 
     skew: bool = False
     """Measure only the log of which one query has nine tenths, with executors of 1 GB."""

@@ -146,11 +146,9 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
     marked = events.transform(cleaning.with_event_rules(config))
     limits = config.max_actions_per_hour, config.max_impressions_per_hour
     marked = marked.transform(cleaning.with_robot_rule(settle(marked.transform(cleaning.robot_hours(*limits)))))
-    counts, late = count_arrivals(marked)
-    shown = sum(n for (_, rule), n in counts.items() if rule == "impression")
-    acted = sum(n for (_, rule), n in counts.items() if rule is None)
-    passed = Counter({day: n for (day, rule), n in counts.items() if rule is None})
-    counts = Counter({key: n for key, n in counts.items() if key[1] is not None})
+    arrived, late = count_arrivals(marked)
+    shown = sum(n for (_, rule), n in arrived.items() if rule == "impression")
+    acted = sum(n for (_, rule), n in arrived.items() if rule is None)
     theta = propensity.estimate(marked, shown) if config.position_bias == "pbm" and shown else None
 
     require_shown = config.require_impressions == "always" or (config.require_impressions == "auto" and shown >= acted)
@@ -169,12 +167,13 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
     )
     log.info("bots and events that are no acts are set aside; next queries, sessions and items")
     left = cleaning.count_by_rule(judged)
-    _require_same(passed, left, "rules on queries, sessions and items")
-    counts.update({key: n for key, n in left.items() if key[1] is not None})
+    _require_same(arrived, left, "rules on queries, sessions and items")
     supported = judged.where(F.col("rule").isNull()).transform(with_support(config))
     kept = cleaning.count_by_rule(supported)
-    _require_same(Counter({day: n for (day, rule), n in left.items() if rule is None}), kept, "rules on support")
-    counts.update(kept)
+    _require_same(left, kept, "rules on support")
+    counts = Counter(kept)
+    for found in (arrived, left):  # a rule may drop events in either
+        counts.update({key: n for key, n in found.items() if key[1] is not None})
     return Cleaned(supported.where(F.col("rule").isNull()).select(*KEPT_COLUMNS), counts, late, theta)
 
 
@@ -255,16 +254,17 @@ def _say_what_came_late(late: Mapping[dt.date, int], config: PairsConfig) -> Non
     )  # fmt: skip
 
 
-def _require_same(before: Counter[dt.date], after: Counts, what: str) -> None:
+def _require_same(before: Counts, after: Counts, what: str) -> None:
     """Refuse to count what a join lost or doubled, or what changed while it was read.
 
     Raises:
-        RuntimeError: other acts came out of some rules than went in.
+        RuntimeError: on some day other acts came out of some rules than the rules before them had kept.
     """
+    given = Counter({day: n for (day, rule), n in before.items() if rule is None})
     found: Counter[dt.date] = Counter()
     for (day, _), n in after.items():
         found[day] += n
-    wrong = [f"{day}: {before[day]} in, {found[day]} out" for day in sorted(before | found) if before[day] != found[day]]
+    wrong = [f"{day}: {given[day]} in, {found[day]} out" for day in sorted(given | found) if given[day] != found[day]]
     if wrong:
         raise RuntimeError(
             f"click_log: acts were lost or doubled by the {what}, or the table changed while it was read "

@@ -19,18 +19,7 @@ log = logging.getLogger(__name__)
 
 # Written by pyspark's Python side for a page a job; nothing in it that a reader of our log could use.
 NOISY_LOGGERS = ("py4j", "petastorm", "pyarrow", "fsspec", "bm25s")
-
-
 _SECRET = re.compile(r"(?i)secret|password|token|access[._]?key|credential")
-
-
-def _without_secrets(config: Any) -> dict[str, Any]:
-    """Settings for the log: of Spark's own, keys of stores and passwords of metastores stay out."""
-    settings: dict[str, Any] = config.model_dump(mode="json")
-    for key in settings.get("spark_conf", {}):
-        if _SECRET.search(key):
-            settings["spark_conf"][key] = "(not shown)"
-    return settings
 
 
 def configure_logging() -> None:
@@ -71,3 +60,12 @@ def run_job(
     figures = " ".join(f"{key}={value}" for key, value in summary.items())
     log.info("%s done: %s seconds=%.1f", parser.prog, figures, time.monotonic() - started)
     return EXIT_OK
+
+
+def _without_secrets(config: Any) -> dict[str, Any]:
+    """Settings for the log: of Spark's own, keys of stores and passwords of metastores stay out."""
+    settings: dict[str, Any] = config.model_dump(mode="json")
+    for key in settings.get("spark_conf", {}):
+        if _SECRET.search(key):
+            settings["spark_conf"][key] = "(not shown)"
+    return settings
