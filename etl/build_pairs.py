@@ -153,7 +153,7 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
 
     require_shown = config.require_impressions == "always" or (config.require_impressions == "auto" and shown >= acted)
     source = marked if require_shown else marked.where(F.col("event").isin(*cleaning.ACTIONS))
-    queries = cleaning.normalise_queries(cleaning.distinct_queries(source), config.normaliser)
+    queries = cleaning.normalise_queries(cleaning.distinct_queries(source), config.normaliser, config.countries)
     # Says again what the rule says, in a form that reaches the files: impressions are not even decoded whole.
     acts = marked.where(F.col("event").isin(*cleaning.ACTIONS) & F.col("rule").isNull())
     judged = settle(

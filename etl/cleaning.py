@@ -8,14 +8,14 @@ Sessions and support follow in :mod:`etl.sessions` and :mod:`etl.support`.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from etl.pairs_config import PairsConfig
-from etl.privacy import personal_data
+from etl.privacy import COUNTRIES, personal_data
 from etl.splits import query_key
 from etl.text import Normaliser, normalise
 
@@ -101,35 +101,45 @@ def with_robot_rule(robots: DataFrame) -> Transform:
 
 
 def distinct_queries(marked: DataFrame) -> DataFrame:
-    """Marked events -> distinct raw queries of acts (raw), and whether they were ever shown to anybody (was_shown)."""
+    """Marked events -> distinct raw queries (raw), whether anybody acted on them (acted) or was shown them (was_shown)."""
     # Says again what the rule says, in a form that reaches the files: where impressions are not wanted, they are not read.
     seen = marked.where(F.col("rule").isNull() | shown()).groupBy(F.col("query").alias("raw"))
-    flags = seen.agg(F.max(F.col("rule").isNull()).alias("_acted"), F.max(shown()).alias("was_shown"))
-    return flags.where("_acted").drop("_acted")
+    return seen.agg(F.max(F.col("rule").isNull()).alias("acted"), F.max(shown()).alias("was_shown"))
 
 
-def normalise_queries(queries: DataFrame, normaliser: Normaliser = normalise) -> DataFrame:
-    """Distinct raw queries (raw, was_shown) -> the same with query, query_id, query_group and query_rule.
+def normalise_queries(
+    queries: DataFrame, normaliser: Normaliser = normalise, countries: Sequence[str] = COUNTRIES
+) -> DataFrame:
+    """Distinct raw queries (raw, acted, was_shown) -> the same with query, query_id, query_group and query_rule.
 
     ``query`` is empty where a rule is violated. Plain Python sees each distinct query once, so the rules for personal
-    data need no second form in Spark.
+    data need no second form in Spark; ``countries`` as of :func:`etl.privacy.personal_data`.
     """
 
     def batches(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in found:
-            columns = zip(*(_judge(raw, normaliser) for raw in batch.column(0).to_pylist()), strict=True)
+            columns = zip(*(_judge(raw, normaliser, countries) for raw in batch.column(0).to_pylist()), strict=True)
             arrays = [*batch.columns, *(pa.array(values, pa.string()) for values in columns)]
             yield pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, "query", "_key", "query_rule"])
 
-    mapped = queries.mapInArrow(batches, "raw string, was_shown boolean, query string, _key string, query_rule string")
+    kinds = "raw string, acted boolean, was_shown boolean, query string, _key string, query_rule string"
+    mapped = queries.mapInArrow(batches, kinds)
     return mapped.withColumns({"query_id": F.xxhash64("query"), "query_group": F.xxhash64("_key")}).drop("_key")
+
+
+def with_shown_spellings(queries: DataFrame) -> DataFrame:
+    """Queries of :func:`normalise_queries` -> the same, ``was_shown`` if the query was, in whatever spelling."""
+    # Those that violate a rule have no text in common.
+    same = F.when(F.col("query_rule").isNull(), F.col("query_id")).otherwise(F.xxhash64("raw"))
+    return queries.withColumn("was_shown", F.max("was_shown").over(Window.partitionBy(same)))
 
 
 def with_query_rules(queries: DataFrame, require_shown: bool) -> Transform:
     """Acts -> the same with query, query_id and query_group; ``queries`` as of :func:`normalise_queries`."""
+    judged = (queries.transform(with_shown_spellings) if require_shown else queries).where("acted").drop("acted")
 
     def transform(acts: DataFrame) -> DataFrame:
-        joined = acts.withColumnRenamed("query", "raw").join(queries, "raw", how="inner")
+        joined = acts.withColumnRenamed("query", "raw").join(judged, "raw", how="inner")
         rule = F.coalesce("rule", "query_rule", first_of(("not_shown", F.lit(require_shown) & ~F.col("was_shown"))))
         return joined.withColumn("rule", rule).drop("raw", "query_rule", "was_shown")
 
@@ -162,9 +172,9 @@ def midnight(day: dt.date) -> Column:
     return F.lit(dt.datetime.combine(day, dt.time(), dt.UTC))
 
 
-def _judge(raw: str, normaliser: Normaliser) -> tuple[str, str, str | None]:
+def _judge(raw: str, normaliser: Normaliser, countries: Sequence[str]) -> tuple[str, str, str | None]:
     """Normalised query, key of its group, and the rule that it violates; the first two empty if there is one."""
     query = normaliser.normal_form(raw)
     if not query:
         return "", "", "no_query"
-    return ("", "", "personal_data") if personal_data(query) else (query, query_key(query), None)
+    return ("", "", "personal_data") if personal_data(query, countries) else (query, query_key(query), None)

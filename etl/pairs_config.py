@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from etl.config import SparkJobConfig
+from etl.privacy import COUNTRIES, known_countries
 from etl.text_config import TextConfig
 
 
@@ -43,6 +44,9 @@ class PairsConfig(TextConfig, SparkJobConfig):
 
     require_impressions: Literal["auto", "always", "never"] = "auto"
     """Whether acts on a query that was never shown to anybody are dropped; auto: if the log shows more than is clicked."""
+
+    countries: tuple[str, ...] = COUNTRIES
+    """Countries (ISO 3166) whose phone and identity numbers, as people write them at home, count as personal data."""
 
     max_query_characters: Annotated[int, Field(ge=1)] = 200
     """Longest raw query that is used."""
@@ -104,6 +108,14 @@ class PairsConfig(TextConfig, SparkJobConfig):
 
     test_days: Annotated[int, Field(ge=0)] = 0
     """Days at the end of the window whose new pairs are held out; 0: the newest clicks are trained on."""
+
+    @field_validator("countries")
+    @classmethod
+    def _are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - known_countries())
+        if unknown:
+            raise ValueError(f"countries holds {', '.join(unknown)} (expected codes of two capitals, like BR or IN)")
+        return value
 
     @model_validator(mode="after")
     def _dates_fit(self) -> Self:

@@ -15,6 +15,7 @@ from tests.rows import DS, event
 
 CONFIG = PairsConfig(root="", ds=DS, window_days=7)
 FIRST_DAY = CONFIG.first_day
+QUERIES = "raw string, acted boolean, was_shown boolean"
 
 
 def log_of(spark: SparkSession, rows: list[dict[str, Any]]) -> DataFrame:
@@ -95,7 +96,7 @@ def test_a_user_who_is_shown_more_than_anybody_looks_at_is_a_scraper_in_that_hou
 
 def test_queries_are_normalised_once_and_judged(spark):
     raw = ["Sneakers", " ＳＮＥＡＫＥＲＳ ", "!!!", "joe@example.com", "跑鞋"]
-    frame = spark.createDataFrame([(text, True) for text in raw], "raw string, was_shown boolean")
+    frame = spark.createDataFrame([(text, True, True) for text in raw], QUERIES)
     found = cleaning.normalise_queries(frame).collect()
     rows = {row["raw"]: row for row in found}
     assert {text: rows[text]["query"] for text in raw} == dict(
@@ -108,7 +109,7 @@ def test_queries_are_normalised_once_and_judged(spark):
 
 def test_queries_that_differ_in_word_order_or_plural_share_their_group_and_no_others(spark):
     raw = ["red shoes", "Shoe, red", "red shoe laces", "红色跑鞋", "跑鞋 红色", "红色跑步鞋"]
-    frame = spark.createDataFrame([(text, True) for text in raw], "raw string, was_shown boolean")
+    frame = spark.createDataFrame([(text, True, True) for text in raw], QUERIES)
     groups = {row["raw"]: row["query_group"] for row in cleaning.normalise_queries(frame).collect()}
     assert groups["red shoes"] == groups["Shoe, red"] != groups["red shoe laces"]
     assert groups["红色跑鞋"] == groups["跑鞋 红色"] != groups["红色跑步鞋"]
@@ -117,11 +118,13 @@ def test_queries_that_differ_in_word_order_or_plural_share_their_group_and_no_ot
 @pytest.mark.parametrize(("required", "rule"), [(True, "not_shown"), (False, None)])
 def test_an_act_on_a_query_that_nobody_was_shown_is_dropped_where_impressions_are_logged(spark, required, rule):
     rows = [event("mug", event="impression", session_id="page"), event("mug", session_id="shown")]
-    rows += [event("made up", session_id="invented")]
+    rows += [event("Mug ", session_id="in another spelling"), event("made up", session_id="invented")]
+    rows += [event("!!!", event="impression", session_id="page"), event("joe@example.com", session_id="no text")]
     marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
     queries = cleaning.normalise_queries(cleaning.distinct_queries(marked))
     acts = marked.where("rule IS NULL").transform(cleaning.with_query_rules(queries, required))
-    assert rules(acts) == {"shown": None, "invented": rule}
+    expected = {"shown": None, "in another spelling": None, "invented": rule, "no text": "personal_data"}
+    assert rules(acts) == expected
 
 
 def in_sessions(spark: SparkSession, rows: list[dict[str, Any]]) -> DataFrame:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from etl.pairs_config import PairsConfig
 from etl.privacy import luhn, personal_data
 from etl.text import normalise
+from tests.rows import DS
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,16 @@ from etl.text import normalise
         ("2 4111 1111 1111 1111 7", "card"),
         ("3782 822463 10005", "card"),
         ("12345678901234567890123", "card"),
+        ("call 98765 43210", "phone"),
+        ("612345678", "phone"),
+        ("612 34 56 78", "phone"),
+        ("(11) 96123-4567", "phone"),
+        ("cpf 123.456.789-09", "identity"),
+        ("aadhaar 2341 2341 2346", "identity"),
+        ("12345678z", "identity"),
+        ("RSSMRA85T10A562S", "identity"),
+        ("nhs 943 476 5919", "phone"),
+        ("gb82 west 1234 5698 7654 32", "identity"),
         ("11010519491231002x", "identity"),
         ("110105 19491231 002X", "identity"),
         ("078-05-1120", "identity"),
@@ -68,6 +80,10 @@ def test_personal_data_is_found(query, kind):
         "levi's 501 32/34",
         "@home",
         "90*200cm 床垫",
+        "hdmi 3840 2160 120 hz",
+        "15 12 128 256 gb",
+        "dewalt dcd771c2 20v",
+        "part 12345678",
     ],
 )
 def test_a_query_for_a_product_is_let_through(query):
@@ -79,3 +95,14 @@ def test_luhn_accepts_known_cards_and_refuses_each_with_one_digit_changed():
     assert all(map(luhn, cards))
     for card in cards:
         assert not any(luhn(card[:i] + str((int(card[i]) + 1) % 10) + card[i + 1 :]) for i in range(len(card)))
+
+
+def test_numbers_of_a_country_are_found_only_if_it_is_named():
+    for number, country in [("98765 43210", "IN"), ("612 34 56 78", "ES"), ("cpf 123.456.789-09", "BR")]:
+        assert personal_data(number, [country])
+        assert personal_data(number, []) is None
+
+
+def test_an_unknown_country_is_refused():
+    with pytest.raises(ValueError, match=r"countries holds UK, xx \(expected codes of two capitals, like BR or IN\)"):
+        PairsConfig(root="", ds=DS, countries=("GB", "UK", "xx"))

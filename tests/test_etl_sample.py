@@ -219,6 +219,35 @@ def test_queries_hold_personal_data_misspellings_and_nothing_at_all(events: pl.D
     assert any(re.search(r"(?:^|\D)4\d{15}$|\d{17}[\dX]$|@", query) for query in personal)
 
 
+def test_some_words_ask_for_anything_and_some_queries_come_from_mails_or_are_pasted(events: pl.DataFrame) -> None:
+    acts = events.filter(pl.col("event") != "impression")
+    spread = acts.group_by("query").agg(pl.col("item_id").n_unique() / pl.len(), clicks=pl.len())
+    assert spread.filter(pl.col("query") == "sale")["item_id"].item() > 0.5
+    mails = events.filter(pl.col("query").str.starts_with("utm_campaign"))
+    assert mails.height > 0
+    assert (mails["event"] != "impression").all()
+    assert 0 < (events["query"].str.len_chars() > 200).mean() < 0.005
+
+
+def test_an_app_logs_no_dwell_and_some_slips_are_corrected_within_two_seconds(events: pl.DataFrame) -> None:
+    clicks = events.filter((pl.col("event") == "click") & (pl.col("event_time").dt.year() == 2024))
+    assert 0.08 < clicks["dwell_ms"].null_count() / clicks.height < 0.2
+    gaps = clicks.sort("event_time").select(gap=pl.col("event_time").diff().over("session_id"))["gap"]
+    assert 0.01 < (gaps < dt.timedelta(seconds=2)).sum() / clicks.height < 0.1
+
+
+def test_every_second_robot_looks_at_much_and_clicks_little(root: Path) -> None:
+    assert main(["--root", str(root), "--clicks", "24000", "--days", "2"]) == 0
+    by_user = (
+        table(root, "click_log")
+        .group_by("user_id")
+        .agg(shown=(pl.col("event") == "impression").sum(), clicks=(pl.col("event") == "click").sum())
+    )
+    robots = by_user.filter(pl.col("shown") > 1_000).sort("clicks")
+    assert robots.height == 2
+    assert robots["clicks"][0] < 40 < 60 < robots["clicks"][1]
+
+
 def test_truth_names_known_terms_and_leaves_for_every_item(sample: Path) -> None:
     items = set(table(sample, "catalogue")["item_id"])
     terms, categories = table(sample, "truth/item_terms"), table(sample, "truth/item_categories")
@@ -249,7 +278,7 @@ def test_the_oracle_fails_on_some_titles_that_lack_their_term(sample: Path) -> N
 
 def test_the_settings_lower_the_rule_of_distinct_shoppers_and_say_so(sample: Path) -> None:
     text = (sample / "warehouse.toml").read_text(encoding="utf-8")
-    assert tomllib.loads(text) == {"pairs": {"min_users": 2, "window_days": 7}}
+    assert tomllib.loads(text) == {"pairs": {"min_users": 2, "max_query_entropy": 9.0, "window_days": 7}}
     assert "LOWERED" in text
 
 

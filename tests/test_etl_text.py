@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from etl.errors import InputError
-from etl.text import Normaliser, normalise
+from etl.text import Normaliser, normalise, words
 from etl.tokenizer import SPEC_FILE, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, load_tokenizer, read_spec
 
 SIMPLIFIED = Normaliser(simplified=True)
@@ -34,6 +34,16 @@ def test_a_normalised_text_stays_as_it_is_whatever_its_characters(normaliser):
     every = [chr(point) for point in range(0x20, 0x32400) if not 0xD800 <= point < 0xE000]
     once = list(map(normaliser, every))
     assert [(a, b) for a, b in zip(once, map(normaliser, once), strict=True) if a != b] == []
+
+
+def test_vowel_signs_and_points_stay_in_their_word():
+    assert words(normalise("हिन्दी जूते ที่นอน بِسْمِ cafe\u0301")) == ["हिन्दी", "जूते", "ที่นอน", "بِسْمِ", "café"]
+
+
+def test_characters_that_nobody_sees_part_no_word():
+    assert normalise("shoe\u00adlace") == normalise("\ufeffshoe\u200dlace") == "shoelace"
+    assert normalise("❤\ufe0f 1\ufe0f\u20e3 cafe\ufe0f\u0301") == "1 café"
+    assert normalise("shoe\u200blace") == "shoe lace"
 
 
 def test_what_the_option_does_not_name_stays_as_without_it():

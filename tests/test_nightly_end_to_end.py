@@ -92,6 +92,7 @@ def test_the_next_night_uses_the_promoted_bundle_and_encodes_only_what_changed(n
     assert set(live["item_id"]) == set(today["item_id"])
 
 
+@pytest.mark.slow
 def test_no_stage_before_the_report_reads_the_truth(nights: dict, tmp_path: Path) -> None:
     labeller = str(CHECKOUT / ".venv" / "bin" / "labeller")
     root = tmp_path / "shop"

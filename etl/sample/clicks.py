@@ -11,12 +11,25 @@ import pyarrow as pa
 
 from etl.sample.catalogue import Shelf
 from etl.sample.queries import Phrases, write_queries
-from etl.sample.shopping import BOT_CLICK, BOT_QUERIES, CLICK, DAY, EVENTS, Actions, Day, Visits, act, visit
+from etl.sample.shopping import (
+    BOT_CLICK,
+    BOT_QUERIES,
+    CLICK,
+    DAY,
+    EVENTS,
+    SCRAPER_CLICK,
+    Actions,
+    Day,
+    Visits,
+    act,
+    visit,
+)
 from etl.sample.world import World
 
 QUERIES_AT_ONCE = 40_000  # some 300,000 events, 200 MB at the peak
 CLICKS_PER_USER = 4
 CLICKS_PER_BOT = 12_000  # of everybody: a bot for so many
+USERS_PER_APP = 8  # one shopper in so many uses an app that logs no dwell
 LATE = 0.005  # events that arrive with the next day's partition
 LOST_CLOCKS = 2  # events a day from 1970, and as many from ten years ahead
 CHINESE_SHOPPERS = 0.45
@@ -52,7 +65,8 @@ def plan_traffic(world: World, shelf: Shelf, seed: int, clicks: int, days: int) 
     trial = visit(rng, first, len(world.terms), users, 6_000, [], (0.0, 1.0))
     rate = (act(rng, shelf, first, trial).event == CLICK).sum() / len(trial.kind)
     n_bots = max(1, clicks // CLICKS_PER_BOT)
-    by_bots = n_bots * BOT_QUERIES * 6.0 * BOT_CLICK  # about six items on a page
+    rates = [SCRAPER_CLICK if b % 2 else BOT_CLICK for b in range(n_bots)]
+    by_bots = BOT_QUERIES * 6.0 * sum(rates)  # about six items on a page
     bots = [[users + b for b in range(n_bots) if b % days == day] for day in range(days)]
     return Traffic(users, max(1, round((clicks - by_bots) / rate / days)), bots)
 
@@ -112,7 +126,7 @@ def _as_table(
         _dictionary(item, shelf.item_ids),
         _dictionary(actions.event[order], list(EVENTS)),
         pa.array(position.astype(np.int32)),
-        pa.array(dwell, mask=dwell < 0),
+        pa.array(dwell, mask=(dwell < 0) | (visits.user[query] % USERS_PER_APP == 0)),
     ]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 

@@ -12,11 +12,16 @@ from etl.sample.world import World
 
 # n queries
 
-TERM, BRAND, COLOUR, SERIES, SERIES_TERM, ATTRIBUTE, NOUN, CATEGORY, MISSPELT, PERSONAL, NOTHING = range(11)
-"""Kinds of queries: a term's form; with brand, colour, series or attribute; a broader word; a slip; no use at all."""
-KIND_SHARES = np.array([0.42, 0.10, 0.06, 0.06, 0.08, 0.06, 0.10, 0.04, 0.04, 0.002, 0.003])
+TERM, BRAND, COLOUR, SERIES, SERIES_TERM, ATTRIBUTE, NOUN = range(7)
+CATEGORY, MISSPELT, PERSONAL, NOTHING, WIDE, CAMPAIGN, PASTED = range(7, 14)
+"""Kinds of queries: a term's form; with brand, colour, series or attribute; a broader word; a slip; no use at all;
+a word for anything on sale, the mark of a mail that led here, and a text pasted by mistake."""
+KIND_SHARES = np.array([0.42, 0.10, 0.06, 0.06, 0.08, 0.06, 0.10, 0.04, 0.04, 0.002, 0.003, 0.012, 0.005, 0.001])
 KIND_SHARES /= KIND_SHARES.sum()
 OTHER_TONGUE = 0.08  # queries in the language that is not the shopper's
+WIDE_TEXTS = ["sale", "促销"]
+CAMPAIGNS = 3
+PASTED_CHARACTERS = 400
 POOLED_PERSONAL = 0.3  # personal data that many type, such as a service number: no rule of distinct users stops it
 
 
@@ -103,10 +108,19 @@ def write_queries(
     nothing = np.flatnonzero(kind == NOTHING)
     index[nothing] = len(texts) + (rng.random(len(nothing)) < 0.5)
     texts += [None, ""]
+    index[kind == WIDE] = len(texts) + tongue[kind == WIDE]
+    texts += WIDE_TEXTS
+    campaigns = np.flatnonzero(kind == CAMPAIGN)
+    index[campaigns] = len(texts) + rng.integers(CAMPAIGNS, size=len(campaigns))
+    texts += [f"utm_campaign=spring-{number + 1}" for number in range(CAMPAIGNS)]
+    pasted = np.flatnonzero(kind == PASTED)
+    made = [((texts[index[i]] or "") + " ") * PASTED_CHARACTERS for i in pasted]
+    index[pasted] = len(texts) + np.arange(len(pasted))
+    texts += [text[:PASTED_CHARACTERS] for text in made]
     personal = np.flatnonzero(kind == PERSONAL)
-    made = personal_data(rng, [texts[index[i]] or "" for i in personal])
+    invented = personal_data(rng, [texts[index[i]] or "" for i in personal])
     index[personal] = len(texts) + np.arange(len(personal))
-    texts += made
+    texts += invented
     return index, texts
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from etl.sample.catalogue import Shelf
 from etl.sample.queries import (
     BRAND,
+    CAMPAIGN,
     CATEGORY,
     COLOUR,
     KIND_SHARES,
@@ -16,6 +17,7 @@ from etl.sample.queries import (
     SERIES,
     SERIES_TERM,
     TERM,
+    WIDE,
 )
 from etl.sample.series import zipf
 from etl.sample.world import World
@@ -31,6 +33,8 @@ TERM_POPULARITY = 0.9  # exponent
 SLIPS = 0.04  # items that are looked at and clicked by mistake; a third of those clicks dwell all the same
 BOT_QUERIES = 250  # of one bot, all within an hour
 BOT_CLICK = 0.06
+SCRAPER_CLICK = 0.01  # every second robot looks at everything and clicks little: no rule on clicks finds it
+CORRECTED = 0.25  # slips after which the shopper goes at once to the best of the page
 IMPRESSION, CLICK, CART, ORDER = range(4)
 EVENTS = ("impression", "click", "cart", "order")
 # Shares of the day by hour (UTC): a shop with customers in Europe and China.
@@ -104,7 +108,8 @@ class Visits:
     kind: np.ndarray
     term: np.ndarray
     wanted: np.ndarray
-    bot: np.ndarray
+    crawled: np.ndarray
+    """Share of the items shown that a robot clicks; 0 for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,8 @@ def visit(
     kind = rng.choice(len(KIND_SHARES), size=len(session), p=KIND_SHARES)
     bot_hours = rng.integers(0, 23, len(bots))
     bot_seconds = (bot_hours[:, None] + np.sort(rng.random((len(bots), BOT_QUERIES)), axis=1)) * 3600.0
-    bot = np.repeat([False, True], [len(session), bot_seconds.size])
+    robots = np.array(bots, int)
+    crawled = np.repeat(np.where((robots - n_users) % 2, SCRAPER_CLICK, BOT_CLICK), BOT_QUERIES)
     term = np.concatenate([term, rng.integers(n_terms, size=bot_seconds.size)])
     return Visits(
         session=np.concatenate([session, len(lengths) + np.repeat(np.arange(len(bots)), BOT_QUERIES)]),
@@ -150,7 +156,7 @@ def visit(
         kind=np.concatenate([kind, np.full(bot_seconds.size, TERM)]),
         term=term,
         wanted=day.by_term.draw(term, rng),
-        bot=bot,
+        crawled=np.concatenate([np.zeros(len(session)), crawled]),
     )
 
 
@@ -175,12 +181,13 @@ def result_pages(
 
 
 def _aim(visits: Visits, day: Day, shelf: Shelf, rng: np.random.Generator) -> np.ndarray:
-    """[n, K] items of what the query names: a term, a noun, a category or a series."""
+    """[n, K] items of what the query names: a term, a noun, a category, a series, or anything."""
     kind = np.repeat(visits.kind[:, None], SLOTS, axis=1)
     wanted = np.repeat(visits.wanted[:, None], SLOTS, axis=1)
     item = day.by_term.draw(np.repeat(visits.term[:, None], SLOTS, axis=1), rng)
     item = np.where(kind == NOUN, day.by_noun.draw(day.noun[wanted], rng), item)
     item = np.where(kind == CATEGORY, day.by_leaf.draw(day.leaf[wanted], rng), item)
+    item = np.where(kind == WIDE, day.by_popularity.draw(np.zeros_like(wanted), rng), item)
     return np.where(kind == SERIES, day.by_series.draw(shelf.items.series[wanted], rng), item)
 
 
@@ -192,7 +199,7 @@ def _relevance(visits: Visits, shelf: Shelf, day: Day, item: np.ndarray) -> np.n
     named = np.where(kind == NOUN, day.noun[item] == day.noun[wanted], named)
     named = np.where(kind == CATEGORY, day.leaf[item] == day.leaf[wanted], named)
     same_series = items.series[item] == items.series[wanted]
-    named = np.where(kind == SERIES, same_series, named)
+    named = np.where(kind == SERIES, same_series, named) | (kind == WIDE)
     fits = np.ones_like(named)
     for asked, fit in (
         (BRAND, day.brand[item] == day.brand[wanted]),
@@ -202,7 +209,7 @@ def _relevance(visits: Visits, shelf: Shelf, day: Day, item: np.ndarray) -> np.n
         fits = np.where(kind == asked, fit, fits)
     near = day.noun[item] == day.noun[wanted]
     relevance = np.select([item == wanted, named & fits, named, near], [0.60, 0.29, 0.09, 0.08], default=0.015)
-    return np.where(visits.bot[:, None], 0.0, relevance)
+    return np.where(visits.crawled[:, None] > 0, 0.0, relevance)
 
 
 def act(rng: np.random.Generator, shelf: Shelf, day: Day, visits: Visits) -> Actions:
@@ -214,9 +221,10 @@ def act(rng: np.random.Generator, shelf: Shelf, day: Day, visits: Visits) -> Act
     draw = rng.random(len(query))
     meant = draw < relevance * looked
     slipped = ~meant & (draw > 1 - SLIPS * looked)
-    crawled = visits.bot[query] & (rng.random(len(query)) < BOT_CLICK)
+    crawled = rng.random(len(query)) < visits.crawled[query]
     clicked = np.flatnonzero(meant | slipped | crawled)
-    dwell = _dwell(rng, meant[clicked], visits.bot[query][clicked])
+    robot = visits.crawled[query][clicked] > 0
+    dwell = _dwell(rng, meant[clicked], robot)
     # Six in a hundred come back to the same item within the visit.
     again = (rng.random(len(clicked)) < 0.06) & meant[clicked]
     carted = (rng.random(len(clicked)) < 0.16) & meant[clicked] & (dwell > 2_000)
@@ -225,12 +233,21 @@ def act(rng: np.random.Generator, shelf: Shelf, day: Day, visits: Visits) -> Act
     clicked_at = shown_at[clicked] + (rng.uniform(1.0, 12.0, len(clicked)) * SECOND).astype(np.int64)
     carted_at = clicked_at + np.minimum(dwell, 240_000) * 1_000
     again_at = clicked_at + (rng.uniform(30, 240, len(clicked)) * SECOND).astype(np.int64)
-    again_dwell = _dwell(rng, meant[clicked], visits.bot[query][clicked])
+    again_dwell = _dwell(rng, meant[clicked], robot)
+    best = np.empty(len(visits.kind), int)
+    by_relevance = np.argsort(relevance, kind="stable")
+    best[query[by_relevance]] = by_relevance
+    instead = best[query[clicked]]
+    corrected = slipped[clicked] & ~robot & (dwell < 2_000) & (rng.random(len(clicked)) < CORRECTED) & (instead != clicked)
+    instead_dwell = _dwell(rng, np.ones(len(clicked), bool), robot)
+    # The mail that leads to a campaign's items is no result page.
+    logged = np.flatnonzero(visits.kind[query] != CAMPAIGN)
     none = np.full(len(query), -1)
     blocks = (
-        (np.arange(len(query)), IMPRESSION, none, shown_at),
+        (logged, IMPRESSION, none[logged], shown_at[logged]),
         (clicked, CLICK, dwell, clicked_at),
         (clicked[again], CLICK, again_dwell[again], again_at[again]),
+        (instead[corrected], CLICK, instead_dwell[corrected], (clicked_at + dwell * 1_000)[corrected]),
         (clicked[carted], CART, none[clicked][carted], carted_at[carted]),
         (clicked[ordered], ORDER, none[clicked][ordered], carted_at[ordered] + 60 * SECOND),
     )
