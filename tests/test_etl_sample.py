@@ -233,7 +233,7 @@ def test_an_app_logs_no_dwell_and_some_slips_are_corrected_within_two_seconds(ev
     clicks = events.filter((pl.col("event") == "click") & (pl.col("event_time").dt.year() == 2024))
     assert 0.08 < clicks["dwell_ms"].null_count() / clicks.height < 0.2
     gaps = clicks.sort("event_time").select(gap=pl.col("event_time").diff().over("session_id"))["gap"]
-    assert 0.01 < (gaps < dt.timedelta(seconds=2)).sum() / clicks.height < 0.1
+    assert 0.05 < (gaps < dt.timedelta(seconds=2)).sum() / clicks.height < 0.15
 
 
 def test_every_second_robot_looks_at_much_and_clicks_little(root: Path) -> None:
@@ -245,7 +245,7 @@ def test_every_second_robot_looks_at_much_and_clicks_little(root: Path) -> None:
     )
     robots = by_user.filter(pl.col("shown") > 1_000).sort("clicks")
     assert robots.height == 2
-    assert robots["clicks"][0] < 40 < 60 < robots["clicks"][1]
+    assert robots["clicks"][0] < 60 < robots["clicks"][1]
 
 
 def test_truth_names_known_terms_and_leaves_for_every_item(sample: Path) -> None:
