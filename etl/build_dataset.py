@@ -165,7 +165,7 @@ def _write_parts(pairs: DataFrame, texts: DataFrame, aside: Path, config: Datase
     _check_complete(pairs, examples, config)
     write_petastorm(examples.drop("cut"), aside / "pairs", keys=["pair_id"], **layout)
     log.info("pairs/ is written; next known pairs, held-out queries and the table of tokens")
-    _write_plain(as_known(pairs), aside / "known", ["query_group", "item_group"])
+    _write_plain(as_known(pairs), aside / "known", ["query_group", "item_group"], layout["files"])
     _write_plain(as_heldout(pairs, queries), aside / "heldout", ["split", "query_id"])
     if isinstance(tokenizer, WordHashTokenizer):
         cut = examples.select(F.col("cut").alias("text")).where(F.col("text").isNotNull()).distinct()
@@ -284,8 +284,8 @@ def _check_complete(pairs: DataFrame, examples: DataFrame, config: DatasetConfig
         )
 
 
-def _write_plain(frame: DataFrame, directory: Path, keys: list[str]) -> None:
-    in_files(frame, keys, files=1).sortWithinPartitions(*keys).write.parquet(str(directory))
+def _write_plain(frame: DataFrame, directory: Path, keys: list[str], files: int = 1) -> None:
+    in_files(frame, keys, files=files).sortWithinPartitions(*keys).write.parquet(str(directory))
     name_files(directory)
 
 
