@@ -103,7 +103,8 @@ def with_robot_rule(robots: DataFrame) -> Transform:
 def distinct_queries(marked: DataFrame) -> DataFrame:
     """Marked events -> distinct raw queries (raw), whether anybody acted on them (acted) or was shown them (was_shown)."""
     # Says again what the rule says, in a form that reaches the files: where impressions are not wanted, they are not read.
-    seen = marked.where(F.col("rule").isNull() | shown()).groupBy(F.col("query").alias("raw"))
+    asked = F.col("query").isNotNull() & (F.col("rule").isNull() | shown())  # an impression may lack its query
+    seen = marked.where(asked).groupBy(F.col("query").alias("raw"))
     return seen.agg(F.max(F.col("rule").isNull()).alias("acted"), F.max(shown()).alias("was_shown"))
 
 

@@ -115,6 +115,13 @@ def test_queries_that_differ_in_word_order_or_plural_share_their_group_and_no_ot
     assert groups["红色跑鞋"] == groups["跑鞋 红色"] != groups["红色跑步鞋"]
 
 
+def test_an_impression_without_query_is_no_query_that_was_shown(spark):
+    rows = [event(event="impression", query=None), event(event="impression", query=""), event(query="sneaker")]
+    marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
+    queries = marked.transform(cleaning.distinct_queries).transform(cleaning.normalise_queries).orderBy("raw").collect()
+    assert [(row["raw"], row["query_rule"]) for row in queries] == [("", "no_query"), ("sneaker", None)]
+
+
 @pytest.mark.parametrize(("required", "rule"), [(True, "not_shown"), (False, None)])
 def test_an_act_on_a_query_that_nobody_was_shown_is_dropped_where_impressions_are_logged(spark, required, rule):
     rows = [event("mug", event="impression", session_id="page"), event("mug", session_id="shown")]
