@@ -43,8 +43,7 @@ log = logging.getLogger(__name__)
 WARM_JVM = {"spark.driver.extraJavaOptions": "-XX:+UseParallelGC"}
 
 # Ten and a hundred times what the first query (.4%) and the first item (.2%) have of the log anyway.
-HOT = {"hot_query": (0.04, 0.4), "hot_item": (0.02, 0.2)}
-QUERY, TITLE = ("query", "query"), ("title", "title")
+HOT_QUERY, HOT_ITEM = (0.04, 0.4), (0.02, 0.2)
 
 
 class CleaningConfig(SparkJobConfig):
@@ -96,7 +95,8 @@ def compared(config: CleaningConfig) -> dict[str, Any]:
     assert {k: v for k, v in found["rules"].items() if v} == duck["rules"], (found, duck)
     figures: dict[str, Any] = {"spark_s": seconds, "duckdb_s": duck_seconds, "ratio": seconds / duck_seconds}
     figures["parts_s"] = parts(spark, big, pairs)
-    hot = [LogShape(clicks=config.clicks, **{key: share}) for key, shares in HOT.items() for share in shares]
+    hot = [LogShape(clicks=config.clicks, hot_query=share) for share in HOT_QUERY]
+    hot += [LogShape(clicks=config.clicks, hot_item=share) for share in HOT_ITEM]
     figures["hot"] = {h.name: timed(spark_of(spark, h, config, pairs), config.rounds, warm=False)[0] / seconds for h in hot}
     rates = {config.clicks: config.clicks / seconds}
     for clicks, rounds in ((config.clicks // 10, config.rounds), (config.clicks * config.larger, 1)):
@@ -164,7 +164,10 @@ def parts(spark: SparkSession, directory: Path, config: PairsConfig) -> dict[str
         number = texts.count() + asked.count()
         queries, shown = part(
             f"tokenising {number:,} texts",
-            lambda: [settle(frame.transform(tokenise.ids(*side))) for frame, side in ((asked, QUERY), (texts, TITLE))],
+            lambda: (
+                settle(asked.transform(tokenise.ids("query", "query"))),
+                settle(texts.transform(tokenise.ids("title", "title"))),
+            ),
         )
         examples = build_dataset.as_examples(drawn, queries, shown)
         cut = part(f"pairs with both texts, {drawn.count():,}", lambda: settle(examples.transform(tokenise.cut_titles)))

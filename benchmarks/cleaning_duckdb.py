@@ -10,13 +10,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from etl.cleaning import _judge
+from etl.cleaning import judge
 from etl.pairs_config import PairsConfig
+from etl.privacy import COUNTRIES
 from etl.text import normalise
 
 
-def judge(queries: list[str]) -> list[tuple[str, str, str | None]]:
-    return [_judge(query, normalise) for query in queries]
+def judge_all(queries: list[str]) -> list[tuple[str, str, str | None]]:
+    return [judge(query, normalise, COUNTRIES) for query in queries]
 
 
 def clean(directory: Path, config: PairsConfig, threads: int) -> Mapping[str, Any]:
@@ -26,7 +27,7 @@ def clean(directory: Path, config: PairsConfig, threads: int) -> Mapping[str, An
         con.execute(_EVENTS, [str(directory / "click_log/*/*.parquet"), config.max_actions_per_hour])
         raw = con.execute("SELECT DISTINCT query FROM events WHERE rule IS NULL").fetch_arrow_table()["query"].to_pylist()
         with ProcessPoolExecutor(threads) as pool:  # what takes the time is Python's; Spark has it in as many processes
-            judged = [row for part in pool.map(judge, [raw[n::threads] for n in range(threads)]) for row in part]
+            judged = [row for part in pool.map(judge_all, [raw[n::threads] for n in range(threads)]) for row in part]
         raw = [query for n in range(threads) for query in raw[n::threads]]
         arrays = [pa.array(column, pa.string()) for column in (raw, *zip(*judged, strict=True))]
         con.register("judged", pa.table(arrays, names=["raw", "norm", "key", "query_rule"]))
@@ -38,10 +39,8 @@ def clean(directory: Path, config: PairsConfig, threads: int) -> Mapping[str, An
         for table in ("acts", "supported"):
             found = con.execute(f"SELECT rule, count(*) FROM {table} WHERE rule IS NOT NULL GROUP BY rule").fetchall()
             counts |= {rule: counts.get(rule, 0) + n for rule, n in found}
-        pairs, clicks, users, weight = con.execute(
-            "SELECT count(*), sum(clicks), sum(users), sum(weight) FROM pairs"
-        ).fetchone()
-        return {"rules": counts, "pairs": pairs, "clicks": int(clicks), "users": int(users), "weight": float(weight)}
+        totals = con.execute("SELECT count(*), sum(clicks)::BIGINT, sum(users)::BIGINT FROM pairs").fetchall()[0]
+        return {"rules": counts, **dict(zip(("pairs", "clicks", "users"), totals, strict=True))}
 
 
 _EVENTS = """

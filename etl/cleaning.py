@@ -119,7 +119,7 @@ def normalise_queries(
 
     def batches(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in found:
-            columns = zip(*(_judge(raw, normaliser, countries) for raw in batch.column(0).to_pylist()), strict=True)
+            columns = zip(*(judge(raw, normaliser, countries) for raw in batch.column(0).to_pylist()), strict=True)
             arrays = [*batch.columns, *(pa.array(values, pa.string()) for values in columns)]
             yield pa.RecordBatch.from_arrays(arrays, names=[*batch.schema.names, "query", "_key", "query_rule"])
 
@@ -173,7 +173,7 @@ def midnight(day: dt.date) -> Column:
     return F.lit(dt.datetime.combine(day, dt.time(), dt.UTC))
 
 
-def _judge(raw: str, normaliser: Normaliser, countries: Sequence[str]) -> tuple[str, str, str | None]:
+def judge(raw: str, normaliser: Normaliser, countries: Sequence[str]) -> tuple[str, str, str | None]:
     """Normalised query, key of its group, and the rule that it violates; the first two empty if there is one."""
     query = normaliser.normal_form(raw)
     if not query:
