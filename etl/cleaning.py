@@ -69,7 +69,9 @@ def with_event_rules(config: PairsConfig) -> Transform:
             ("long_query", F.length(query) > config.max_query_characters),
             ("no_query", query.isNull()),
         )
-        return events.select(*_COLUMNS).withColumns({"query": query, "rule": rule})
+        # Of an impression too, a longer one is not looked at: what is to be found in it takes time by its square.
+        readable = F.when(F.length(query) <= config.max_query_characters, query)
+        return events.select(*_COLUMNS).withColumns({"query": readable, "rule": rule})
 
     return transform
 
@@ -103,7 +105,7 @@ def with_robot_rule(robots: DataFrame) -> Transform:
 def distinct_queries(marked: DataFrame) -> DataFrame:
     """Marked events -> distinct raw queries (raw), whether anybody acted on them (acted) or was shown them (was_shown)."""
     # Says again what the rule says, in a form that reaches the files: where impressions are not wanted, they are not read.
-    asked = F.col("query").isNotNull() & (F.col("rule").isNull() | shown())  # an impression may lack its query
+    asked = F.col("query").isNotNull() & (F.col("rule").isNull() | shown())  # an impression's may be null or too long
     seen = marked.where(asked).groupBy(F.col("query").alias("raw"))
     return seen.agg(F.max(F.col("rule").isNull()).alias("acted"), F.max(shown()).alias("was_shown"))
 

@@ -17,6 +17,7 @@ _MARKS = "".join(char for char in map(chr, range(0x300, 0x1F000)) if unicodedata
 _LETTERS = rf"[^\W\d_{_CJK}]+"
 _WORD = re.compile(rf"[{_CJK}]|{_LETTERS}(?:[{_MARKS}]+(?:{_LETTERS})?)*|\d+(?:[.,/]\d+)*")
 _SPACE = re.compile(r"\s+")
+_DOTTED_I = re.compile("i\u0307+")
 # Control, format (zero width, BOM), surrogate, private use; So and Sk hold emoji and their modifiers.
 _DROPPED = {"Cc", "Cf", "Cs", "Co", "So", "Sk"}
 # Seen by nobody and parting nothing: soft hyphen, joiners, byte order mark, keycaps, variation selectors.
@@ -39,6 +40,9 @@ class Normaliser:
         # First of all: what they kept apart may then compose.
         seen = text if text.isascii() else text.translate(_UNSEEN)
         folded = unicodedata.normalize("NFKC", seen).casefold()
+        if not folded.isascii():
+            # Folding leaves what composes anew, ß with an accent becomes ss with one; and a dot on Turkish İ alone.
+            folded = unicodedata.normalize("NFKC", _DOTTED_I.sub("i", folded))
         if not folded.isascii() or not folded.isprintable():
             folded = "".join(" " if unicodedata.category(c) in _DROPPED else c for c in folded)
         if self.simplified and not folded.isascii():
@@ -139,7 +143,7 @@ def _simplified() -> _Simplified:
 # What the rules above must do, in one string: its image is the identity of the behaviour.
 _PROBE = (
     'Ａｉｒ\u3000Zoom３９ Straße ½in. 红色連衣裙 \u200bNIKE\x00👟🏽 5.5mm 3/4" Café’s ｶﾞ 운동화 \n x_y 1,000'
-    " हिन्दी ที่ sho\xade 1\ufe0f\u20e3"
+    " हिन्दी ที่ sho\xade 1\ufe0f\u20e3 ß\u0301 İstanbul"
 )
 
 # All of what OpenCC may change but its rare extensions (5,119 of 102,832 code points change): 0.1 s once in a process.

@@ -115,8 +115,8 @@ def test_queries_that_differ_in_word_order_or_plural_share_their_group_and_no_ot
     assert groups["红色跑鞋"] == groups["跑鞋 红色"] != groups["红色跑步鞋"]
 
 
-def test_an_impression_without_query_is_no_query_that_was_shown(spark):
-    rows = [event(event="impression", query=None), event(event="impression", query=""), event(query="sneaker")]
+def test_an_impression_without_query_or_with_a_pasted_one_shows_none(spark):
+    rows = [event(event="impression", query=query) for query in (None, "", "x" * 201)] + [event(query="sneaker")]
     marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
     queries = marked.transform(cleaning.distinct_queries).transform(cleaning.normalise_queries).orderBy("raw").collect()
     assert [(row["raw"], row["query_rule"]) for row in queries] == [("", "no_query"), ("sneaker", None)]
