@@ -30,7 +30,7 @@ _NUMBERS_OF = {
     ],
     "GR": [(r"\d{11}", "gr.amka")],
     "ID": [(r"\d{16}", "id.nik")],
-    "IN": [(r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar"), (r"[a-z]{5} ?\d{4} ?[a-z]", "in_.pan")],
+    "IN": [(r"\d{4}[ -]?\d{4}[ -]?\d{4}", "in_.aadhaar"), (r"[a-z]{3}p[a-z]\d{4}[a-z]", "in_.pan")],
     "IT": [(r"[a-z]{3} ?[a-z]{3} ?\d{2}[a-z]\d{2} ?[a-z]\d{3}[a-z]", "it.codicefiscale")],
     "KR": [(r"\d{6}-?\d{7}", "kr.rrn")],
     "MX": [(r"[a-z]{4}\d{6}[hm][a-z]{5}[a-z\d]\d", "mx.curp")],
