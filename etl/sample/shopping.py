@@ -230,7 +230,11 @@ def act(rng: np.random.Generator, shelf: Shelf, day: Day, visits: Visits) -> Act
     carted = (rng.random(len(clicked)) < 0.16) & meant[clicked] & (dwell > 2_000)
     ordered = carted & (rng.random(len(clicked)) < 0.35)
     shown_at = visits.time[query] + position * 30_000
-    clicked_at = shown_at[clicked] + (rng.uniform(1.0, 12.0, len(clicked)) * SECOND).astype(np.int64)
+    # One after the other: a page's next click comes when the shopper is back from the last, after a minute at most.
+    before = (rng.uniform(1.0, 12.0, len(clicked)) * SECOND).astype(np.int64)
+    clicked_at = visits.time[query[clicked]] + _running(before, query[clicked])
+    away = np.minimum(dwell, 60_000) * 1_000
+    clicked_at += _running(away, query[clicked]) - away
     carted_at = clicked_at + np.minimum(dwell, 240_000) * 1_000
     again_at = clicked_at + (rng.uniform(30, 240, len(clicked)) * SECOND).astype(np.int64)
     again_dwell = _dwell(rng, meant[clicked], robot)
@@ -260,6 +264,13 @@ def act(rng: np.random.Generator, shelf: Shelf, day: Day, visits: Visits) -> Act
         dwell_ms=np.concatenate([dwelt for _, _, dwelt, _ in blocks]),
         time=np.minimum(np.concatenate([at for *_, at in blocks]), DAY - 1),
     )
+
+
+def _running(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums of the values so far, [N], beginning anew where the sorted ``group`` changes."""
+    total = np.cumsum(values)
+    first = np.searchsorted(group, group, side="left")
+    return total - (total - values)[first]
 
 
 def _dwell(rng: np.random.Generator, meant: np.ndarray, bot: np.ndarray) -> np.ndarray:
