@@ -151,7 +151,7 @@ def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetCo
 def _write_parts(pairs: DataFrame, texts: DataFrame, aside: Path, config: DatasetConfig, held: ExitStack) -> TokenizerSpec:
     """Every part but the manifest; ``texts`` as of :func:`catalogue_texts`."""
     asked = pairs.select("query_id", F.col("query").alias("text")).distinct()
-    tokenizer = _tokenizer(config, asked, texts)
+    tokenizer = _tokenizer(config, pairs, texts)
     tokenizer.save(aside)
     tokenise = Tokenise.of(aside)
     titles = hold(texts.transform(tokenise.ids("title", "title")), held)
@@ -202,7 +202,8 @@ def as_examples(pairs: DataFrame, queries: DataFrame, titles: DataFrame) -> Data
         pairs.where("sampled")
         .groupBy("query_id", "query_group", "title_id", "item_group")
         .agg(
-            F.sum("weight").cast("float").alias("weight"),
+            # Rounded: the order in which fractions are added up differs from run to run.
+            F.round(F.sum("weight"), 6).cast("float").alias("weight"),
             F.max("query_logp").cast("float").alias("query_logp"),
             F.max("item_logp").cast("float").alias("item_logp"),
         )
@@ -244,12 +245,13 @@ def as_heldout(pairs: DataFrame, queries: DataFrame) -> DataFrame:
     return groups.join(queries, "query_id", how="inner").select("split", "query_id", "query", "title_ids")
 
 
-def _tokenizer(config: DatasetConfig, asked: DataFrame, texts: DataFrame) -> Tokenizer:
+def _tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:
     if config.tokenizer_from:
         return load_tokenizer(_tokenizer_directory(config))
     if config.tokenizer == "wordhash":
         return WordHashTokenizer(config.spec())
-    every = asked.select("text").union(texts.where(~F.col("heldout")).select("text"))
+    asked = pairs.where(F.col("split") == "train").select(F.col("query").alias("text"))
+    every = asked.union(texts.where(~F.col("heldout")).select("text"))
     drawn = every.distinct().orderBy(F.xxhash64("text"), "text").limit(config.wordpiece_texts)
     return WordPieceTokenizer.train(config.spec(), (row["text"] for row in drawn.toLocalIterator()))
 

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from etl import cleaning, config, duplicates, propensity, sampling, sessions, splits, support
 from etl.catalogue import read_catalogue, with_title_id
-from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, TITLE_GROUPS
+from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, SPLITS, TITLE_GROUPS
 from etl.errors import InputError
 from etl.inputs import read_day, read_input, version_of
 from etl.job import run_job
@@ -31,7 +31,7 @@ from etl.propensity import as_counts
 from etl.quarantine import with_quarantine
 from etl.runs import record_stage
 from etl.session import settle, start_session
-from etl.tables import write_slice
+from etl.tables import read, write_slice
 from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -98,12 +98,12 @@ def _build(
         inputs["click_log, left out"] = ", ".join(sorted(without))
     where = {"ds": config.ds}
     items = settle(with_title_id(catalogue.select("item_id", "title", "text"), config.normaliser))
-    cleaned = clean(events, items, config)
+    groups = title_groups(items, config)
+    cleaned = clean(events, items, groups, config)
     rows = reconcile(cleaned.counts)
     _refuse_nothing(rows, config)
     _say_what_came_late(cleaned.late, config)
-    log.info("%d events are kept; next the groups of nearly equal texts, and the pairs", totals(rows)["kept"])
-    groups = title_groups(items, config)
+    log.info("%d events are kept; next the pairs", totals(rows)["kept"])
     pairs = as_weighted_pairs(cleaned.kept).transform(as_pairs(items, groups, config))
     metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
     dated = groups.withColumn("ds", F.lit(config.ds))
@@ -111,13 +111,21 @@ def _build(
     written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
     write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, where, metadata)
-    return inputs, totals(rows) | {"late": sum(cleaned.late.values()), "pairs": written, "title_groups": grouped}
+    counts = {"late": sum(cleaned.late.values()), "title_groups": grouped, "pairs": written}
+    return inputs, totals(rows) | counts | count_splits(spark, warehouse, config.ds)
+
+
+def count_splits(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict[str, int]:
+    """Pairs of a day by their split: of ``unused`` ones many mean that held-out texts have many near-duplicates."""
+    rows = read(spark, warehouse.table(PAIRS), PAIRS, ds=ds).groupBy("split").count().collect()
+    found = {row["split"]: row["count"] for row in rows}
+    return {split: found.get(split, 0) for split in SPLITS}
 
 
 def read_window(
     spark: SparkSession, warehouse: Warehouse, config: PairsConfig, without: frozenset[str] = frozenset()
 ) -> DataFrame:
-    """CLICK_LOG events that arrived in the window, and those of its days that came later, up to ``arrived_by``.
+    """CLICK_LOG events that arrived in the window, and those of its days in partitions before it and up to ``arrived_by``.
 
     Days of the window without any are named in the log.
 
@@ -131,17 +139,22 @@ def read_window(
     if missing:
         days = ", ".join(map(str, missing))
         log.warning("click_log has no events on %d of %d days: %s", len(missing), len(config.partitions), days)
-    if config.last_arrival == config.ds:
-        return events
-    # Of the days after ds only what belongs to the window was ever asked for.
-    end = cleaning.midnight(config.ds + _DAY)
-    return events.where((F.col("ds") <= F.lit(config.ds)) | (F.col("event_time") < end))
+    # Of partitions around the window only what belongs to it was ever asked for.
+    inside = F.col("ds").between(F.lit(config.first_day), F.lit(config.ds))
+    start, end = cleaning.midnight(config.first_day), cleaning.midnight(config.ds + _DAY)
+    return events.where(inside | ((F.col("event_time") >= start) & (F.col("event_time") < end)))
 
 
-def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
+def clean(events: DataFrame, items: DataFrame, groups: DataFrame, config: PairsConfig) -> Cleaned:
     """CLICK_LOG events of the window -> those kept, what each rule dropped, what came late, and the position bias.
 
     Kept acts have day, query_id, query, query_group, item_id, title_id, user and weight.
+
+    Args:
+        events: Rows of CLICK_LOG.
+        items: (item_id, title_id) of the catalogue, title_id null where the text is unusable.
+        groups: (title_id, item_group) as of :func:`title_groups`.
+        config: The parameters of the rules.
     """
     marked = events.transform(cleaning.with_event_rules(config))
     limits = config.max_actions_per_hour, config.max_impressions_per_hour
@@ -168,7 +181,7 @@ def clean(events: DataFrame, items: DataFrame, config: PairsConfig) -> Cleaned:
     log.info("bots and events that are no acts are set aside; next queries, sessions and items")
     left = cleaning.count_by_rule(judged)
     _require_same(arrived, left, "rules on queries, sessions and items")
-    supported = judged.where(F.col("rule").isNull()).transform(with_support(config))
+    supported = judged.where(F.col("rule").isNull()).transform(with_support(groups, config))
     kept = cleaning.count_by_rule(supported)
     _require_same(left, kept, "rules on support")
     counts = Counter(kept)
@@ -190,7 +203,7 @@ def count_arrivals(marked: DataFrame) -> tuple[Counter[tuple[dt.date, str | None
     return counts, dict(sorted(late.items()))
 
 
-def with_support(config: PairsConfig) -> cleaning.Transform:
+def with_support(groups: DataFrame, config: PairsConfig) -> cleaning.Transform:
     """Kept acts -> the same with the rules that need all of them."""
 
     def transform(kept: DataFrame) -> DataFrame:
@@ -199,7 +212,7 @@ def with_support(config: PairsConfig) -> cleaning.Transform:
         if config.min_pair_users > 1:
             kept = kept.transform(support.with_pair_support(config.min_pair_users))
         if config.test_days:
-            kept = kept.transform(support.with_later_click_rule(config.first_test_day))
+            kept = kept.transform(support.with_later_click_rule(config.first_test_day, groups))
         return settle(kept)
 
     return transform

@@ -26,9 +26,9 @@ RULES = {
     "bad_date": "its time is before 2000, or after the day of its partition",
     "outside_window": "its time is before the window or after its end",
     "too_late": "it arrived more days after its own than the watermark allows",
-    "impression": "shown, not clicked",
     "bot": "its user acted too often in that hour",
     "scraper": "its user was shown more in that hour than anybody looks at",
+    "impression": "shown, not clicked",
     "long_query": "the query is too long",
     "no_query": "the query has no word",
     "personal_data": "the query holds an e-mail address, phone, card or identity number",
@@ -91,12 +91,16 @@ def robot_hours(max_actions: int, max_impressions: int) -> Transform:
 
 
 def with_robot_rule(robots: DataFrame) -> Transform:
-    """Marked events -> the same, acts in a user's robot hour marked; ``robots`` as of :func:`robot_hours`."""
+    """Marked events -> the same, all of a user's robot hour marked; ``robots`` as of :func:`robot_hours`.
+
+    What a robot was shown goes too: it would teach the click model, and count as a query that people were shown.
+    """
 
     def transform(marked: DataFrame) -> DataFrame:
         keys = {"user": F.xxhash64("user_id"), "hour": F.date_trunc("hour", "event_time")}
         joined = marked.withColumns(keys).join(F.broadcast(robots), list(keys), how="left")
-        rule = F.when(acted() & F.col("robot").isNotNull(), F.col("robot")).otherwise(F.col("rule"))
+        by_robot = (acted() | shown()) & F.col("robot").isNotNull()
+        rule = F.when(by_robot, F.col("robot")).otherwise(F.col("rule"))
         return joined.withColumn("rule", rule).drop("user", "hour", "robot")
 
     return transform

@@ -46,11 +46,13 @@ def without_derived_day(table: Table, source: Source, found: Collection[str]) ->
 
 
 def files_version(path: str, files: Iterable[Path]) -> str:
-    """Version of plain files under ``path``: a hash over their names and sizes."""
-    return named_sizes_version("parquet", ((str(file.relative_to(path)), file.stat().st_size) for file in files))
+    """Version of plain files under ``path``: a hash over their names, sizes and times of change."""
+    stats = ((str(file.relative_to(path)), file.stat()) for file in files)
+    return listing_version("parquet", ((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
-def named_sizes_version(kind: str, files: Iterable[tuple[str, int]]) -> str:
+def listing_version(kind: str, files: Iterable[tuple[str, int, int]]) -> str:
+    """Version of files by (name, size, time of change): a file may be written again with as many bytes."""
     return f"{kind}:" + hashlib.sha256(repr(sorted(files)).encode()).hexdigest()[:12]
 
 
@@ -74,17 +76,19 @@ def schema_problems(found: Mapping[str, str], table: Table, source: Source | Non
 
 def check_files(
     place: str, table: Table, source: Source, files: Sequence[Path], known: Mapping[str, str] | None = None
-) -> None:
-    """Compare each Parquet file with the contract.
+) -> dict[Path, dict[str, str]]:
+    """Compare each Parquet file with the contract; returns the columns of each that the contract knows, name -> Spark type.
 
-    Spark takes the schema of one file for all of them: a column that another lacks would read as null.
+    Spark takes the schema of one file for all of them: a column that this one lacks is null in all, and one that has
+    another type in the next file ends the job in the middle.
 
     Args:
         place: Where the table is, for messages; names of files are told relative to it.
         table: The contract.
         source: Their names of its columns.
         files: The files to compare.
-        known: Columns that files need not hold, their name -> Spark type: those of partitions.
+        known: Columns that files need not hold, their name -> Spark type: those of partitions of a table whose types
+            stand in a metastore; None where Spark finds the types in the files.
 
     Raises:
         UnreadableFiles: files have no good footer, and all others fit; all of them listed.
@@ -94,13 +98,12 @@ def check_files(
     with ThreadPoolExecutor() as pool:
         footers = list(pool.map(lambda file: _footer(file, wanted), files))
     damaged = {file: footer for file, footer in zip(files, footers, strict=True) if isinstance(footer, str)}
-    found = {
-        file: {**_partitions(file, place), **footer, **(known or {})}
-        for file, footer in zip(files, footers, strict=True)
-        if not isinstance(footer, str)
-    }
+    held = {file: footer for file, footer in zip(files, footers, strict=True) if not isinstance(footer, str)}
+    found = {file: {**_partitions(file, place), **footer, **(known or {})} for file, footer in held.items()}
     expected = without_derived_day(table, source, frozenset().union(*found.values()))
     problems = _by_file({file: schema_problems(columns, expected, source) for file, columns in found.items()}, place)
+    if known is None:
+        problems += _mixed_types(held, table, source, place)
     reasons = [f"{_shown(file, place)}: {reason}" for file, reason in damaged.items()]
     if problems:
         raise InputError.of(problems + reasons, heading=f"input table {table.name} at {place} does not fit its contract:")
@@ -110,6 +113,25 @@ def check_files(
         )
         error.files = frozenset(map(str, damaged))
         raise error
+    return held
+
+
+def _mixed_types(held: Mapping[Path, Mapping[str, str]], table: Table, source: Source, place: str) -> list[str]:
+    """Columns that are of one type in some files and of another in others, each of which would do alone."""
+    problems = []
+    for column in table.columns:
+        files: dict[str, list[Path]] = {}
+        for file, footer in held.items():
+            theirs = source.fold(source.theirs(column.name))
+            for name, kind in footer.items():
+                if source.fold(name) == theirs:
+                    # Spark reads both as the same; INT96, which older writers use, says nothing of the zone.
+                    files.setdefault(kind.removesuffix("_ntz"), []).append(file)
+        if len(files) > 1:
+            kinds = " and ".join(f"{kind} in {len(f)} files ({_shown(f[0], place)})" for kind, f in sorted(files.items()))
+            cure = "expected one type in all that are read: write some again"
+            problems.append(f"{source.named(column.name)} is {kinds} ({cure})")
+    return problems
 
 
 def _by_file(problems: Mapping[Path, list[str]], place: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
 from etl import contracts, metastore
 from etl.contracts import Table
@@ -107,7 +108,7 @@ def version_of(
     days: Sequence[dt.date] | None = None,
     without: frozenset[str] = frozenset(),
 ) -> str:
-    """Which state of a table was read: Delta's version, or a hash over names and sizes of the files of ``days``."""
+    """Which state of a table was read: Delta's version, or a hash over names, sizes and times of the files of ``days``."""
     source = warehouse.source(table)
     if source.table:
         frame = metastore.table_named(spark, source.table, table.name)
@@ -164,26 +165,51 @@ def _of_path(
         if is_delta(path):
             _refuse_to_leave_out(without, table, path)
             return spark.read.format("delta").option("versionAsOf", _pinned(spark, warehouse, table)).load(path)
-        paths = [path]
+        paths, reader = [path], spark.read.option("basePath", path)
         if days is not None or without or not table.partition_by:
-            left = _checked_files(warehouse, table, days, without)
+            footers = _checked_files(warehouse, table, days, without)
             directories = day_directories(path, warehouse.source(table), days)
-            paths = list(map(str, left)) if without else [str(d) for d in directories if d.is_dir()] or paths
-        return spark.read.option("basePath", path).parquet(*paths)
+            paths = list(map(str, footers)) if without else [str(d) for d in directories if d.is_dir()] or paths
+            if len({frozenset(footer) for footer in footers.values()}) > 1:
+                reader = reader.schema(_schema_of_all(spark, footers))
+                _say_what_is_lacking(table, footers, path)
+        return reader.parquet(*paths)
     except (AnalysisException, Py4JJavaError) as error:
         raise InputError(f"input table {table.name} at {path} cannot be read: {root_cause(error)}") from error
 
 
 def _checked_files(
     warehouse: Warehouse, table: Table, days: Iterable[dt.date] | None, without: frozenset[str]
-) -> list[Path]:
+) -> dict[Path, dict[str, str]]:
     path, source = warehouse.table(table), warehouse.source(table)
     files = data_files(path, source, days)
     left = [file for file in files if str(file) not in without]
     if files and not left:
         raise InputError(f"input table {table.name} at {path}: none of {len(files)} files can be read (expected >= 1)")
-    check_files(path, table, source, left)
-    return left
+    return check_files(path, table, source, left)
+
+
+def _schema_of_all(spark: SparkSession, footers: Mapping[Path, Mapping[str, str]]) -> StructType:
+    """Spark's schema of files of which some lack columns that others have.
+
+    ``mergeSchema`` would do the same for columns that nobody asked for, and fail where their types differ.
+    """
+    first: dict[frozenset[str], Path] = {}
+    for file, footer in footers.items():
+        first.setdefault(frozenset(footer), file)
+    fields = {field.name.lower(): field for file in first.values() for field in spark.read.parquet(str(file)).schema}
+    return StructType(list(fields.values()))
+
+
+def _say_what_is_lacking(table: Table, footers: Mapping[Path, Mapping[str, str]], place: str) -> None:
+    names = {file: {name.lower() for name in footer} for file, footer in footers.items()}
+    for name in sorted(set().union(*names.values())):
+        lacking = [str(file.relative_to(place)) for file in names if name not in names[file]]
+        if lacking:
+            log.warning(
+                "%s: %d of %d files lack the column %s, which is null there: %s to %s",
+                table.name, len(lacking), len(names), name, min(lacking), max(lacking),
+            )  # fmt: skip
 
 
 def _refuse_to_leave_out(without: frozenset[str], table: Table, place: str) -> None:

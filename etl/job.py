@@ -14,6 +14,7 @@ from typing import Any
 from etl.config import ConfigT, from_args
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError
 from etl.quarantine import naming_bad_files
+from etl.session import remove_checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,11 @@ def run_job(
     try:
         config = from_args(config_type, args)
         log.info("%s settings: %s", parser.prog, json.dumps(_without_secrets(config)))
-        with naming_bad_files():
-            summary = work(config)
+        try:
+            with naming_bad_files():
+                summary = work(config)
+        finally:
+            remove_checkpoints()
     except InputError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

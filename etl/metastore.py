@@ -8,9 +8,10 @@ from urllib.parse import unquote, urlsplit
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from etl.errors import InputError
-from etl.files import named_sizes_version
+from etl.files import listing_version
 
 
 def table_named(spark: SparkSession, name: str, ours: str) -> DataFrame:
@@ -61,10 +62,11 @@ def catalogue_version(spark: SparkSession, name: str, frame: DataFrame) -> str:
     """Version of what ``frame`` reads of the table ``name``, no Delta table: a hash over its files."""
     files = [unquote(uri) for uri in frame.inputFiles()]
     if not files:
-        return named_sizes_version("hive", [])
-    # Two columns of binaryFile read no content, on any file system that Spark knows.
-    listed = spark.read.format("binaryFile").load(files).select("path", "length").collect()
-    return named_sizes_version("hive", [(row["path"], row["length"]) for row in listed])
+        return listing_version("hive", [])
+    # These columns of binaryFile read no content, on any file system that Spark knows.
+    columns = ("path", "length", F.unix_micros("modificationTime"))
+    listed = spark.read.format("binaryFile").load(files).select(*columns).collect()
+    return listing_version("hive", [tuple(row) for row in listed])
 
 
 def _described(spark: SparkSession, name: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ class PairsConfig(TextConfig, SparkJobConfig):
     # ---- reading
 
     window_days: Annotated[int, Field(ge=1, le=400)] = 14
-    """Days of clicks, the last of which is ds."""
+    """Days of clicks, the last of which is ds: the times in the window go from the first midnight (UTC) to that after ds."""
 
     watermark_days: Annotated[int, Field(ge=0, le=60)] = 3
     """Days after its own in which an event may still arrive; what comes later is dropped and counted."""
@@ -29,7 +29,8 @@ class PairsConfig(TextConfig, SparkJobConfig):
     """Last click_log partition to look into for events of the window that came late (none: ds itself)."""
 
     clock_skew_minutes: Annotated[int, Field(ge=0, le=1_440)] = 60
-    """Minutes that an event may be ahead of the end of its partition; 1440 where partitions are in another time zone."""
+    """Minutes that an event may be ahead of the end of its partition; 1440, where partitions are days of another time zone,
+    also reads the partition before the window, in which its first hours may lie."""
 
     max_bad_files: Annotated[int, Field(ge=0)] = 0
     """Files of click_log that may be left out, counted and named, because they cannot be read; more of them stop the run."""
@@ -137,14 +138,10 @@ class PairsConfig(TextConfig, SparkJobConfig):
         return self.arrived_by or self.ds
 
     @property
-    def window(self) -> list[dt.date]:
-        """Days of the window; the times in it are half-open, from the first midnight (UTC) to that after ds."""
-        return [self.first_day + dt.timedelta(days=n) for n in range(self.window_days)]
-
-    @property
     def partitions(self) -> list[dt.date]:
         """Partitions of the click log that are read."""
-        return [self.first_day + dt.timedelta(days=n) for n in range((self.last_arrival - self.first_day).days + 1)]
+        first = self.first_day - dt.timedelta(days=self.clock_skew_minutes // 1_440)
+        return [first + dt.timedelta(days=n) for n in range((self.last_arrival - first).days + 1)]
 
     @property
     def first_test_day(self) -> dt.date:

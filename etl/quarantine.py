@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
-from etl.errors import UnreadableFiles
+from etl.errors import InputError, UnreadableFiles
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,12 @@ T = TypeVar("T")
 
 
 def bad_file(error: BaseException) -> str | None:
-    """Path of the file that a Spark exception says cannot be read, wherever it stands in the chain; else None.
+    """Path of the file that a Spark exception says cannot be read, wherever it stands in the chain; else None."""
+    return _failed_read(error)[1]
+
+
+def _failed_read(error: BaseException) -> tuple[str, str | None]:
+    """Condition and path of the file in a Spark exception that says that reading one failed; "" and None in another.
 
     Spark 4.0 wraps what goes wrong while it reads a file in a SparkException of condition FAILED_READ_FILE, whose
     parameter ``path`` is a percent-encoded URI; ``toArrow`` and ``toPandas`` wrap that once more.
@@ -28,13 +33,14 @@ def bad_file(error: BaseException) -> str | None:
     cause = _java_exception(error)
     while cause is not None:
         try:
-            if (cause.getCondition() or "").startswith("FAILED_READ_FILE"):
+            condition = cause.getCondition() or ""
+            if condition.startswith("FAILED_READ_FILE"):
                 uri = urlsplit(str(cause.getMessageParameters().get("path")))
-                return unquote(uri.path) if uri.scheme in ("", "file") else unquote(uri.geturl())
+                return condition, unquote(uri.path) if uri.scheme in ("", "file") else unquote(uri.geturl())
         except Py4JError:
             pass  # a Java exception without a condition
         cause = cause.getCause()
-    return None
+    return "", None
 
 
 @contextmanager
@@ -43,13 +49,19 @@ def naming_bad_files() -> Iterator[None]:
 
     Raises:
         UnreadableFiles: that file cannot be read.
+        InputError: it can, and a column of it is of another type than the table's.
     """
     try:
         yield
     except (Py4JJavaError, PySparkException) as error:
-        file = bad_file(error)
+        condition, file = _failed_read(error)
         if file is None:
             raise
+        if condition.endswith("PARQUET_COLUMN_DATA_TYPE_MISMATCH"):
+            raise InputError(
+                "an input file has a column of another type than its table (expected one type in all files), write it "
+                f"again with the table's:\n  - {file}: {root_cause(error)}"
+            ) from error
         raise _unreadable(file, error) from error
 
 

@@ -6,7 +6,9 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -74,6 +76,20 @@ def start_session(app: str, config: SparkJobConfig) -> SparkSession:
     if config.checkpoint_dir:
         spark.sparkContext.setCheckpointDir(config.checkpoint_dir)
     return spark
+
+
+def remove_checkpoints() -> None:
+    """Delete what :func:`settle` wrote to the checkpoint directory: it holds queries of few and hashes of users.
+
+    Spark itself removes a checkpoint when its frame is garbage, and leaves those of which it is told too late.
+    """
+    context: Any = SparkContext._active_spark_context
+    if context is None or not context._jsc.sc().getCheckpointDir().isDefined():
+        return
+    # Spark makes one of its own, with a random name, in the directory that it is given.
+    path = context._jvm.org.apache.hadoop.fs.Path(context._jsc.sc().getCheckpointDir().get())
+    path.getFileSystem(context._jsc.hadoopConfiguration()).delete(path, True)
+    context._jsc.sc().setCheckpointDir(None)
 
 
 def hold(frame: DataFrame, held: ExitStack) -> DataFrame:

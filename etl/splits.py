@@ -34,7 +34,11 @@ def is_heldout_title(title_id: Column, config: PairsConfig) -> Column:
 
 
 def split_of(config: PairsConfig) -> Column:
-    """Split of a pair with query_group, title_id, first_day and ``heldout`` (its item group holds a held-out text)."""
+    """Split of a pair with query_group, title_id, first_day and ``heldout`` (its item group holds a held-out text).
+
+    With ``test_days``, :func:`etl.support.with_later_click_rule` sees to it that all pairs of one query group and item group
+    are first clicked on one side of the first held-out day.
+    """
     return F.coalesce(
         heldout_query(F.col("query_group"), config),
         F.when(is_heldout_title(F.col("title_id"), config), "item"),

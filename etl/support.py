@@ -61,13 +61,19 @@ def with_pair_support(min_users: int) -> Transform:
     return transform
 
 
-def with_later_click_rule(first_test_day: dt.date) -> Transform:
-    """Kept acts -> the same, those from ``first_test_day`` on marked where their pair was clicked before it."""
+def with_later_click_rule(first_test_day: dt.date, groups: DataFrame) -> Transform:
+    """Kept acts -> the same, those from ``first_test_day`` on marked where their pair was clicked before it.
+
+    A pair is one of query group and item group here: another item of the same text, or the query in the plural, clicked
+    before, would tell training just as much. ``groups`` holds (title_id, item_group) of texts that nearly equal another.
+    """
 
     def transform(kept: DataFrame) -> DataFrame:
-        pair = Window.partitionBy("query_id", "item_id", F.col("rule").isNull())
+        grouped = kept.join(groups.select("title_id", "item_group"), "title_id", how="left")
+        group = F.coalesce("item_group", "title_id")
+        pair = Window.partitionBy("query_group", group, F.col("rule").isNull())
         known = F.min("day").over(pair) < F.lit(first_test_day)
         rule = first_of(("later_click", known & (F.col("day") >= F.lit(first_test_day))))
-        return kept.withColumn("rule", F.coalesce("rule", rule))
+        return grouped.withColumn("rule", F.coalesce("rule", rule)).drop("item_group")
 
     return transform

@@ -1,4 +1,4 @@
-"""A small shop of three days in which every cleaning rule has something to drop."""
+"""A small shop of three days whose click log breaks the cleaning rules: at the defaults most, with STRICT every one."""
 
 from __future__ import annotations
 
@@ -39,8 +39,37 @@ def events() -> list[dict[str, Any]]:
     return rows + dropped()
 
 
+STRICT = {
+    "require_impressions": "always",
+    "max_impressions_per_hour": 100,
+    "max_query_entropy": 4.0,
+    "min_pair_users": 2,
+    "test_days": 1,
+}
+"""Settings with which each rule drops something of :func:`strict_events`."""
+
+
+def strict_events() -> list[dict[str, Any]]:
+    """The log with impressions, a query that nobody was shown, a scraper, a diffuse query, and pairs first clicked on DS."""
+    noon, night = dt.datetime.combine(DS, dt.time(12)), dt.datetime.combine(DS, dt.time(23))
+    shown = sorted({row["query"] for row in events() if row["query"] and row["event"] != "impression"})
+    plural = " ".join(reversed(QUERIES[0].split()))
+    rows = [event(query, "i2", event="impression", user_id=f"v{n}") for n, query in enumerate([*shown, "gift", plural])]
+    rows += [event("mug", "i2", event="impression", user_id="scraper", event_time=noon)] * 101
+    rows += [event("mug", "i2", user_id="scraper", event_time=noon), event(QUERIES[0], "i5", user_id="u3", session_id="one")]
+    rows += [event("never shown", "i2", user_id=f"u{n}") for n in range(12)]
+    rows += [event("gift", f"i{n}", user_id=f"u{n % 12}", session_id=f"gift{n}") for n in range(32)]
+    hasty = {"user_id": "hasty", "session_id": "hasty"}
+    rows.append(event(QUERIES[0], "i0", dwell_ms=None, event_time=night, **hasty))
+    rows.append(event(QUERIES[0], "i1", event_time=night + dt.timedelta(seconds=1), **hasty))
+    for n in range(12):
+        rows.append(event(plural, "i0", user_id=f"w{n}", session_id=f"plural{n}", event_time=night))
+        rows.append(event(QUERIES[0], "i7", user_id=f"w{n}", session_id=f"new{n}", event_time=night))
+    return events() + rows
+
+
 def dropped() -> list[dict[str, Any]]:
-    """Events of which none may be kept, at least one for each rule."""
+    """Events of which none may be kept."""
     noon = dt.datetime.combine(DS, dt.time(12))
     rows = [
         event("mug", "i2", event="hover"),

@@ -111,8 +111,8 @@ def main(root: Path) -> None:
             table.name: version_of(spark, warehouse, table, [DS]) for table in (CLICK_LOG, CATALOGUE, VOCABULARY, TAXONOMY)
         },
     }
-    damage(spark, warehouse, external, found)
     found["version of the same files"] = version_of(spark, warehouse, CLICK_LOG, [DS])
+    damage(spark, warehouse, external, found)
     found["version of another day"] = version_of(spark, warehouse, CLICK_LOG, [EARLIER])
     print(json.dumps(found))
     spark.stop()

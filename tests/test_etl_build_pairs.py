@@ -16,8 +16,9 @@ from etl import build_pairs, cleaning
 from etl.cleaning import RULES
 from etl.contracts import CATALOGUE
 from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.job import run_job
 from etl.pairs_config import PairsConfig
-from tests.etl_data import PERSONAL, QUERIES, events, lay_down_shop
+from tests.etl_data import PERSONAL, QUERIES, STRICT, events, items, lay_down_shop, strict_events
 from tests.rows import DS, event, item, lay_down, small_warehouse
 
 # Nothing is held out or thinned: of 42 queries each must be seen.
@@ -50,21 +51,24 @@ def pairs(shop) -> list[dict]:
     return rows_of(shop, "pairs")
 
 
-def test_what_goes_in_is_what_is_kept_plus_what_each_rule_dropped_on_every_day(shop, pairs):
-    read = Counter(row["ds"] for row in events() if row["ds"] > DS - dt.timedelta(days=3))
+def assert_reconciled(root: Path, read: Counter) -> dict[dt.date, list[dict]]:
+    """Rows of ETL_COUNTS by day, in order, after what went into each is accounted for."""
     days = defaultdict(list)
-    for row in rows_of(shop, "etl_counts"):
+    for row in rows_of(root, "etl_counts"):
         days[row["event_day"]].append(row)
     assert days.keys() == read.keys()
-    kept = 0
     for day, steps in days.items():
         steps.sort(key=lambda row: row["step"])
         assert [row["rule"] for row in steps] == list(RULES)
         assert steps[0]["rows_in"] == read[day]
         assert all(row["rows_in"] == row["rows_dropped"] + row["rows_kept"] for row in steps)
         assert all(above["rows_kept"] == below["rows_in"] for above, below in pairwise(steps))
-        kept += steps[-1]["rows_kept"]
-    assert kept == sum(row["clicks"] for row in pairs)
+    return days
+
+
+def test_what_goes_in_is_what_is_kept_plus_what_each_rule_dropped_on_every_day(shop, pairs):
+    days = assert_reconciled(shop, Counter(row["ds"] for row in events() if row["ds"] > DS - dt.timedelta(days=3)))
+    assert sum(steps[-1]["rows_kept"] for steps in days.values()) == sum(row["clicks"] for row in pairs)
 
 
 def test_every_rule_dropped_exactly_what_it_should(shop):
@@ -93,6 +97,47 @@ def test_every_rule_dropped_exactly_what_it_should(shop):
         "few_pair_users": 0,
         "later_click": 0,
     }
+
+
+@pytest.fixture(scope="module")
+def strict_shop(spark, tmp_path_factory) -> Path:
+    """The shop with its pairs, every rule switched on, and a share of everything held out."""
+    root = tmp_path_factory.mktemp("strict") / "warehouse"
+    root.mkdir()
+    small_warehouse(spark, root, click_log=strict_events(), catalogue=items())
+    shares = {"test_share": 0.2, "valid_share": 0.1, "test_item_share": 0.15}
+    build_pairs.run(config(root, **STRICT, **shares))
+    return root
+
+
+def test_with_every_rule_switched_on_each_drops_something_and_each_day_reconciles(strict_shop):
+    read = Counter(row["ds"] for row in strict_events() if row["ds"] > DS - dt.timedelta(days=3))
+    days = assert_reconciled(strict_shop, read)
+    dropped = Counter()
+    for steps in days.values():
+        dropped.update({row["rule"]: row["rows_dropped"] for row in steps})
+    assert {rule for rule in RULES if not dropped[rule]} == set()
+    assert dropped["scraper"] == 102
+    assert (dropped["not_shown"], dropped["fast_return"], dropped["diffuse_query"]) == (12, 1, 32)
+    kept = sum(steps[-1]["rows_kept"] for steps in days.values())
+    assert kept == sum(row["clicks"] for row in rows_of(strict_shop, "pairs")) > 0
+
+
+def test_nothing_that_is_held_out_occurs_in_training_by_query_item_or_time(strict_shop):
+    pairs = rows_of(strict_shop, "pairs")
+    of = {split: [row for row in pairs if row["split"] == split] for split in ("train", "valid", "test", "item", "time")}
+    assert all(of.values())
+    trained = {key: {row[key] for row in of["train"]} for key in ("query_group", "query_id", "title_id", "item_group")}
+    assert not {row["query_group"] for row in of["test"] + of["valid"]} & trained["query_group"]
+    assert not {row["item_group"] for row in of["item"]} & trained["item_group"]
+    both = {(row["query_group"], row["item_group"]) for row in of["train"]}
+    assert not {(row["query_group"], row["item_group"]) for row in of["time"]} & both
+    assert {row["first_day"] for row in of["time"]} == {DS}
+    assert DS not in {row["first_day"] for row in of["train"]}
+    assert {row["split"] for row in pairs if row["sampled"]} == {"train"}
+    # One query in another order, and an item of the same title, clicked on the last day only, but known before it.
+    assert (" ".join(reversed(QUERIES[0].split())), "i0") not in {(row["query"], row["item_id"]) for row in pairs}
+    assert not [row for row in pairs if row["item_id"] == "same0" and row["split"] in ("train", "time")]
 
 
 def test_a_pair_sums_clicks_users_and_weights(pairs):
@@ -228,6 +273,39 @@ def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_th
     )
     again = build_pairs.run(config(root, arrived_by=DS, **yesterday))
     assert (again["kept"], again["events"]) == (15, 15)
+
+
+@pytest.mark.parametrize(("skew", "kept"), [(60, 12), (1_440, 15)])
+def test_where_partitions_are_of_another_zone_the_one_before_the_window_holds_its_first_hours(spark, root, skew, kept):
+    before = DS - dt.timedelta(days=1)
+    west = [event(user_id=f"w{n}", session_id=f"w{n}", ds=before, event_time=dt.datetime.combine(DS, dt.time(3)))
+            for n in range(3)]  # fmt: skip
+    west.append(event(user_id="day before", ds=before, event_time=dt.datetime.combine(before, dt.time(20))))
+    rows = [event(user_id=f"u{n}", session_id=f"s{n}") for n in range(12)]
+    small_warehouse(spark, root, click_log=rows + west)
+    found = build_pairs.run(config(root, window_days=1, clock_skew_minutes=skew))
+    assert (found["events"], found["kept"]) == (kept, kept)
+
+
+def test_what_a_job_laid_down_in_the_checkpoint_directory_is_gone_when_it_ends(spark, root):
+    small_warehouse(spark, root)
+    place, seen = root.parent / "checkpoints", []
+    flags = ["--root", str(root), "--ds", str(DS), "--master", "local[2]", "--checkpoint-dir", str(place), *FLAGS]
+
+    def main(work) -> int:
+        def watched(config: PairsConfig) -> dict:
+            try:
+                return work(config)
+            finally:
+                seen.append([file for file in place.rglob("part-*") if file.is_file()])
+
+        return run_job(build_pairs.arg_parser(), PairsConfig, watched, flags)
+
+    assert main(build_pairs.run) == 0
+    (root / "click_log").rename(root / "elsewhere")
+    assert main(build_pairs.run) == EXIT_BAD_INPUT
+    assert seen[0]
+    assert list(place.iterdir()) == []
 
 
 def test_the_last_arrival_must_be_within_the_watermark(root):

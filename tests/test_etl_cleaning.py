@@ -76,9 +76,16 @@ def test_a_user_is_a_bot_in_the_hours_with_too_many_actions_and_in_no_other(spar
     rows += [event(user_id="bot", session_id="later", event_time=evening)]
     rows += [event(user_id="keen", session_id="keen", event_time=noon + dt.timedelta(minutes=n)) for n in range(5)]
     rows += [event(user_id="looks", session_id="looks", event="impression")] * 9
+    rows += [event(user_id="bot", session_id="seen by the bot", event="impression")]
     marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
     found = rules(marked.transform(cleaning.with_robot_rule(marked.transform(cleaning.robot_hours(5, 100)))))
-    assert found == {"bot": ["bot"] * 6, "later": None, "keen": [None] * 5, "looks": ["impression"] * 9}
+    assert found == {
+        "bot": ["bot"] * 6,
+        "later": None,
+        "keen": [None] * 5,
+        "looks": ["impression"] * 9,
+        "seen by the bot": "bot",
+    }
 
 
 def test_a_user_who_is_shown_more_than_anybody_looks_at_is_a_scraper_in_that_hour(spark):
@@ -92,6 +99,15 @@ def test_a_user_who_is_shown_more_than_anybody_looks_at_is_a_scraper_in_that_hou
     marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
     found = rules(marked.transform(cleaning.with_robot_rule(marked.transform(cleaning.robot_hours(60, 6)))))
     assert (found["click"], found["person"], found["next"]) == ("scraper", None, None)
+    assert (found["pages"], found["pages2"]) == (["scraper"] * 7, "impression")
+
+
+def test_what_only_a_robot_was_shown_counts_as_shown_to_nobody(spark):
+    rows = [event("mug", user_id="robot", event="impression", session_id="pages")] * 7
+    rows += [event("mug", session_id="click")]
+    marked = log_of(spark, rows).transform(cleaning.with_event_rules(CONFIG))
+    marked = marked.transform(cleaning.with_robot_rule(marked.transform(cleaning.robot_hours(60, 6))))
+    assert cleaning.distinct_queries(marked).collect() == [("mug", True, False)]
 
 
 def test_queries_are_normalised_once_and_judged(spark):
@@ -269,9 +285,11 @@ def test_a_pair_needs_its_own_distinct_users(spark):
 
 def test_a_click_in_the_held_out_days_is_dropped_only_if_its_pair_was_clicked_before(spark):
     early, late = DS - dt.timedelta(days=2), DS
-    rows = [(1, "old", early), (1, "old", late), (1, "new", late), (2, "old", late)]
-    frame = spark.createDataFrame(rows, "query_id bigint, item_id string, day date").withColumn(
-        "rule", F.lit(None).cast("string")
-    )
-    found = frame.transform(support.with_later_click_rule(DS)).collect()
-    assert [(row["query_id"], row["item_id"], row["day"]) for row in found if row["rule"]] == [(1, "old", late)]
+    rows = [(1, 10, early), (1, 10, late), (1, 11, late), (1, 12, late), (1, 13, late), (2, 10, late)]
+    frame = spark.createDataFrame(rows, "query_group bigint, title_id bigint, day date")
+    groups = spark.createDataFrame([(10, 10), (11, 10), (13, 12), (12, 12)], "title_id bigint, item_group bigint")
+    kept = frame.withColumn("rule", F.lit(None).cast("string"))
+    found = kept.transform(support.with_later_click_rule(DS, groups)).collect()
+    assert len(found) == len(rows)
+    marked = {(row["query_group"], row["title_id"], row["day"]) for row in found if row["rule"] == "later_click"}
+    assert marked == {(1, 10, late), (1, 11, late)}

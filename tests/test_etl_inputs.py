@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import logging
 from pathlib import Path
 
 import polars as pl
@@ -202,3 +203,49 @@ def test_a_job_reads_a_delta_log_at_the_version_that_it_saw_first_while_others_a
     later = Warehouse.at(str(tmp_path))
     assert read_input(spark, later, CLICK_LOG).count() == 2 * before
     assert version_of(spark, later, CLICK_LOG) == "delta:1"
+
+
+def write_day(frame: DataFrame, root: Path, day: dt.date) -> None:
+    frame.where(F.col("ds") == F.lit(day)).drop("ds").write.parquet(str(root / "click_log" / f"ds={day}"))
+
+
+def test_a_column_that_only_later_days_have_is_read_there_and_null_before(spark, root, clicks, caplog):
+    for day in DAYS:
+        write_day(clicks if day == DS else clicks.drop("dwell_ms", "position"), root, day)
+    with caplog.at_level(logging.WARNING):
+        rows = read_input(spark, warehouse(root), CLICK_LOG, days=DAYS).collect()
+    assert len(rows) == len(EVENTS)
+    assert {(row["ds"], row["dwell_ms"], row["position"]) for row in rows} == {
+        (DS, 10_000, 1),
+        *((day, None, None) for day in DAYS[1:]),
+    }
+    assert "click_log: 2 of 3 files lack the column dwell_ms, which is null there: ds=2024-05-05/part-" in caplog.text
+
+
+def test_one_type_in_some_files_and_another_in_others_is_refused_though_each_would_do(spark, root, clicks):
+    for day in DAYS:
+        write_day(clicks.withColumn("session_id", F.lit(7).cast("bigint")) if day == DS else clicks, root, day)
+    with pytest.raises(InputError, match=r"session_id is bigint in 1 files \(ds=2024-05-07/part-.* and string in 2 files"):
+        read_input(spark, warehouse(root), CLICK_LOG, days=DAYS)
+    assert read_input(spark, warehouse(root), CLICK_LOG, days=DAYS[1:]).count() == DAYS[1].day + DAYS[2].day
+
+
+def test_older_and_newer_ways_to_write_a_time_are_read_alike(spark, root, clicks):
+    before = spark.conf.get("spark.sql.parquet.outputTimestampType")
+    try:
+        for day, kind in zip(DAYS, ("INT96", "TIMESTAMP_MICROS", "TIMESTAMP_MILLIS"), strict=True):
+            spark.conf.set("spark.sql.parquet.outputTimestampType", kind)
+            write_day(clicks if day == DS else clicks.drop("dwell_ms"), root, day)
+    finally:
+        spark.conf.set("spark.sql.parquet.outputTimestampType", before)
+    found = read_input(spark, warehouse(root), CLICK_LOG, days=DAYS).select("ds", "event_time").distinct()
+    assert found.exceptAll(clicks.select("ds", "event_time").distinct()).isEmpty()
+    assert found.count() == len(DAYS)
+
+
+def test_a_file_written_again_with_as_many_bytes_is_another_version(spark, root, clicks):
+    write_day(clicks, root, DS)
+    before = version_of(spark, warehouse(root), CLICK_LOG, [DS])
+    file = next((root / "click_log" / f"ds={DS}").glob("*.parquet"))
+    file.write_bytes(file.read_bytes())
+    assert version_of(spark, warehouse(root), CLICK_LOG, [DS]) != before

@@ -6,6 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.errors import AnalysisException
@@ -16,7 +17,7 @@ from etl import check_inputs
 from etl.contracts import CLICK_LOG
 from etl.errors import EXIT_BAD_INPUT, InputError, UnreadableFiles
 from etl.inputs import read_day, read_input, version_of
-from etl.quarantine import bad_file, with_quarantine
+from etl.quarantine import bad_file, naming_bad_files, with_quarantine
 from etl.sources import Source
 from etl.warehouse import Warehouse
 from tests.rows import DS, event, small_warehouse
@@ -154,6 +155,17 @@ def test_a_readable_file_of_another_schema_is_refused_whatever_the_limit(spark, 
         with_quarantine(sessions(spark, damaged), FILES)
     assert not isinstance(error.value, UnreadableFiles)
     assert files(damaged)[2].name in str(error.value)
+
+
+def test_a_readable_file_whose_column_is_of_another_type_than_the_table_s_is_no_damaged_one(spark, damaged, tmp_path):
+    table = pq.read_table(files(damaged)[1], partitioning=None)
+    place = table.column_names.index("session_id")
+    pq.write_table(table.set_column(place, "session_id", pa.array(range(len(table)))), files(damaged)[1])
+    frame = spark.read.schema("session_id string").parquet(str(files(damaged)[0].parent))
+    with pytest.raises(InputError, match="column of another type than its table") as error, naming_bad_files():
+        frame.select("session_id").distinct().collect()
+    assert files(damaged)[1].name in str(error.value)
+    assert not isinstance(error.value, UnreadableFiles)
 
 
 def test_a_file_that_vanished_is_not_taken_for_a_bad_one(spark, damaged):
