@@ -25,7 +25,7 @@ from pydantic import Field
 from etl.config import JobConfig, arg_parser
 from etl.dataset import COLUMNS, MANIFEST_FILE, DataFile, Manifest, schemas, verify
 from etl.job import run_job
-from model.loss import Ranks
+from model.ranks import Ranks
 from model.reader import PAIR_COLUMNS, ReaderConfig, TrainingReader
 from model.row_groups import Source, row_groups
 

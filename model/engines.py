@@ -14,8 +14,8 @@ from torch import distributed as dist
 from etl.errors import InputError
 from model.compact import row_parameters
 from model.encoder import Encoder
-from model.loss import Ranks
 from model.packing import PackedTexts
+from model.ranks import Ranks
 
 DEEPSPEED_CONFIG = Path(__file__).with_name("deepspeed.json")
 

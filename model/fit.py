@@ -25,9 +25,10 @@ from model.engines import (
     read_deepspeed_config,
 )
 from model.known import KnownPairs
-from model.loss import Ranks
+from model.loss import LossConfig
 from model.precision import autocast, choose
 from model.presets import EncoderConfig, Preset
+from model.ranks import Ranks
 from model.reader import TrainingReader
 from model.train_config import TrainConfig
 from model.trainer import Curve, LoopConfig, train
@@ -68,7 +69,7 @@ def fit(
         tau=chosen.tau,
         warmup=config.warmup,
         layers_from=chosen.layers_from,
-        logq=config.logq,
+        loss=LossConfig(logq=config.logq),
         log_every=config.log_every,
     )
     if ranks.rank == 0:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from etl.dataset import Manifest
+from model.matches import Matches, spread
 from model.packing import take
 
 
@@ -27,16 +28,16 @@ class KnownPairs:
         columns = [np.concatenate([t[name].to_numpy() for t in tables]) for name in ("query_group", "item_group")]
         return cls(*columns)
 
-    def matrix(self, query_groups: np.ndarray, item_groups: np.ndarray) -> np.ndarray:
-        """Queries [A] and items [B] -> bool [A, B]: whether a query led to a click on an item."""
+    def matches(self, query_groups: np.ndarray, item_groups: np.ndarray) -> Matches:
+        """Queries [A] and items [B] -> the pairs of them of which the query led to a click on the item."""
         queries, query_of = np.unique(query_groups, return_inverse=True)
         items, item_of = np.unique(item_groups, return_inverse=True)
-        clicked = np.zeros((len(queries), len(items)), dtype=bool)
         rows, places = _locate(queries, self.queries)
         values, offsets = take(self.offsets, self.items, places)
         found, columns = _locate(values, items)
-        clicked[np.repeat(rows, np.diff(offsets))[found], columns] = True
-        return clicked[query_of.reshape(-1)[:, None], item_of.reshape(-1)[None, :]]
+        clicked = Matches.of(np.repeat(rows, np.diff(offsets))[found], columns, max(len(items), 1))
+        ids = max(len(queries), len(items))
+        return spread(clicked.rows, clicked.columns, query_of.reshape(-1), item_of.reshape(-1), ids)
 
 
 def _locate(values: np.ndarray, ascending: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

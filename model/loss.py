@@ -1,7 +1,8 @@
 """Symmetric InfoNCE (van den Oord et al. 2018) over the negatives of all ranks, with the gradient of one process.
 
-Let L = sum_i w_i l_i / sum_i w_i be the loss of one process on the joined batch, l_i the mean of row i's two cross
-entropies. Rank r computes, against all columns, only its own rows: L_r = W sum_{i in r} w_i l_i / sum_i w_i, for W ranks.
+Let L = sum_i w_i l_i / sum_i w_i be the loss of one process on the joined batch, l_i the mean of row i's losses as a query
+and as a title. Rank r computes, against all columns, only its own rows: L_r = W sum_{i in r} w_i l_i / sum_i w_i for W
+ranks.
 
 * Value: mean_r L_r = L.
 * Gradient: let e_s be the embeddings that rank s computed and J_s their Jacobian. The gather's backward pass hands rank s
@@ -9,33 +10,30 @@ entropies. Rank r computes, against all columns, only its own rows: L_r = W sum_
   DeepSpeed makes of it, mean_s g_s = 1/W sum_s J_s^T sum_r dL_r/de_s = sum_s J_s^T dL/de_s, is dL/dtheta.
 
 Without autograd through the gather the direction is wrong (25% relative error on two ranks), and Adam hides it.
+
+With s_ij the logit of row i and column j and N_i = log sum_j exp s_ij over the negatives of i, the cross entropy of a
+positive p against them is log(1 + exp(N_i - s_ip)). So positives of a row never stand in each other's denominators, and a
+row with several has the mean of theirs (decoupled multi-positives: Khosla et al. 2020, "Supervised contrastive learning",
+L_out; Yeh et al. 2022, "Decoupled contrastive learning").
 """
 
-# B rows of this rank, G rows of all ranks, D embedding
+# B rows of this rank, G rows of all ranks, C columns (G, and hard negatives), D embedding
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import distributed as dist
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from model.known import KnownPairs
+from model.matches import Matches, equal_ids
+from model.ranks import Ranks, gather
+from model.tiled_cross_entropy import Excluded, Tile, tiled_cross_entropy
 
-TILE = 2048
-"""Rows of logits that are held at once; more are computed again in the backward pass (108 MB for 1,111 MB at 8,192 rows)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """This process among its peers in the default process group; one alone needs no group."""
-
-    rank: int = 0
-    world: int = 1
+NO_QUERY = np.iinfo(np.int64).max
+"""Query group of a hard negative: it answers none. That a query's hash is this very number is one in 10^19."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +50,82 @@ class Rows:
         return len(self.query_group)
 
 
-class _Gather(torch.autograd.Function):
-    """All ranks' rows in the order of ranks; backwards, each rank gets the sum of all ranks' gradients of its rows."""
+@dataclass(frozen=True, slots=True)
+class HardNegatives:
+    """Titles that are nobody's positive in this batch: further columns for the queries of all ranks."""
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-        ctx.ranks, ctx.rows = ranks, x.shape[0]
-        gathered = x.new_empty((ranks.world * x.shape[0], *x.shape[1:]))
-        dist.all_gather_into_tensor(gathered, x.contiguous())
-        return gathered
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        # gloo has no reduce-scatter for every type; the sum of all is W times the traffic, of a small matrix.
-        grad = grads[0].contiguous()
-        if dist.get_backend() == "nccl":
-            out = grad.new_empty((ctx.rows, *grad.shape[1:]))
-            dist.reduce_scatter_tensor(out, grad)
-            return out, None
-        dist.all_reduce(grad)
-        return grad[ctx.ranks.rank * ctx.rows : (ctx.ranks.rank + 1) * ctx.rows], None
+    titles: torch.Tensor
+    """[H, D] unit vectors of this rank's."""
+    item_group: np.ndarray
+    item_logp: np.ndarray
 
 
-def gather(x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-    """[B, ...] -> [G, ...], differentiable; every rank must bring the same number of rows."""
-    return x if ranks.world == 1 else _Gather.apply(x, ranks)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossConfig:
+    """Which contrastive loss."""
+
+    logq: float = 0.0
+    """Share of the log-sampling-probability taken off each column's logit (Yi et al. 2019); 0 is off."""
+    multi_positives: bool = False
+    """Whether rows of the same query or the same item, on any rank, are positives; else they are only no negatives."""
+    margin: float | None = None
+    """A column whose cosine exceeds that of the row's own by more than this is taken for a false negative."""
+    tile: Tile = field(default_factory=Tile)
+
+
+class Contrast(NamedTuple):
+    """The loss, and what it left out."""
+
+    loss: torch.Tensor
+    """L_r of the module's docstring, a scalar."""
+    false_negatives: float
+    """Share of the columns, beside each row's own, that are no negatives of this rank's rows."""
+
+
+def contrastive_loss(
+    query_BD: torch.Tensor,
+    title_BD: torch.Tensor,
+    rows: Rows,
+    *,
+    tau: float | torch.Tensor,
+    ranks: Ranks,
+    known: KnownPairs | None = None,
+    config: LossConfig = LossConfig(),
+    hard: HardNegatives | None = None,
+) -> Contrast:
+    """Unit vectors of this rank's rows -> their share of the loss.
+
+    Args:
+        query_BD: Queries.
+        title_BD: Titles; row i belongs to query i.
+        rows: Their ids and weights.
+        tau: Temperature; a tensor [1] if it is learned.
+        ranks: Who takes part; all bring the same number of rows and of hard negatives.
+        known: Clicked pairs, which are no negatives.
+        config: Which loss.
+        hard: Further negatives of the queries.
+    """
+    if query_BD.dtype in (torch.bfloat16, torch.float16):
+        query_BD, title_BD = query_BD.float(), title_BD.float()
+    query_GD, title_GD = gather(query_BD, ranks), gather(title_BD, ranks)
+    all_rows = gather_rows(rows, ranks, query_BD.device)
+    titles = _Columns(title_GD, all_rows.query_group, all_rows.item_group, all_rows.item_logp)
+    if hard is not None:
+        titles = titles.with_hard(hard, ranks)
+    queries = _Columns(query_GD, all_rows.query_group, all_rows.item_group, all_rows.query_logp)
+    nothing = np.zeros(0, dtype=np.int64)
+    known = known or KnownPairs(nothing, nothing)
+    clicked = known.matches(rows.query_group, titles.item_group)
+    asked = known.matches(all_rows.query_group, rows.item_group).transposed(len(all_rows))
+    scale = 1 / torch.as_tensor(tau, dtype=query_BD.dtype, device=query_BD.device).reshape(1)
+    start = ranks.rank * len(rows)
+    as_query, left_out = _side(query_BD, rows, titles, clicked, scale, start, config)
+    as_title, left_out_too = _side(title_BD, rows, queries, asked, scale, start, config)
+    weight_B = torch.from_numpy(rows.weight).to(query_BD)
+    # W / sum over all ranks, so that DeepSpeed's mean over ranks is the weighted mean over all rows.
+    loss = ((as_query + as_title) / 2 * weight_B).sum() * (ranks.world / float(all_rows.weight.sum()))
+    columns = len(rows) * (len(titles.item_group) + len(queries.item_group) - 2)
+    return Contrast(loss, (float(left_out + left_out_too) - 2 * len(rows)) / max(columns, 1))
 
 
 def gather_rows(rows: Rows, ranks: Ranks, device: torch.device) -> Rows:
@@ -89,87 +138,55 @@ def gather_rows(rows: Rows, ranks: Ranks, device: torch.device) -> Rows:
     return Rows(*columns)
 
 
-def false_negatives(rows: Rows, all_rows: Rows, start: int, known: KnownPairs | None) -> tuple[np.ndarray, np.ndarray]:
-    """Which columns are no negatives of a row: same query, same item, or a pair known to have been clicked.
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What the rows of one side are compared with."""
 
-    Args:
-        rows: The B rows of this rank, which are rows ``start`` to ``start + B`` of all.
-        all_rows: The G rows of all ranks.
-        start: See above.
-        known: The clicked pairs.
+    vectors: torch.Tensor
+    """[C, D]."""
+    query_group: np.ndarray
+    item_group: np.ndarray
+    logp: np.ndarray
 
-    Returns:
-        bool [B, G] for query -> titles, and bool [B, G] for title -> queries; a row's own column is never in them.
-    """
-    same = rows.query_group[:, None] == all_rows.query_group[None, :]
-    same |= rows.item_group[:, None] == all_rows.item_group[None, :]
-    titles, queries = same, same.copy()
-    if known is not None:
-        titles = titles | known.matrix(rows.query_group, all_rows.item_group)
-        queries = queries | known.matrix(all_rows.query_group, rows.item_group).T
-    own = np.arange(len(rows))
-    titles[own, start + own] = queries[own, start + own] = False
-    return titles, queries
+    def with_hard(self, hard: HardNegatives, ranks: Ranks) -> _Columns:
+        """These columns, then the hard negatives of all ranks."""
+        device = self.vectors.device
+        vectors = gather(hard.titles.to(self.vectors.dtype), ranks)
+        items = gather(torch.from_numpy(hard.item_group).to(device), ranks).cpu().numpy()
+        logp = gather(torch.from_numpy(hard.item_logp).to(device), ranks).cpu().numpy()
+        return _Columns(
+            torch.cat([self.vectors, vectors]),
+            np.concatenate([self.query_group, np.full(len(items), NO_QUERY)]),
+            np.concatenate([self.item_group, items]),
+            np.concatenate([self.logp, logp]),
+        )
 
 
-def contrastive_loss(
-    query_BD: torch.Tensor,
-    title_BD: torch.Tensor,
+def _side(
+    x_BD: torch.Tensor,
     rows: Rows,
-    *,
-    tau: float,
-    ranks: Ranks,
-    known: KnownPairs | None = None,
-    logq: float = 0.0,
-    tile: int = TILE,
-) -> torch.Tensor:
-    """Unit vectors of this rank's rows -> L_r of the module's docstring, a scalar.
-
-    Args:
-        query_BD: Queries.
-        title_BD: Titles; row i belongs to query i.
-        rows: Their ids and weights.
-        tau: Temperature.
-        ranks: Who takes part.
-        known: Clicked pairs, which are masked.
-        logq: Share of the log-sampling-probability taken off each column's logit (Yi et al. 2019); 0 is off.
-        tile: Rows of logits that are held at once.
-    """
-    if query_BD.dtype in (torch.bfloat16, torch.float16):
-        query_BD, title_BD = query_BD.float(), title_BD.float()
-    both_G2D = gather(torch.stack([query_BD, title_BD], dim=1), ranks)
-    query_GD, title_GD = both_G2D.unbind(dim=1)
-    all_rows = gather_rows(rows, ranks, query_BD.device)
-    start = ranks.rank * len(rows)
-    masks = [torch.from_numpy(m).to(query_BD.device) for m in false_negatives(rows, all_rows, start, known)]
-
-    def tensor(values: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(values).to(query_BD)
-
-    sides = (
-        (query_BD, title_GD, masks[0], tensor(-logq * all_rows.item_logp)),
-        (title_BD, query_GD, masks[1], tensor(-logq * all_rows.query_logp)),
+    columns: _Columns,
+    known: Matches,
+    scale: torch.Tensor,
+    start: int,
+    config: LossConfig,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[B] losses of rows whose own columns are ``start``, ``start + 1``, …, and how many columns are no negatives."""
+    own, y_CD = np.arange(len(rows)), columns.vectors
+    bias_C = torch.from_numpy(-config.logq * columns.logp).to(x_BD) if config.logq else x_BD.new_zeros(len(y_CD))
+    limit_B = None
+    if config.margin is not None:
+        limit_B = (x_BD * y_CD[start : start + len(rows)]).sum(dim=1).detach() + config.margin
+    excluded = Excluded(
+        row_query=torch.from_numpy(rows.query_group).to(x_BD.device),
+        row_item=torch.from_numpy(rows.item_group).to(x_BD.device),
+        column_query=torch.from_numpy(columns.query_group).to(x_BD.device),
+        column_item=torch.from_numpy(columns.item_group).to(x_BD.device),
+        known=known,
+        limit=limit_B,
     )
-    losses_B = sum((_cross_entropy(x, y, mask, bias, start, tau, tile) for x, y, mask, bias in sides), start=0.0) / 2
-    # W / sum over all ranks, so that DeepSpeed's mean over ranks is the weighted mean over all rows.
-    return (losses_B * tensor(rows.weight)).sum() * (ranks.world / float(all_rows.weight.sum()))
-
-
-def _cross_entropy(
-    x_BD: torch.Tensor, y_GD: torch.Tensor, mask_BG: torch.Tensor, bias_G: torch.Tensor, start: int, tau: float, tile: int
-) -> torch.Tensor:
-    """[B] cross entropies of rows whose own columns are ``start``, ``start + 1``, …, tile by tile."""
-    parts = []
-    for first in range(0, len(x_BD), tile):
-        rows = slice(first, first + tile)
-        own = torch.arange(start + first, start + first + len(x_BD[rows]), device=x_BD.device)
-        arguments = (x_BD[rows], y_GD, mask_BG[rows], bias_G, own, tau)
-        parts.append(_tile(*arguments) if len(x_BD) <= tile else checkpoint(_tile, *arguments, use_reentrant=False))
-    return torch.cat(parts)
-
-
-def _tile(
-    x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, bias: torch.Tensor, own: torch.Tensor, tau: float
-) -> torch.Tensor:
-    logits = torch.addmm(bias, x, y.T, alpha=1 / tau)
-    return F.cross_entropy(logits.masked_fill(mask, -torch.inf), own, reduction="none")
+    positives = Matches(own, start + own)
+    if config.multi_positives:
+        positives = equal_ids(rows.query_group, columns.query_group)
+        positives = positives.union(equal_ids(rows.item_group, columns.item_group), len(y_CD))
+    return tiled_cross_entropy(x_BD, y_CD, scale, bias_C, positives, excluded, config.tile), excluded.count

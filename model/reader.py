@@ -20,9 +20,10 @@ from etl.errors import InputError
 from etl.tokenizer import TokenTable
 from model.augment import CropStyle, crop, uniform
 from model.blocks import Block, Texts, blocks, decode
-from model.loss import Ranks, Rows
+from model.loss import Rows
 from model.packing import PackedTexts, Packer
 from model.positions import Position
+from model.ranks import Ranks
 from model.row_groups import Source, row_groups
 
 log = logging.getLogger(__name__)

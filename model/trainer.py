@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from model.engines import Engine
 from model.known import KnownPairs
-from model.loss import Ranks, contrastive_loss
+from model.loss import LossConfig, contrastive_loss
+from model.ranks import Ranks
 from model.reader import Batch
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class LoopConfig:
     """Share of the steps in which the learning rate rises."""
     layers_from: float = 0.0
     """Share of the steps after which the Transformer joins the bag."""
-    logq: float = 0.0
+    loss: LossConfig = field(default_factory=LossConfig)
     log_every: int = 20
 
 
@@ -102,7 +103,8 @@ def contrastive_step(
     """Forward pass of one batch: queries and titles as one packed call, then the gathered loss."""
     embeddings = engine.forward(batch.texts.to(engine.device))
     query_BD, title_BD = embeddings.split(len(batch.rows))
-    return contrastive_loss(query_BD, title_BD, batch.rows, tau=config.tau, ranks=ranks, known=known, logq=config.logq)
+    found = contrastive_loss(query_BD, title_BD, batch.rows, tau=config.tau, ranks=ranks, known=known, config=config.loss)
+    return found.loss
 
 
 def _require_finite(what: str, value: float, step: int, config: LoopConfig, ranks: Ranks) -> None:

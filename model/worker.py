@@ -25,7 +25,7 @@ from etl.warehouse import Warehouse
 from model.bundle import write_bundle
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
-from model.loss import Ranks
+from model.ranks import Ranks
 from model.row_groups import ReaderStalled
 from model.train_config import TrainConfig
 

@@ -17,15 +17,16 @@ from torch import distributed as dist
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
-from model.loss import Ranks, Rows
+from model.loss import LossConfig, Rows
 from model.packing import pack
 from model.presets import EncoderConfig
+from model.ranks import Ranks
 from model.reader import Batch
 from model.trainer import LoopConfig, contrastive_step
 
 ROWS = 16
 CONFIG = EncoderConfig(rows=60, dim=12, layers=1, hidden=8, heads=2, ffn=16, positions=8, token_weights=True)
-LOOP = LoopConfig(steps=1, tau=0.2, logq=0.5)
+LOOP = LoopConfig(steps=1, tau=0.2, loss=LossConfig(logq=0.5))
 
 
 def encoder() -> Encoder:

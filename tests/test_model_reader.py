@@ -10,8 +10,8 @@ from etl.dataset import DataFile, Manifest, load_token_table
 from etl.errors import InputError
 from model.augment import crop, uniform
 from model.blocks import blocks
-from model.loss import Ranks
 from model.positions import Position
+from model.ranks import Ranks
 from model.reader import ReaderConfig, TrainingReader, column_logp, fit_batch, rank_files, smallest_share
 from tests.model_data import small_shop, write_dataset
 

@@ -14,9 +14,9 @@ from model.encoder import Encoder
 from model.engines import DEEPSPEED_CONFIG, TorchEngine, optimizer, parameter_groups, read_deepspeed_config
 from model.evaluate import evaluate
 from model.fit import draw, fit
-from model.loss import Ranks
 from model.precision import autocast, choose
 from model.presets import PRESETS
+from model.ranks import Ranks
 from model.reader import ReaderConfig, TrainingReader
 from model.train_config import TrainConfig
 from model.trainer import Curve, LoopConfig, NotFinite, progress_line, rates, schedule, train
