@@ -85,6 +85,10 @@ class Warehouse:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
+    def training_checkpoints(self, ds: dt.date) -> Path:
+        """Where the training on the dataset of ``ds`` leaves its checkpoints until it is over."""
+        return self.checkpoints / f"ds={ds}"
+
     @property
     def truth(self) -> Path:
         """Ground truth of a generated or adapted warehouse; read by evaluation only."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from model.presets import EncoderConfig
 
@@ -100,7 +101,9 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    """The stack."""
+    """The stack; with ``checkpointing`` only the input of each block is kept for the backward pass."""
+
+    checkpointing: bool = False
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -108,5 +111,8 @@ class Layers(nn.Module):
 
     def forward(self, x_TH: torch.Tensor, groups: Groups) -> torch.Tensor:
         for layer in self.layer:
-            x_TH = layer(x_TH, groups)
+            if self.checkpointing and torch.is_grad_enabled():
+                x_TH = checkpoint(layer, x_TH, groups, use_reentrant=False)
+            else:
+                x_TH = layer(x_TH, groups)
         return x_TH

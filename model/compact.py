@@ -7,6 +7,7 @@ Home Depot's words reach 48 thousand of 131 thousand rows; gradient, moments and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,13 +29,15 @@ def compact(full: Encoder, table: TokenTable) -> tuple[Encoder, TokenTable, np.n
 
 
 @torch.no_grad()
-def expand(full: Encoder, small: Encoder, used: np.ndarray) -> Encoder:
-    """``full`` with everything that was trained in ``small``; rows out of its reach stay as they were drawn."""
-    target, index = full.state_dict(), torch.from_numpy(used)
-    by_row = row_parameters(full)
-    for name, value in small.state_dict().items():
-        if name in by_row:
-            target[name][index] = value.to(target[name])
+def expand(full: Encoder, trained: Mapping[str, torch.Tensor], used: np.ndarray | None) -> Encoder:
+    """``full`` with the state ``trained`` of the encoder over its rows ``used``, or of itself if that is None.
+
+    Rows out of the training's reach stay as they were drawn.
+    """
+    target, by_row = full.state_dict(), row_parameters(full)
+    for name, value in trained.items():
+        if used is not None and name in by_row:
+            target[name][torch.from_numpy(used)] = value.to(target[name])
         else:
             target[name].copy_(value)
     return full

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,39 +12,48 @@ from torch import distributed as dist
 
 from etl.errors import InputError
 from model.compact import row_parameters
+from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.packing import PackedTexts
 from model.ranks import Ranks
 
+ENGINE_TAG = "engine"
+"""Directory of DeepSpeed's files within a checkpoint."""
 DEEPSPEED_CONFIG = Path(__file__).with_name("deepspeed.json")
 
 
 class Engine(Protocol):
     """Forward, backward, step; ``scales`` are the shares of their learning rates that groups take in this step.
 
-    ``gradient_norm`` is the L2 norm of the averaged gradient of all parameters, between ``backward`` and ``step``.
+    A step may have several backward passes, whose gradients add up; the ``last`` completes it on all ranks.
+    ``gradient_norm`` is the L2 norm of the averaged gradient of all parameters, between that and ``step``.
     """
 
     device: torch.device
     encoder: Encoder
 
-    def forward(self, texts: PackedTexts) -> torch.Tensor: ...
-    def backward(self, loss: torch.Tensor) -> None: ...
+    def forward(self, texts: PackedTexts) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def backward(self, loss: torch.Tensor, *, last: bool = True) -> None: ...
     def gradient_norm(self) -> float: ...
     def step(self, scales: Mapping[str, float]) -> None: ...
+    def weights(self) -> dict[str, torch.Tensor]: ...
+    def save(self, directory: Path) -> None: ...
+    def load(self, directory: Path) -> None: ...
 
 
-def parameter_groups(encoder: Encoder, *, lr: float, weight_lr: float, layers_lr: float) -> list[dict[str, Any]]:
+def parameter_groups(model: DualEncoder, *, lr: float, weight_lr: float, layers_lr: float) -> list[dict[str, Any]]:
     """Adam's groups: the table, the weights of its rows (``weight_lr`` times as fast), and all else (``layers_lr`` times).
 
     A row's weight is one number beside its 256, and starts at zero: at the table's rate it hardly moves in a night.
     """
-    by_row = row_parameters(encoder)
-    rates = {"table": lr, "weights": lr * weight_lr, "layers": lr * layers_lr}
+    by_row = row_parameters(model.encoder)
+    rates = {"table": lr, "weights": lr * weight_lr, "layers": lr * layers_lr, "temperature": lr}
     groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
-    for name, parameter in encoder.named_parameters():
+    for name, parameter in model.encoder.named_parameters():
         table = name.endswith("word_embeddings.weight")
         groups["table" if table else "weights" if name in by_row else "layers"].append(parameter)
+    if isinstance(model.log_tau, torch.nn.Parameter):
+        groups["temperature"].append(model.log_tau)
     return [{"params": groups[g], "lr": rates[g], "base_lr": rates[g], "name": g} for g in groups if groups[g]]
 
 
@@ -57,79 +65,103 @@ def optimizer(groups: list[dict[str, Any]]) -> torch.optim.Adam:
 class TorchEngine:
     """Gradients averaged over ranks, as DeepSpeed does, then one optimizer step."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        adam: torch.optim.Optimizer,
-        ranks: Ranks,
-        autocast: Callable[[], AbstractContextManager[None]],
-        clip: float = 0.0,
-    ) -> None:
-        self.encoder, self.adam, self.ranks, self.autocast, self.clip = encoder, adam, ranks, autocast, clip
-        self.device = next(encoder.parameters()).device
+    def __init__(self, model: DualEncoder, adam: torch.optim.Optimizer, ranks: Ranks, clip: float = 0.0) -> None:
+        self.model, self.encoder, self.adam, self.ranks, self.clip = model, model.encoder, adam, ranks, clip
+        self.device = next(model.parameters()).device
 
-    def forward(self, texts: PackedTexts) -> torch.Tensor:
-        with self.autocast():
-            return self.encoder(texts)
+    def forward(self, texts: PackedTexts) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.model(texts)
 
-    def backward(self, loss: torch.Tensor) -> None:
-        self.adam.zero_grad(set_to_none=True)
+    def backward(self, loss: torch.Tensor, *, last: bool = True) -> None:
         loss.backward()
-        if self.ranks.world > 1:
+        if self.ranks.world > 1 and last:
             # Which parameters have a gradient is the same on every rank: it depends on the step alone.
-            for parameter in self.encoder.parameters():
+            for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= self.ranks.world
 
     def gradient_norm(self) -> float:
-        return total_norm(self.encoder)
+        return total_norm(self.model)
 
     def step(self, scales: Mapping[str, float]) -> None:
         if self.clip:
-            torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), self.clip)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         _set_lr(self.adam.param_groups, scales)
         self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The encoder's state, whole, on the CPU."""
+        return {name: value.detach().cpu() for name, value in self.encoder.state_dict().items()}
+
+    def save(self, directory: Path) -> None:
+        """Weights and optimizer; on every rank, which all have the same."""
+        if self.ranks.rank == 0:
+            torch.save({"model": self.model.state_dict(), "adam": self.adam.state_dict()}, directory / "torch.pt")
+
+    def load(self, directory: Path) -> None:
+        state = torch.load(directory / "torch.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.adam.load_state_dict(state["adam"])
 
 
 class DeepSpeedEngine:
     """DeepSpeed's engine with our learning rates."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        adam: torch.optim.Optimizer,
-        settings: Mapping[str, Any],
-        rows: int,
-        autocast: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, model: DualEncoder, adam: torch.optim.Optimizer, settings: Mapping[str, Any], rows: int) -> None:
         import deepspeed  # takes seconds, and sets up logging of its own
 
         config = {**settings, "train_micro_batch_size_per_gpu": rows, "steps_per_print": 2**31}
-        self.encoder = encoder
-        self.engine, *_ = deepspeed.initialize(
-            model=_Autocast(encoder, autocast), optimizer=adam, config=config, dist_init_required=False
-        )
+        self.model, self.encoder = model, model.encoder
+        self.engine, *_ = deepspeed.initialize(model=model, optimizer=adam, config=config, dist_init_required=False)
         self.device = torch.device(self.engine.device)
+        self.stage = int(self.engine.zero_optimization_stage())
         self._resting: set[str] = set()
 
-    def forward(self, texts: PackedTexts) -> torch.Tensor:
+    def forward(self, texts: PackedTexts) -> tuple[torch.Tensor, torch.Tensor]:
         return self.engine(texts)
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, *, last: bool = True) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss)
 
     def gradient_norm(self) -> float:
         if self.engine.fp16_enabled():
             return 0.0  # its loss scaling meets overflows by design, and leaves those steps out by itself
-        if self.engine.zero_optimization():
+        if self.stage == 3:
+            return float(torch.stack(self.engine.optimizer._get_norm_groups()).norm())
+        if self.stage:
             return float(self.engine.optimizer.scaled_global_norm())  # each rank holds its own part of the gradient
-        return total_norm(self.encoder)
+        return total_norm(self.model)
 
     def step(self, scales: Mapping[str, float]) -> None:
         _set_lr(self.engine.optimizer.param_groups, scales)
         self._start_afresh(scales)
         self.engine.step()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The encoder's state, whole, on the CPU of every rank."""
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(self.encoder.parameters()), enabled=self.stage == 3):
+            return {name: value.detach().cpu().clone() for name, value in self.encoder.state_dict().items()}
+
+    def save(self, directory: Path) -> None:
+        """Weights and optimizer, each rank its part; on every rank."""
+        state = {"resting": sorted(self._resting)}
+        self.engine.save_checkpoint(str(directory), tag=ENGINE_TAG, client_state=state, save_latest=False)
+
+    def load(self, directory: Path) -> None:
+        """What :meth:`save` left, under as many ranks.
+
+        Raises:
+            RuntimeError: DeepSpeed found nothing to load, of which it only warns itself.
+        """
+        path, state = self.engine.load_checkpoint(str(directory), tag=ENGINE_TAG)
+        if path is None or state is None:
+            raise RuntimeError(f"DeepSpeed loaded nothing from {directory}/{ENGINE_TAG}")
+        self._resting = set(state["resting"])
 
     def _start_afresh(self, scales: Mapping[str, float]) -> None:
         """Forget what Adam gathered of a group while it rested.
@@ -138,30 +170,25 @@ class DeepSpeedEngine:
         a fresh start the layers would take 1.8 to 3.5 times their rate when they join.
         """
         adam = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
-        for group in adam.param_groups:
+        for number, group in enumerate(adam.param_groups):
             if not scales[group["name"]]:
                 self._resting.add(group["name"])
             elif group["name"] in self._resting:
                 self._resting.remove(group["name"])
-                for parameter in group["params"]:
+                for parameter in self._stepped(number, group):
                     adam.state.pop(parameter, None)
 
-
-class _Autocast(torch.nn.Module):
-    """The encoder under its precision: from outside, DeepSpeed switches autocast off on a GPU."""
-
-    def __init__(self, encoder: Encoder, autocast: Callable[[], AbstractContextManager[None]]) -> None:
-        super().__init__()
-        self.encoder, self.autocast = encoder, autocast
-
-    def forward(self, texts: PackedTexts) -> torch.Tensor:
-        with self.autocast():
-            return self.encoder(texts)
+    def _stepped(self, number: int, group: Mapping[str, Any]) -> list[torch.Tensor]:
+        """What Adam steps of a group: at stage 3 the flat parts of it, which are put into it one by one."""
+        if self.stage < 3:
+            return list(group["params"])
+        zero = self.engine.optimizer
+        return [flat for n, flat in enumerate(zero.fp32_partitioned_groups_flat) if zero.sub_group_to_group_id[n] == number]
 
 
-def total_norm(encoder: Encoder) -> float:
+def total_norm(model: torch.nn.Module) -> float:
     """L2 norm over all gradients that are there."""
-    return float(torch.nn.utils.get_total_norm([p.grad for p in encoder.parameters() if p.grad is not None]))
+    return float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
 
 
 def read_deepspeed_config(path: Path) -> dict[str, Any]:
@@ -180,10 +207,11 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
     for key in ("optimizer", "scheduler", "train_batch_size", "train_micro_batch_size_per_gpu"):
         if key in settings:
             problems.append(f"{key} is set by the job (see `labeller train --help`): remove it")
-    if settings.get("zero_optimization", {}).get("stage", 0) > 2:
-        problems.append("zero_optimization.stage 3 is not supported: the bundle is written from whole parameters")
     if settings.get("gradient_accumulation_steps", 1) != 1:
-        problems.append("gradient_accumulation_steps must be 1: negatives of several steps cannot be gathered")
+        problems.append(
+            "gradient_accumulation_steps must be 1: accumulated steps are no negatives of each other; for a batch "
+            "larger than the memory set [train] cache_texts (GradCache)"
+        )
     if problems:
         raise InputError.of(problems, heading=f"DeepSpeed settings {path} refused:")
     return settings

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from etl.dataset import Manifest
+from model.checkpoints import Checkpoints
 from model.compact import compact, expand
+from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import (
-    DEEPSPEED_CONFIG,
     DeepSpeedEngine,
     Engine,
     TorchEngine,
     optimizer,
     parameter_groups,
-    read_deepspeed_config,
 )
 from model.known import KnownPairs
 from model.loss import LossConfig
+from model.positions import Position
 from model.precision import autocast, choose
 from model.presets import EncoderConfig, Preset
 from model.ranks import Ranks
@@ -52,10 +53,20 @@ def fit(
     ranks: Ranks | None = None,
     engine: Literal["torch", "deepspeed"] = "torch",
     device: str = "cpu",
+    checkpoints: Path | None = None,
 ) -> Fitted:
     """Train on ``config.dataset``, whose files the caller has verified.
 
-    ``torch`` trains in this process (tests, notebooks); ``deepspeed`` expects that its launcher started the rank.
+    Args:
+        config: See there.
+        manifest: Of the dataset.
+        ranks: Who takes part; this process alone if None.
+        engine: ``torch`` trains in this process (tests, notebooks), ``deepspeed`` in a rank that its launcher started.
+        device: ``cpu``, ``cuda`` or ``cuda:0``.
+        checkpoints: Directory of this training's checkpoints: where it goes on from the newest whole one, and leaves more.
+
+    Raises:
+        InputError: the newest checkpoint is of another dataset, number of ranks or settings; all differences are listed.
     """
     ranks = ranks or Ranks()
     chosen = config.chosen_preset(manifest)
@@ -66,24 +77,51 @@ def fit(
         small, reader.table, used = compact(full, reader.table)
     loop = LoopConfig(
         steps=max(1, int(chosen.epochs * reader.steps_per_epoch)),
-        tau=chosen.tau,
         warmup=config.warmup,
         layers_from=chosen.layers_from,
-        loss=LossConfig(logq=config.logq),
+        loss=LossConfig(logq=config.logq, multi_positives=config.multi_positives, margin=config.margin),
+        cache_texts=config.cache_texts,
+        save_every=config.save_every,
         log_every=config.log_every,
     )
     if ranks.rank == 0:
         log.info("%s", _plan(manifest, reader, loop, small))
     deterministic(config.seed + ranks.rank)
     precision = choose(config.precision, device)
-    context = autocast(precision, device)
-    stepper = _engine(engine, small.to(device), chosen, config, reader.batch + reader.crops, ranks, context)
-    curve = train(stepper, reader.batches(loop.steps), loop, ranks, KnownPairs.load(config.dataset, manifest))
-    small = small.cpu()
-    trained = full if used is None else expand(full, small, used)
-    return Fitted(
-        trained, curve, _settings(config, chosen, reader, loop, ranks) | {"precision": choose(config.precision, device)}
-    )
+    model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
+    stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks)
+    known, settings = KnownPairs.load(config.dataset, manifest), _settings(config, chosen, reader, loop, ranks, precision)
+    curve, start, save = Curve(), None, None
+    if checkpoints is not None:
+        keeper = Checkpoints(checkpoints, ranks)
+        curve, start = _go_on(keeper, stepper, reader, settings)
+
+        def save(now: Curve) -> None:
+            keeper.save(stepper, _position(reader, now.step, settings), asdict(now))
+
+    batches = reader.batches(loop.steps, start)
+    curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save)
+    trained = expand(full, stepper.weights(), used)
+    return Fitted(trained, curve, settings)
+
+
+def _go_on(
+    keeper: Checkpoints, engine: Engine, reader: TrainingReader, settings: Mapping[str, Any]
+) -> tuple[Curve, Position | None]:
+    """The curve and the place in the data of the newest whole checkpoint, which is loaded; a fresh start without one."""
+    found = keeper.newest()
+    if found is None:
+        return Curve(), None
+    found.position.require_same(_position(reader, 0, settings))
+    keeper.load(engine, found)
+    log.warning("going on after step %d from %s", found.position.step, found.path)
+    return Curve.from_json(found.progress), reader.position(found.position.step)
+
+
+def _position(reader: TrainingReader, step: int, settings: Mapping[str, Any]) -> Position:
+    """Where the reader is after a step, with all else that the steps to come depend on."""
+    here = reader.position(step)
+    return replace(here, settings=json.loads(json.dumps({**here.settings, **settings})))
 
 
 def draw(config: EncoderConfig, seed: int) -> Encoder:
@@ -103,19 +141,20 @@ def deterministic(seed: int) -> None:
 
 def _engine(
     engine: str,
-    encoder: Encoder,
+    model: DualEncoder,
     chosen: Preset,
     config: TrainConfig,
     rows: int,
     ranks: Ranks,
-    context: Callable[[], AbstractContextManager[None]],
 ) -> Engine:
-    groups = parameter_groups(encoder, lr=chosen.lr, weight_lr=chosen.weight_lr, layers_lr=chosen.layers_lr)
-    settings = read_deepspeed_config(Path(config.deepspeed_config) if config.deepspeed_config else DEEPSPEED_CONFIG)
-    encoder.train()
+    groups = parameter_groups(model, lr=chosen.lr, weight_lr=chosen.weight_lr, layers_lr=chosen.layers_lr)
+    settings = config.deepspeed_settings()
+    model.train()
+    if chosen.encoder.layers:
+        model.encoder.encoder.checkpointing = config.activation_checkpointing
     if engine == "deepspeed":
-        return DeepSpeedEngine(encoder, optimizer(groups), settings, rows, context)
-    return TorchEngine(encoder, optimizer(groups), ranks, context, clip=settings["gradient_clipping"])
+        return DeepSpeedEngine(model, optimizer(groups), settings, rows)
+    return TorchEngine(model, optimizer(groups), ranks, clip=settings["gradient_clipping"])
 
 
 def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder) -> str:
@@ -126,8 +165,13 @@ def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder:
     )
 
 
-def _settings(config: TrainConfig, chosen: Preset, reader: TrainingReader, loop: LoopConfig, ranks: Ranks) -> dict[str, Any]:
-    names = ("crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "seed")
+def _settings(
+    config: TrainConfig, chosen: Preset, reader: TrainingReader, loop: LoopConfig, ranks: Ranks, precision: str
+) -> dict[str, Any]:
+    names = (
+        "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
+        "learn_tau", "seed",
+    )  # fmt: skip
     return {
         "preset": config.preset,
         "ranks": ranks.world,
@@ -136,4 +180,5 @@ def _settings(config: TrainConfig, chosen: Preset, reader: TrainingReader, loop:
         "steps": loop.steps,
         **{name: getattr(chosen, name) for name in ("tau", "lr", "epochs", "weight_lr", "layers_lr", "layers_from")},
         **{name: getattr(config, name) for name in names},
+        "precision": precision,
     }

@@ -33,6 +33,26 @@ class PackedTexts:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def parts(self, most: int) -> list[PackedTexts]:
+        """The same texts in parts of ``most``, each with the features of its own tokens; on the host."""
+        tokens, offsets = self.tokens.numpy(), self.offsets.numpy()
+        table = (self.feature_offsets.numpy(), self.features.numpy())
+        found = []
+        for start in range(0, len(self), most):
+            stop = min(start + most, len(self))
+            distinct, own = np.unique(tokens[offsets[start] : offsets[stop]], return_inverse=True)
+            features, feature_offsets = take(*table, distinct)
+            found.append(
+                PackedTexts(
+                    features=torch.from_numpy(features),
+                    feature_offsets=torch.from_numpy(feature_offsets),
+                    tokens=torch.from_numpy(own.reshape(-1)),
+                    offsets=torch.from_numpy(offsets[start : stop + 1] - offsets[start]),
+                    lengths=self.lengths[start:stop],
+                )
+            )
+        return found
+
     def to(self, device: torch.device | str) -> PackedTexts:
         return PackedTexts(
             features=self.features.to(device, non_blocking=True),

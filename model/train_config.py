@@ -67,6 +67,21 @@ class TrainConfig(JobConfig):
     query_word_dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of pairs whose title loses the query's words, so that titles without their term are learnt."""
 
+    learn_tau: bool = False
+    """Learn the temperature from there on, within [.01, 1]."""
+
+    multi_positives: bool = False
+    """Rows of one query or one item are each other's positives; else they are only no negatives."""
+
+    margin: Annotated[float, Field(ge=-1, le=2)] | None = None
+    """A negative whose cosine exceeds the positive's by more than this is taken for a false one (none: never)."""
+
+    cache_texts: Annotated[int, Field(ge=0)] = 0
+    """Texts that are encoded at once, for a batch larger than the memory (GradCache, at a third more time); 0: all."""
+
+    activation_checkpointing: bool = False
+    """Keep of each layer only what goes in, and compute it again in the backward pass."""
+
     logq: Annotated[float, Field(ge=0)] = 0.0
     """Correction for frequent queries and items among the negatives; 1 is the full one."""
 
@@ -87,6 +102,12 @@ class TrainConfig(JobConfig):
 
     log_every: Annotated[int, Field(ge=1)] = 20
     """Steps between two lines of progress."""
+
+    save_every: Annotated[int, Field(ge=0)] = 500
+    """Steps between two checkpoints, the last two of which are kept until the training is over; 0: none."""
+
+    resume: bool = True
+    """Go on from the newest whole checkpoint of the same day; --no-resume starts afresh and removes it."""
 
     deepspeed_config: str = ""
     """JSON file with DeepSpeed's settings instead of ours (model/deepspeed.json)."""

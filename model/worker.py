@@ -23,6 +23,7 @@ from etl.job import configure_logging
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from model.bundle import write_bundle
+from model.checkpoints import Checkpoints
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
 from model.ranks import Ranks
@@ -64,13 +65,18 @@ def run(config: TrainConfig, scratch: Path) -> None:
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.
     manifest = verify(config.dataset) if local_rank == 0 else Manifest.read(config.dataset)
     dist.barrier()
-    fitted = fit(config, manifest, ranks, "deepspeed", device_name)
+    checkpoints = Warehouse.of(config).training_checkpoints(config.ds)
+    if not config.resume:
+        Checkpoints(checkpoints, ranks).remove()
+        dist.barrier()
+    fitted = fit(config, manifest, ranks, "deepspeed", device_name, checkpoints)
     dist.barrier()
     dist.destroy_process_group()
     if ranks.rank == 0:
         torch.set_num_threads(os.cpu_count() or 1)  # the other ranks are gone
         path = finish(config, manifest, fitted, device_name)
         (scratch / RESULT_FILE).write_text(json.dumps({"bundle": path.name}), encoding="utf-8")
+        Checkpoints(checkpoints, ranks).remove()
 
 
 def join(device: str, timeout_minutes: float) -> Ranks:

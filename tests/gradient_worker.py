@@ -1,19 +1,22 @@
 """One rank's share of a joined batch: the gradients that its engine arrives at, for the equality tests.
 
-Run by torch's ``spawn`` (float64, without DeepSpeed) and by DeepSpeed's launcher (fp32, every ZeRO stage that we allow).
+Run by torch's ``spawn`` (float64, without DeepSpeed) and by DeepSpeed's launcher (fp32, every ZeRO stage).
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import distributed as dist
 
+from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
@@ -26,15 +29,20 @@ from model.trainer import LoopConfig, contrastive_step
 
 ROWS = 16
 CONFIG = EncoderConfig(rows=60, dim=12, layers=1, hidden=8, heads=2, ffn=16, positions=8, token_weights=True)
-LOOP = LoopConfig(steps=1, tau=0.2, loss=LossConfig(logq=0.5))
+LOOP = LoopConfig(steps=1, loss=LossConfig(logq=0.5))
+CASES = {
+    "plain": LOOP,
+    "several positives, margin": replace(LOOP, loss=LossConfig(logq=0.5, multi_positives=True, margin=0.1)),
+    "cached": replace(LOOP, cache_texts=5),
+}
 
 
-def encoder() -> Encoder:
+def model(learn_tau: bool = True, dropout: float = 0.0) -> DualEncoder:
     torch.manual_seed(3)
-    made = Encoder(CONFIG)
+    made = Encoder(replace(CONFIG, dropout=dropout))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return made
+    return DualEncoder(made, tau=0.2, learn_tau=learn_tau)
 
 
 def joined_rows() -> Rows:
@@ -65,16 +73,16 @@ def share(ranks: Ranks) -> Batch:
     return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}))
 
 
-def torch_gradients(ranks: Ranks) -> tuple[float, list[torch.Tensor]]:
+def torch_gradients(ranks: Ranks, case: str = "plain") -> tuple[float, list[torch.Tensor]]:
     """Mean loss over ranks and averaged gradients in float64, without DeepSpeed."""
-    model = encoder().double()
-    engine = TorchEngine(model, torch.optim.SGD(model.parameters()), ranks, contextlib.nullcontext)
-    loss = contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs())
-    engine.backward(loss)
-    value = loss.detach().clone()
+    made = model().double()
+    engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
+    found, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
+    backward()
+    value = found.loss.detach().clone()
     if ranks.world > 1:
         dist.all_reduce(value)
-    return float(value) / ranks.world, [p.grad for p in model.parameters()]
+    return float(value) / ranks.world, [p.grad for p in made.parameters()]
 
 
 def spawned(rank: int, world: int, directory: str) -> None:
@@ -82,31 +90,33 @@ def spawned(rank: int, world: int, directory: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{directory}/store{world}", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=dt.timedelta(seconds=60))
-    loss, gradients = torch_gradients(Ranks(rank, world))
+    found = {case: torch_gradients(Ranks(rank, world), case) for case in CASES}
     if rank == 0:
-        torch.save({"loss": loss, "gradients": gradients}, f"{directory}/world{world}.pt")
+        torch.save(found, f"{directory}/world{world}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def deepspeed_engine(stage: int, ranks: Ranks) -> DeepSpeedEngine:
+def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False) -> DeepSpeedEngine:
     """In fp32, clipping off."""
-    model = encoder()
+    made = model()
+    made.encoder.encoder.checkpointing = checkpointing
     settings = {
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.0,
         "zero_optimization": {"stage": stage, "reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000},
     }
-    adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    return DeepSpeedEngine(model, adam, settings, ROWS // ranks.world, contextlib.nullcontext)
+    adam = optimizer(parameter_groups(made, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
+    return DeepSpeedEngine(made, adam, settings, ROWS // ranks.world)
 
 
-def deepspeed_gradients(stage: int, ranks: Ranks) -> tuple[float, list[torch.Tensor]]:
-    """Gradients as DeepSpeed averages them, and their norm as the engine says it."""
+def deepspeed_gradients(stage: int, ranks: Ranks, case: str, checkpointing: bool) -> tuple[float, list[torch.Tensor]]:
+    """Norm as the engine says it, and gradients as DeepSpeed averages them."""
     from deepspeed.utils import safe_get_full_grad
 
-    engine = deepspeed_engine(stage, ranks)
-    engine.backward(contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs()))
+    engine = deepspeed_engine(stage, ranks, checkpointing)
+    _, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
+    backward()
     norm = engine.gradient_norm()
     return norm, [safe_get_full_grad(parameter).clone() for parameter in engine.engine.module.parameters()]
 
@@ -115,12 +125,13 @@ def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
     """How far Adam moves each group in the third step, the first in which the layers take part."""
     weights: dict[str, torch.Tensor] = {}
     for step in range(3):
-        weights = {name: value.clone() for name, value in engine.encoder.state_dict().items()}
+        weights = {name: value.clone() for name, value in engine.weights().items()}
         engine.encoder.layers_on = step == 2
-        engine.backward(contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs()))
-        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2)})
+        _, backward = contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs())
+        backward()
+        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2), "temperature": 1.0})
     found: dict[str, float] = {"table": 0.0, "layers": 0.0}
-    for name, value in engine.encoder.state_dict().items():
+    for name, value in engine.weights().items():
         group = "table" if "word_embeddings" in name or name.endswith("_weights") else "layers"
         found[group] += float((value - weights[name]).square().sum())
     return found
@@ -128,9 +139,17 @@ def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
 
 def torch_moved() -> dict[str, float]:
     """The same without DeepSpeed, in one process."""
-    model = encoder()
-    adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    return moved(TorchEngine(model, adam, Ranks(), contextlib.nullcontext), Ranks())
+    made = model()
+    adam = optimizer(parameter_groups(made, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
+    return moved(TorchEngine(made, adam, Ranks()), Ranks())
+
+
+def variants() -> Iterator[tuple[int, str, bool]]:
+    """ZeRO stage, case, and whether activations are checkpointed."""
+    for stage in range(4):
+        for case in CASES:
+            if stage < 3 or case != "cached":
+                yield from ((stage, case, checkpointing) for checkpointing in (False, True))
 
 
 def launched(directory: Path) -> None:
@@ -139,11 +158,12 @@ def launched(directory: Path) -> None:
 
     torch.set_num_threads(1)
     ranks = join("cpu", timeout_minutes=1.0)
-    for stage in (0, 1, 2):
-        norm, gradients = deepspeed_gradients(stage, ranks)
-        steps = moved(deepspeed_engine(stage, ranks), ranks)
-        if ranks.rank == 0:
-            torch.save({"norm": norm, "gradients": gradients, "moved": steps}, directory / f"stage{stage}.pt")
+    found: dict[str, Any] = {
+        "gradients": {variant: deepspeed_gradients(variant[0], ranks, *variant[1:]) for variant in variants()},
+        "moved": {stage: moved(deepspeed_engine(stage, ranks), ranks) for stage in range(4)},
+    }
+    if ranks.rank == 0:
+        torch.save(found, directory / "found.pt")
     dist.barrier()
     dist.destroy_process_group()
 

@@ -8,11 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from model import launch
+from model.engines import TorchEngine
 from model.known import KnownPairs
 from model.loss import HardNegatives, LossConfig, Rows, contrastive_loss
 from model.matches import equal_ids
 from model.ranks import Ranks
 from model.tiled_cross_entropy import Tile
+from model.trainer import LoopConfig, contrastive_step
 from tests import gradient_worker
 from tests.model_data import small_shop, write_dataset
 
@@ -149,39 +151,73 @@ def test_equal_ids_match_each_with_each():
     assert list(zip(found.rows.tolist(), found.columns.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 3), (2, 0), (2, 1)]
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_several_ranks_have_the_loss_and_gradient_of_one_process_in_float64(world, tmp_path):
-    torch.multiprocessing.spawn(gradient_worker.spawned, (world, str(tmp_path)), nprocs=world)
-    found = torch.load(tmp_path / f"world{world}.pt", weights_only=True)
-    value, gradients = gradient_worker.torch_gradients(Ranks())
-    assert found["loss"] == pytest.approx(value, abs=1e-10)
-    for ours, theirs in zip(found["gradients"], gradients, strict=True):
+@pytest.fixture(scope="module", params=[2, 4])
+def spawned(request, tmp_path_factory) -> dict[str, tuple[float, list[torch.Tensor]]]:
+    """What 2 and 4 ranks find in float64, by case."""
+    directory, world = tmp_path_factory.mktemp("spawned"), request.param
+    torch.multiprocessing.spawn(gradient_worker.spawned, (world, str(directory)), nprocs=world)
+    return torch.load(directory / f"world{world}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("case", gradient_worker.CASES)
+def test_several_ranks_have_the_loss_and_gradient_of_one_process_in_float64(case, spawned):
+    # The cached one is compared with the whole batch in one piece.
+    value, expected = gradient_worker.torch_gradients(Ranks(), "plain" if case == "cached" else case)
+    found, gradients = spawned[case]
+    assert found == pytest.approx(value, abs=1e-10)
+    for ours, theirs in zip(gradients, expected, strict=True):
         assert (ours - theirs).abs().max() < 1e-10
 
 
+def test_the_cached_gradient_with_dropout_is_that_of_the_vectors_that_the_loss_saw():
+    found = {}
+    for parts in (1, 2):
+        model = gradient_worker.model(dropout=0.5).double().train()
+        engine = TorchEngine(model, torch.optim.SGD(model.parameters()), Ranks())
+        batch = gradient_worker.share(Ranks())
+        known = gradient_worker.known_pairs()
+        torch.manual_seed(9)
+        if parts == 1:  # by hand: two forward passes with their graphs, one loss
+            halves = [engine.forward(part)[0] for part in batch.texts.parts(16)]
+            queries, titles = torch.cat(halves).split(16)
+            tau = engine.model.log_tau.exp()
+            found[parts] = contrastive_loss(queries, titles, batch.rows, tau=tau, ranks=Ranks(), known=known).loss
+            engine.backward(found[parts])
+        else:
+            loop = LoopConfig(steps=1, cache_texts=16)
+            contrast, backward = contrastive_step(engine, batch, loop, Ranks(), known)
+            backward()
+            found[parts] = contrast.loss
+        found[parts, "grads"] = [p.grad for p in model.parameters()]
+    assert found[1].item() == pytest.approx(found[2].item(), abs=1e-12)
+    for ours, theirs in zip(found[1, "grads"], found[2, "grads"], strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+
+
 @pytest.fixture(scope="module")
-def by_stage(tmp_path_factory) -> dict[int, dict]:
-    """What two ranks under DeepSpeed's launcher found at each ZeRO stage that we allow."""
+def under_deepspeed(tmp_path_factory) -> dict[str, dict]:
+    """What two ranks under DeepSpeed's launcher found in each variant."""
     directory = tmp_path_factory.mktemp("stages")
     argv = launch.command("tests.gradient_worker", [str(directory)], ranks=2)
     assert launch.run_watched(argv, launch.environment(2, "cpu", local=True)) == 0
-    return {stage: torch.load(directory / f"stage{stage}.pt", weights_only=True) for stage in (0, 1, 2)}
+    return torch.load(directory / "found.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
-def test_layers_that_join_late_move_under_deepspeed_as_they_do_without(by_stage, stage):
+@pytest.mark.parametrize("stage", range(4))
+def test_layers_that_join_late_move_under_deepspeed_as_they_do_without(under_deepspeed, stage):
     # Adam makes a step of the sign of a gradient that is zero but for rounding, so sums of squares are compared.
-    assert by_stage[stage]["moved"] == pytest.approx(gradient_worker.torch_moved(), rel=0.05)
+    assert under_deepspeed["moved"][stage] == pytest.approx(gradient_worker.torch_moved(), rel=0.05)
 
 
-def test_deepspeed_on_two_ranks_has_the_gradient_of_one_process(by_stage):
-    _, expected = gradient_worker.torch_gradients(Ranks())
+@pytest.mark.parametrize(("stage", "case", "checkpointing"), list(gradient_worker.variants()))
+def test_deepspeed_on_two_ranks_has_the_gradient_of_one_process(under_deepspeed, stage, case, checkpointing):
+    _, expected = gradient_worker.torch_gradients(Ranks(), case)
     # The gradient of the keys' bias is zero but for rounding (softmax ignores it): nothing to be relative to.
     least = 1e-3 * max(gradient.norm() for gradient in expected)
-    for stage, found in by_stage.items():
-        assert found["norm"] == pytest.approx(float(torch.cat([g.flatten() for g in expected]).norm()), rel=1e-5)
-        for ours, theirs in zip(found["gradients"], expected, strict=True):
-            assert (ours - theirs).norm() / max(theirs.norm(), least) < 1e-5, f"stage {stage}"
+    norm, gradients = under_deepspeed["gradients"][stage, case, checkpointing]
+    assert norm == pytest.approx(float(torch.cat([g.flatten() for g in expected]).norm()), rel=1e-5)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours - theirs).norm() / max(theirs.norm(), least) < 1e-5
 
 
 def test_known_pairs_are_those_of_the_part_known_also_where_they_were_thinned_out(tmp_path):

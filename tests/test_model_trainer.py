@@ -10,11 +10,13 @@ import torch
 from etl.dataset import load_token_table, verify
 from etl.errors import InputError
 from model.compact import compact, expand
+from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DEEPSPEED_CONFIG, TorchEngine, optimizer, parameter_groups, read_deepspeed_config
 from model.evaluate import evaluate
 from model.fit import draw, fit
-from model.precision import autocast, choose
+from model.packing import pack
+from model.precision import choose
 from model.presets import PRESETS
 from model.ranks import Ranks
 from model.reader import ReaderConfig, TrainingReader
@@ -72,10 +74,10 @@ def test_a_shrunken_published_encoder_takes_steps_on_wordpiece(tmp_path):
     manifest = write_dataset(tmp_path / "ds=2024-05-07", small_shop(), kind="wordpiece", rows=200)
     shrunk = replace(PRESETS["published"].encoder, rows=200, dim=32, hidden=32, layers=2, heads=4, ffn=64)
     reader = TrainingReader(tmp_path / "ds=2024-05-07", manifest, ReaderConfig(batch=16, crops=0.5), Ranks())
-    encoder = draw(shrunk, seed=1).train()
-    adam = optimizer(parameter_groups(encoder, lr=3e-3, weight_lr=1.0, layers_lr=1.0))
-    engine = TorchEngine(encoder, adam, Ranks(), autocast("fp32", "cpu"))
-    curve = train(engine, reader.batches(30), LoopConfig(steps=30, tau=0.1, log_every=10), Ranks())
+    model = DualEncoder(draw(shrunk, seed=1), tau=0.1).train()
+    adam = optimizer(parameter_groups(model, lr=3e-3, weight_lr=1.0, layers_lr=1.0))
+    engine = TorchEngine(model, adam, Ranks())
+    curve = train(engine, reader.batches(30), LoopConfig(steps=30, log_every=10), Ranks())
     assert [step for step, _ in curve.points] == [10, 20, 30]
     assert curve.points[-1][1] < curve.points[0][1]
 
@@ -92,10 +94,10 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
     encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
     torch.nn.init.constant_(encoder.embeddings.word_embeddings.weight, float("nan"))
     before = parameters(encoder)[-100:].clone()
-    engine = TorchEngine(encoder, torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks(), autocast("fp32", "cpu"))
+    engine = TorchEngine(DualEncoder(encoder), torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks())
     reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
     with pytest.raises(NotFinite, match=r"loss is nan at step 1 of 3 \(rank 0\)"):
-        train(engine, reader.batches(3), LoopConfig(steps=3, tau=0.1), Ranks())
+        train(engine, reader.batches(3), LoopConfig(steps=3), Ranks())
     assert torch.equal(parameters(encoder)[-100:], before)
 
 
@@ -105,10 +107,10 @@ def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_it(shop_ro
     encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
     encoder.embeddings.word_embeddings.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = parameters(encoder).clone()
-    engine = TorchEngine(encoder, torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks(), autocast("fp32", "cpu"))
+    engine = TorchEngine(DualEncoder(encoder), torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks())
     reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
     with pytest.raises(NotFinite, match=r"gradient norm is nan at step 1 of 3 \(rank 0\)"):
-        train(engine, reader.batches(3), LoopConfig(steps=3, tau=0.1), Ranks())
+        train(engine, reader.batches(3), LoopConfig(steps=3), Ranks())
     assert torch.equal(parameters(encoder), before)
 
 
@@ -116,15 +118,11 @@ def test_batches_that_end_early_are_an_error(shop_root):
     settings = config(shop_root)
     manifest = verify(settings.dataset)
     encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
-    engine = TorchEngine(
-        encoder,
-        torch.optim.Adam(parameter_groups(encoder, lr=1e-3, weight_lr=1.0, layers_lr=1.0)),
-        Ranks(),
-        autocast("fp32", "cpu"),
-    )
+    model = DualEncoder(encoder)
+    engine = TorchEngine(model, optimizer(parameter_groups(model, lr=1e-3, weight_lr=1.0, layers_lr=1.0)), Ranks())
     reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
     with pytest.raises(RuntimeError, match="5 were planned"):
-        train(engine, reader.batches(3), LoopConfig(steps=5, tau=0.1), Ranks())
+        train(engine, reader.batches(3), LoopConfig(steps=5), Ranks())
 
 
 def test_training_the_reachable_rows_alone_changes_nothing_in_the_result(shop_root):
@@ -138,10 +136,11 @@ def test_training_the_reachable_rows_alone_changes_nothing_in_the_result(shop_ro
         if small:
             trained, reader.table, used = compact(full, table)
             assert trained.config.rows < full.config.rows
-        adam = optimizer(parameter_groups(trained, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-        engine = TorchEngine(trained.train(), adam, Ranks(), autocast("fp32", "cpu"))
-        train(engine, reader.batches(5), LoopConfig(steps=5, tau=0.1), Ranks())
-        results.append(parameters(full if used is None else expand(full, trained, used)))
+        model = DualEncoder(trained, tau=0.1).train()
+        adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
+        engine = TorchEngine(model, adam, Ranks())
+        train(engine, reader.batches(5), LoopConfig(steps=5), Ranks())
+        results.append(parameters(expand(full, engine.weights(), used)))
     assert torch.allclose(*results, atol=1e-6)
 
 
@@ -155,7 +154,7 @@ def test_the_learning_rate_rises_then_falls_linearly_to_the_end():
 
 
 def test_layers_that_join_late_rest_before_and_have_a_schedule_of_their_own():
-    loop = LoopConfig(steps=100, tau=0.1, layers_from=0.8)
+    loop = LoopConfig(steps=100, layers_from=0.8)
     layers = [rates(step, loop)["layers"] for step in range(100)]
     assert layers[:80] == [0.0] * 80
     assert layers[80] == pytest.approx(0.25)
@@ -188,10 +187,51 @@ def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
 
 
 def test_weights_of_rows_and_layers_have_learning_rates_of_their_own():
-    encoder = Encoder(replace(PRESETS["tiny"].encoder, token_weights=True))
-    groups = parameter_groups(encoder, lr=1.0, weight_lr=5.0, layers_lr=0.25)
-    assert sorted((g["lr"], len(g["params"])) for g in groups)[1:] == [(1.0, 1), (5.0, 2)]
-    assert sum(len(g["params"]) for g in groups) == len(list(encoder.parameters()))
+    model = DualEncoder(Encoder(replace(PRESETS["tiny"].encoder, token_weights=True)), learn_tau=True)
+    groups = {g["name"]: g for g in parameter_groups(model, lr=1.0, weight_lr=5.0, layers_lr=0.25)}
+    assert {name: g["lr"] for name, g in groups.items()} == {
+        "table": 1.0, "weights": 5.0, "layers": 0.25, "temperature": 1.0,
+    }  # fmt: skip
+    assert (len(groups["table"]["params"]), len(groups["weights"]["params"])) == (1, 2)
+    assert sum(len(g["params"]) for g in groups.values()) == len(list(model.parameters()))
+
+
+def test_a_learned_temperature_moves_and_stays_within_its_range():
+    model = DualEncoder(Encoder(PRESETS["tiny"].encoder), tau=0.012, learn_tau=True)
+    adam = torch.optim.SGD([model.log_tau], lr=1.0)
+    texts = pack(np.arange(4), np.arange(5), None)
+    for slope, expected in ((1.0, 0.01), (1.0, 0.01), (-1.0, 1.0), (-1.0, 1.0)):
+        for _ in range(300):
+            adam.zero_grad()
+            (model(texts)[1] * slope).sum().backward()
+            adam.step()
+        assert model(texts)[1].item() == pytest.approx(expected, rel=0.05)
+    assert "log_tau" not in DualEncoder(Encoder(PRESETS["tiny"].encoder), tau=0.1).state_dict()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cache_texts": 10},
+        {"activation_checkpointing": True},
+        {"multi_positives": True, "margin": 0.2, "learn_tau": True},
+    ],
+    ids=str,
+)
+def test_each_way_to_train_makes_the_loss_fall(shop_root, changes):
+    settings = config(shop_root, epochs=6.0, **changes)
+    points = fit(settings, verify(settings.dataset)).curve.points
+    assert points[-1][1] < 0.9 * points[0][1]
+
+
+def test_texts_in_parts_have_the_vectors_that_they_have_together():
+    encoder = Encoder(replace(PRESETS["tiny"].encoder, rows=60)).double()
+    rng = np.random.default_rng(2)
+    lengths = rng.integers(0, 6, 11)
+    whole = pack(rng.integers(0, 60, lengths.sum()), np.append(0, np.cumsum(lengths)), None)
+    parts = whole.parts(4)
+    assert [len(part) for part in parts] == [4, 4, 3]
+    assert torch.allclose(torch.cat([encoder(part) for part in parts]), encoder(whole), atol=1e-12)
 
 
 def test_our_deepspeed_settings_are_accepted_and_dangerous_ones_are_not(tmp_path):
@@ -200,7 +240,7 @@ def test_our_deepspeed_settings_are_accepted_and_dangerous_ones_are_not(tmp_path
     bad.write_text('{"optimizer": {}, "zero_optimization": {"stage": 3}, "gradient_accumulation_steps": 2}')
     with pytest.raises(InputError) as caught:
         read_deepspeed_config(bad)
-    for part in ("would clip at 1.0", "optimizer is set by the job", "stage 3", "must be 1"):
+    for part in ("would clip at 1.0", "optimizer is set by the job", r"must be 1", "set [train] cache_texts"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match=r"nowhere.json cannot be read"):
         read_deepspeed_config(tmp_path / "nowhere.json")

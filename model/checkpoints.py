@@ -1,0 +1,170 @@
+"""Checkpoints of a training: whole or not there, found again after a crash, the last few kept.
+
+Each is a directory ``step-00000200`` that was written aside, hashed, given a COMPLETE manifest and renamed. DeepSpeed's own
+``latest`` is not used: it is not written atomically, and of truncated files one rank raises where another believes that it
+loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from model.engines import Engine
+from model.positions import Position
+from model.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "COMPLETE.json"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A checkpoint whose files are all as its manifest says."""
+
+    path: Path
+    position: Position
+    progress: Mapping[str, Any]
+
+
+class Checkpoints:
+    """Those of one training, in a directory that all ranks share."""
+
+    def __init__(self, directory: Path, ranks: Ranks, keep: int = 2) -> None:
+        self.directory, self.ranks, self.keep = directory, ranks, keep
+
+    def save(self, engine: Engine, position: Position, progress: Mapping[str, Any]) -> None:
+        """Write one, and remove all but the newest ``keep``; every rank calls this after the same step.
+
+        Args:
+            engine: Its weights and optimizer.
+            position: After which batches, of which settings.
+            progress: What the loop wants back, as JSON has it.
+        """
+        final = self.directory / f"step-{position.step:08d}"
+        aside = final.with_suffix(".partial")
+        if self.ranks.rank == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        self._wait()
+        engine.save(aside)
+        torch.save(_random_state(engine.device), aside / f"random-{self.ranks.rank}.pt")
+        self._wait()
+        if self.ranks.rank == 0:
+            files = {str(f.relative_to(aside)): _digest(f) for f in sorted(aside.rglob("*")) if f.is_file()}
+            manifest = {"position": asdict(position), "progress": dict(progress), "files": files}
+            _write_durably(aside / COMPLETE, json.dumps(manifest))
+            shutil.rmtree(final, ignore_errors=True)
+            aside.rename(final)
+            for old in self._steps()[self.keep :]:
+                shutil.rmtree(old)
+            log.info("checkpoint after step %d: %s", position.step, final)
+        self._wait()
+
+    def newest(self) -> Found | None:
+        """The newest one that is whole, the same on every rank; says loudly which newer ones are not."""
+        name = ""
+        if self.ranks.rank == 0:
+            for path in self._steps():
+                problem = _problem(path)
+                if problem is None:
+                    name = path.name
+                    break
+                log.warning("checkpoint %s is not used: %s; falling back to the one before it", path, problem)
+        name = self._told(name)
+        if not name:
+            return None
+        manifest = json.loads((self.directory / name / COMPLETE).read_text(encoding="utf-8"))
+        return Found(self.directory / name, Position(**manifest["position"]), manifest["progress"])
+
+    def load(self, engine: Engine, found: Found) -> None:
+        """Put weights, optimizer and random numbers back as they were.
+
+        Raises:
+            RuntimeError: some rank could not.
+        """
+        try:
+            engine.load(found.path)
+            _set_random_state(engine.device, torch.load(found.path / f"random-{self.ranks.rank}.pt", weights_only=True))
+            error = ""
+        except Exception as caught:  # whatever it is, the other ranks must hear of it, or they wait for this one
+            error = f"rank {self.ranks.rank}: {type(caught).__name__}: {caught}"
+        errors = [e for e in self._all(error) if e]
+        if errors:
+            raise RuntimeError(f"checkpoint {found.path} cannot be loaded: {'; '.join(errors)}")
+
+    def remove(self) -> None:
+        """All of them: the training is over, or starts afresh."""
+        if self.ranks.rank == 0:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _steps(self) -> list[Path]:
+        """Newest first, half-written ones left out."""
+        return sorted((p for p in self.directory.glob("step-*") if p.is_dir() and not p.suffix), reverse=True)
+
+    def _wait(self) -> None:
+        if self.ranks.world > 1:
+            dist.barrier()
+
+    def _told(self, name: str) -> str:
+        """What rank 0 says, on every rank."""
+        return self._all(name)[0]
+
+    def _all(self, text: str) -> list[str]:
+        if self.ranks.world == 1:
+            return [text]
+        texts = [""] * self.ranks.world
+        dist.all_gather_object(texts, text)
+        return texts
+
+
+def _problem(path: Path) -> str | None:
+    """Why a checkpoint cannot be trusted, or None."""
+    try:
+        manifest = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
+        files: Mapping[str, str] = manifest["files"]
+    except (OSError, ValueError, KeyError) as error:
+        return f"{COMPLETE} cannot be read ({error})"
+    missing = [name for name in files if not (path / name).is_file()]
+    if missing:
+        return f"{', '.join(missing)} is missing"
+    changed = [name for name, digest in files.items() if _digest(path / name) != digest]
+    return f"{', '.join(changed)} is not what was written" if changed else None
+
+
+def _digest(file: Path) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _write_durably(file: Path, text: str) -> None:
+    with file.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(device: torch.device, state: Mapping[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

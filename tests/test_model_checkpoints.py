@@ -1,0 +1,205 @@
+"""A training that is cut off goes on as if nothing had happened, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from etl.dataset import verify
+from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.warehouse import Warehouse
+from model.bundle import load_bundle
+from model.checkpoints import COMPLETE, Checkpoints
+from model.fit import Fitted, fit
+from model.positions import Position
+from model.ranks import Ranks
+from model.train_config import TrainConfig
+from tests.model_data import DS, small_shop, write_dataset
+
+
+@pytest.fixture(scope="module")
+def shop_root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("shop")
+    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
+    return root
+
+
+def config(root: Path, **changes) -> TrainConfig:
+    return TrainConfig(root=str(root), ds=DS, **({"preset": "tiny", "epochs": 4.0, "save_every": 3} | changes))
+
+
+class CutOff(RuntimeError):
+    pass
+
+
+def cut_off(settings: TrainConfig, checkpoints: Path, after: int, monkeypatch) -> None:
+    """Train until the checkpoint after step ``after`` is there, and no further."""
+    save = Checkpoints.save
+
+    def save_and_stop(self, engine, position, progress):
+        save(self, engine, position, progress)
+        if position.step >= after:
+            raise CutOff
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_and_stop)
+        with pytest.raises(CutOff):
+            fit(settings, verify(settings.dataset), checkpoints=checkpoints)
+
+
+def same(one: Fitted, other: Fitted) -> bool:
+    pairs = zip(one.encoder.state_dict().values(), other.encoder.state_dict().values(), strict=True)
+    return one.curve.points == other.curve.points and all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def whole(shop_root) -> Fitted:
+    settings = config(shop_root)
+    return fit(settings, verify(settings.dataset))
+
+
+def test_a_training_that_is_cut_off_ends_with_the_same_curve_and_weights(shop_root, whole, tmp_path, monkeypatch, caplog):
+    settings = config(shop_root)
+    cut_off(settings, tmp_path, 6, monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        again = fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+    assert "going on after step 6" in caplog.text
+    assert same(again, whole)
+
+
+def truncate(path: Path) -> None:
+    file = path / "torch.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def lose_a_file(path: Path) -> None:
+    (path / "random-0.pt").unlink()
+
+
+def half_write(path: Path) -> None:
+    (path / COMPLETE).unlink()
+
+
+def garble_the_manifest(path: Path) -> None:
+    (path / COMPLETE).write_text('{"files": ')
+
+
+@pytest.mark.parametrize("damage", [truncate, lose_a_file, half_write, garble_the_manifest])
+def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(
+    shop_root, whole, tmp_path, monkeypatch, caplog, damage
+):
+    settings = config(shop_root)
+    cut_off(settings, tmp_path, 9, monkeypatch)
+    damage(tmp_path / "step-00000009")
+    with caplog.at_level(logging.WARNING):
+        again = fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+    assert "step-00000009 is not used" in caplog.text
+    assert "going on after step 6" in caplog.text
+    assert same(again, whole)
+
+
+def test_without_any_whole_checkpoint_training_starts_afresh(shop_root, whole, tmp_path, monkeypatch):
+    settings = config(shop_root)
+    cut_off(settings, tmp_path, 3, monkeypatch)
+    half_write(tmp_path / "step-00000003")
+    assert same(fit(settings, verify(settings.dataset), checkpoints=tmp_path), whole)
+
+
+def test_only_the_last_two_are_kept_and_nothing_half_written_is_taken_for_one(shop_root, tmp_path, monkeypatch):
+    settings = config(shop_root)
+    (tmp_path / "step-00000099.partial").mkdir()
+    cut_off(settings, tmp_path, 9, monkeypatch)
+    assert sorted(p.name for p in tmp_path.glob("step-*[0-9]")) == ["step-00000006", "step-00000009"]
+    found = Checkpoints(tmp_path, Ranks()).newest()
+    assert found is not None
+    assert found.position.step == 9
+
+
+def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_root, tmp_path, monkeypatch):
+    cut_off(config(shop_root), tmp_path, 3, monkeypatch)
+    other = config(shop_root, tau=0.2, seed=5, multi_positives=True)
+    with pytest.raises(InputError, match="cannot go on from step 3") as error:
+        fit(other, verify(other.dataset), checkpoints=tmp_path)
+    for part in ("tau is 0.2, the position was saved with 0.05", "seed is 5", "multi_positives is True"):
+        assert part in str(error.value)
+
+
+def test_a_checkpoint_that_does_not_load_is_an_error_and_no_fresh_start(shop_root, tmp_path, monkeypatch):
+    settings = config(shop_root)
+    cut_off(settings, tmp_path, 3, monkeypatch)
+    path = tmp_path / "step-00000003"
+    torch.save({"model": {}, "adam": {}}, path / "torch.pt")
+    manifest = json.loads((path / COMPLETE).read_text())
+    position = Position(**manifest["position"])
+    Checkpoints(tmp_path, Ranks()).save(_Saves(path / "torch.pt"), position, manifest["progress"])
+    with pytest.raises(RuntimeError, match=r"step-00000003 cannot be loaded: rank 0: RuntimeError: Error\(s\) in loading"):
+        fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+
+
+class _Saves:
+    """An engine that leaves a file instead of its state."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, file: Path) -> None:
+        self.content = file.read_bytes()
+
+    def save(self, directory: Path) -> None:
+        (directory / "torch.pt").write_bytes(self.content)
+
+
+def labeller_train(root: Path, *flags: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "model.train", "--root", str(root), "--ds", str(DS), "--preset", "tiny", "--ranks", "2"]
+    argv += ["--save-every", "10", "--epochs", "40", "--log-every", "5", *flags]
+    return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[1])
+
+
+def ranks_under(root: Path) -> list[int]:
+    """Processes of the training ranks whose settings lie under ``root``."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes()
+        except OSError:
+            continue
+        if b"model.worker" in text and b"--settings" in text and str(root).encode() in text and b"deepspeed" not in text:
+            found.append(int(entry.parent.name))
+    return found
+
+
+def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle(shop_root, tmp_path):
+    shutil.copytree(shop_root, tmp_path / "killed")
+    shutil.copytree(shop_root, tmp_path / "whole")
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    first = labeller_train(killed)
+    place = Warehouse.at(str(killed)).training_checkpoints(DS)
+    deadline = time.monotonic() + 120
+    while not list(place.glob(f"step-*/{COMPLETE}")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(ranks_under(killed)[0], signal.SIGKILL)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode not in (0, EXIT_BAD_INPUT), said
+    assert not ranks_under(killed)
+    second = labeller_train(killed)
+    _, said = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    assert "going on after step" in said
+    third = labeller_train(whole)
+    _, said = third.communicate(timeout=300)
+    assert third.returncode == 0, said
+    bundles = [load_bundle(next(Warehouse.at(str(root)).bundles.glob("*/manifest.json")).parent) for root in (killed, whole)]
+    curves = [bundle.metrics["curve"] for bundle in bundles]
+    assert curves[0] == curves[1]
+    weights = [bundle.encoder.state_dict() for bundle in bundles]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert not place.exists()
