@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import distributed as dist
 
-from etl.errors import InputError
 from model.compact import row_parameters
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
@@ -19,7 +17,6 @@ from model.ranks import Ranks
 
 ENGINE_TAG = "engine"
 """Directory of DeepSpeed's files within a checkpoint."""
-DEEPSPEED_CONFIG = Path(__file__).with_name("deepspeed.json")
 
 
 class Engine(Protocol):
@@ -189,32 +186,6 @@ class DeepSpeedEngine:
 def total_norm(model: torch.nn.Module) -> float:
     """L2 norm over all gradients that are there."""
     return float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-
-
-def read_deepspeed_config(path: Path) -> dict[str, Any]:
-    """DeepSpeed's settings from a file.
-
-    Raises:
-        InputError: no such file, no JSON, or a setting without which training goes wrong in silence.
-    """
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"DeepSpeed settings {path} cannot be read: {error}") from None
-    problems = []
-    if "gradient_clipping" not in settings:
-        problems.append("gradient_clipping is not set: DeepSpeed would clip at 1.0 without a word; set it (0 is off)")
-    for key in ("optimizer", "scheduler", "train_batch_size", "train_micro_batch_size_per_gpu"):
-        if key in settings:
-            problems.append(f"{key} is set by the job (see `labeller train --help`): remove it")
-    if settings.get("gradient_accumulation_steps", 1) != 1:
-        problems.append(
-            "gradient_accumulation_steps must be 1: accumulated steps are no negatives of each other; for a batch "
-            "larger than the memory set [train] cache_texts (GradCache)"
-        )
-    if problems:
-        raise InputError.of(problems, heading=f"DeepSpeed settings {path} refused:")
-    return settings
 
 
 def _set_lr(groups: list[dict[str, Any]], scales: Mapping[str, float]) -> None:

@@ -27,12 +27,13 @@ from model.engines import (
 from model.known import KnownPairs
 from model.loss import LossConfig
 from model.positions import Position
-from model.precision import autocast, choose
+from model.precision import Chosen, autocast, choose
 from model.presets import EncoderConfig, Preset
+from model.progress import Curve
 from model.ranks import Ranks
 from model.reader import TrainingReader
 from model.train_config import TrainConfig
-from model.trainer import Curve, LoopConfig, train
+from model.trainer import LoopConfig, train
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def fit(
     deterministic(config.seed + ranks.rank)
     precision = choose(config.precision, device)
     model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
-    stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks)
+    stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision)
     known, settings = KnownPairs.load(config.dataset, manifest), _settings(config, chosen, reader, loop, ranks, precision)
     curve, start, save = Curve(), None, None
     if checkpoints is not None:
@@ -146,9 +147,10 @@ def _engine(
     config: TrainConfig,
     rows: int,
     ranks: Ranks,
+    precision: Chosen,
 ) -> Engine:
     groups = parameter_groups(model, lr=chosen.lr, weight_lr=chosen.weight_lr, layers_lr=chosen.layers_lr)
-    settings = config.deepspeed_settings()
+    settings = config.deepspeed_settings(precision)
     model.train()
     if chosen.encoder.layers:
         model.encoder.encoder.checkpointing = config.activation_checkpointing

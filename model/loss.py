@@ -74,12 +74,17 @@ class LossConfig:
 
 
 class Contrast(NamedTuple):
-    """The loss, and what it left out."""
+    """The loss, what it left out, and what it is of."""
 
     loss: torch.Tensor
     """L_r of the module's docstring, a scalar."""
     false_negatives: float
     """Share of the columns, beside each row's own, that are no negatives of this rank's rows."""
+    queries: torch.Tensor
+    """[B, D] of this rank, detached."""
+    titles: torch.Tensor
+    """[B, D] of this rank, detached."""
+    tau: float
 
 
 def contrastive_loss(
@@ -125,7 +130,8 @@ def contrastive_loss(
     # W / sum over all ranks, so that DeepSpeed's mean over ranks is the weighted mean over all rows.
     loss = ((as_query + as_title) / 2 * weight_B).sum() * (ranks.world / float(all_rows.weight.sum()))
     columns = len(rows) * (len(titles.item_group) + len(queries.item_group) - 2)
-    return Contrast(loss, (float(left_out + left_out_too) - 2 * len(rows)) / max(columns, 1))
+    left_out_share = (float(left_out + left_out_too) - 2 * len(rows)) / max(columns, 1)
+    return Contrast(loss, left_out_share, query_BD.detach(), title_BD.detach(), float(1 / scale.detach()))
 
 
 def gather_rows(rows: Rows, ranks: Ranks, device: torch.device) -> Rows:

@@ -11,25 +11,34 @@ from typing import Literal
 
 import torch
 
+from etl.errors import InputError
+
 log = logging.getLogger(__name__)
 
-Precision = Literal["auto", "fp32", "bf16"]
+Chosen = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto"] | Chosen
 
 
-def choose(precision: Precision, device: str) -> Literal["fp32", "bf16"]:
-    """``auto`` is bf16 on a GPU and on a CPU with AMX, fp32 elsewhere: without AMX bf16 is emulated and slow."""
+def choose(precision: Precision, device: str) -> Chosen:
+    """``auto`` is bf16 on a GPU and on a CPU with AMX, fp32 elsewhere: without AMX bf16 is emulated and slow.
+
+    Raises:
+        InputError: fp16 on a CPU, where DeepSpeed refuses it.
+    """
+    if precision == "fp16" and not device.startswith("cuda"):
+        raise InputError(f"precision fp16 on {device}: DeepSpeed has it on GPUs only; take bf16 (fast with AMX) or fp32")
     if precision != "auto":
         log.info("precision %s on %s, as configured", precision, device)
         return precision
-    chosen: Literal["fp32", "bf16"] = "bf16" if device.startswith("cuda") or has_amx() else "fp32"
+    chosen: Chosen = "bf16" if device.startswith("cuda") or has_amx() else "fp32"
     reason = "a GPU" if device.startswith("cuda") else "AMX" if has_amx() else "no AMX, where bf16 is slower"
     log.info("precision %s on %s (%s)", chosen, device, reason)
     return chosen
 
 
-def autocast(precision: Literal["fp32", "bf16"], device: str) -> Callable[[], AbstractContextManager[None]]:
-    """Context in which matrix products run in ``precision``; parameters stay fp32."""
-    if precision == "fp32":
+def autocast(precision: Chosen, device: str) -> Callable[[], AbstractContextManager[None]]:
+    """Context in which matrix products run in ``precision``; parameters stay fp32 (under fp16 DeepSpeed casts them)."""
+    if precision != "bf16":
         return contextlib.nullcontext
     return lambda: torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 

@@ -235,6 +235,20 @@ def smallest_share(manifest: Manifest, part: TrainedPart, world: int) -> int:
     return min(sum(f.rows for f in rank_files(manifest, part, Ranks(rank, world))) for rank in range(world))
 
 
+def require_enough(manifest: Manifest, batch: int, world: int) -> None:
+    """Refuse a batch that somebody asked for and that no epoch can fill; a preset's own is made smaller instead.
+
+    Raises:
+        InputError: ``batch`` is more than a rank's pairs.
+    """
+    share = smallest_share(manifest, "pairs", world)
+    if batch > share:
+        raise InputError(
+            f"batch is {batch} pairs a rank, and each of {world} ranks has {share} (expected at most these): set a smaller "
+            "--batch or fewer --ranks, or leave --batch out"
+        )
+
+
 def fit_batch(manifest: Manifest, wanted: int, world: int) -> int:
     """``wanted``, or an eighth of a rank's rows where those are few: a handful of steps trains nothing."""
     fitting = max(smallest_share(manifest, "pairs", world) // 8, 1)

@@ -19,8 +19,8 @@ from etl.warehouse import Warehouse
 from model import launch
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
-from model.engines import DEEPSPEED_CONFIG, read_deepspeed_config
-from model.reader import smallest_share
+from model.precision import choose
+from model.reader import require_enough, smallest_share
 from model.train_config import TrainConfig
 from model.worker import RESULT_FILE
 
@@ -64,7 +64,9 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
                 "build the dataset with --ranks a multiple of these",
                 part, len(manifest.files(part)), ranks, 100 * (1 - used),
             )  # fmt: skip
-    read_deepspeed_config(Path(config.deepspeed_config) if config.deepspeed_config else DEEPSPEED_CONFIG)
+    config.deepspeed_settings(choose(config.precision, device))
+    if config.batch:
+        require_enough(manifest, config.batch, ranks)
     log.info("training %r on %d x %s", config.preset, ranks, device)
     warehouse.checkpoints.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,7 +12,8 @@ from etl.config import JobConfig
 from etl.dataset import Manifest
 from etl.warehouse import Warehouse
 from model.augment import CropStyle
-from model.precision import Precision
+from model.deepspeed_settings import OURS, deepspeed_settings
+from model.precision import Chosen, Precision
 from model.presets import Preset, preset
 from model.reader import ReaderConfig
 
@@ -35,7 +36,7 @@ class TrainConfig(JobConfig):
     """Where to train; auto takes the GPUs where there are some."""
 
     precision: Precision = "auto"
-    """Of matrix products: bf16 on GPUs and CPUs with AMX, fp32 elsewhere."""
+    """Of matrix products: bf16 on GPUs and CPUs with AMX, fp32 elsewhere; fp16 (GPUs only) has a loss scale."""
 
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the pairs (may be a fraction)."""
@@ -117,6 +118,11 @@ class TrainConfig(JobConfig):
 
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
     """How long a rank waits for the others before it fails."""
+
+    def deepspeed_settings(self, precision: Chosen) -> dict[str, Any]:
+        """See :func:`model.deepspeed_settings.deepspeed_settings`."""
+        path = Path(self.deepspeed_config) if self.deepspeed_config else OURS
+        return deepspeed_settings(path, cache_texts=self.cache_texts, precision=precision)
 
     @property
     def dataset(self) -> Path:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import distributed as dist
-from tqdm import tqdm
 
 from model.engines import Engine
 from model.grad_cache import cached_step
 from model.known import KnownPairs
 from model.loss import Contrast, LossConfig, contrastive_loss
+from model.progress import Curve, Meter, figures
 from model.ranks import Ranks
 from model.reader import Batch
 
-log = logging.getLogger(__name__)
+COLLAPSED = 0.999
+"""Mean cosine of a batch's titles above which training is over; an untrained published encoder has some .4."""
 
 JOINING = 0.2
 """Least share of the layers' steps in which their learning rate rises, where they join late."""
@@ -44,28 +41,12 @@ class LoopConfig:
     """Steps between two checkpoints; 0: none."""
 
 
-@dataclass(slots=True)
-class Curve:
-    """What happened: (step, mean loss of all ranks since the last point), and where the time went."""
-
-    points: list[tuple[int, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    data_seconds: float = 0.0
-    rows: int = 0
-    """Pairs and crops of this rank."""
-    step: int = 0
-    """Steps that were taken."""
-    losses: list[float] = field(default_factory=list)
-    """Of all ranks together, since the last point."""
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Curve:
-        """The curve that ``asdict`` made ``raw`` of."""
-        return cls(**{**raw, "points": [(step, loss) for step, loss in raw["points"]]})
-
-
 class NotFinite(RuntimeError):
     """Loss or gradient is not a number any more; nothing was stepped with it."""
+
+
+class Collapsed(RuntimeError):
+    """All vectors are nearly one; nothing was stepped with them."""
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -104,22 +85,26 @@ def train(
         save: Called every ``config.save_every`` steps, but the last.
 
     Raises:
-        NotFinite: naming the step, before the optimizer moved.
+        NotFinite, Collapsed: naming the step, before the optimizer moved.
     """
     curve = curve or Curve()
-    meter, started = _Meter(config, ranks, curve), time.monotonic() - curve.seconds
+    meter = Meter(curve, ranks, config.steps, config.log_every)
+    started = time.monotonic() - curve.seconds
     for step, batch in enumerate(_timed(batches, curve), start=curve.step):
         scales = rates(step, config)
         engine.encoder.layers_on = scales["layers"] > 0
         found, backward = contrastive_step(engine, batch, config, ranks, known)
         value = found.loss.item()
         _require_finite("loss", value, step, config, ranks)
+        _require_different(found.titles, step, config, ranks)
         backward()
-        _require_finite("gradient norm", engine.gradient_norm(), step, config, ranks)
+        norm = engine.gradient_norm()
+        _require_finite("gradient norm", norm, step, config, ranks)
         engine.step(scales)
         curve.rows += len(batch.rows)
+        curve.tokens += int(batch.texts.lengths.sum())
         curve.step, curve.seconds = step + 1, time.monotonic() - started
-        meter.update(value)
+        meter.update(value, lambda: figures(found, norm))  # noqa: B023 (called at once or never)
         if save is not None and config.save_every and curve.step % config.save_every == 0 and curve.step < config.steps:
             save(curve)
     meter.close()
@@ -144,58 +129,22 @@ def contrastive_step(
     return found, lambda: engine.backward(found.loss)
 
 
+def _require_different(titles: torch.Tensor, step: int, config: LoopConfig, ranks: Ranks) -> None:
+    # The mean of all cosines is the squared length of the mean vector.
+    cosine = float(titles.float().mean(dim=0).square().sum())
+    if len(titles) > 1 and cosine > COLLAPSED:
+        raise Collapsed(
+            f"titles have a mean cosine of {cosine:.4f} at step {step + 1} of {config.steps} (rank {ranks.rank}; expected "
+            f"at most {COLLAPSED}): they are all one vector, no step was taken with them; lower --lr"
+        )
+
+
 def _require_finite(what: str, value: float, step: int, config: LoopConfig, ranks: Ranks) -> None:
     if not math.isfinite(value):
         raise NotFinite(
             f"{what} is {value} at step {step + 1} of {config.steps} (rank {ranks.rank}); no step was taken with it: "
             "lower --lr, or raise --tau"
         )
-
-
-class _Meter:
-    """Progress on rank 0: a bar on a terminal, else a line every so many steps."""
-
-    def __init__(self, config: LoopConfig, ranks: Ranks, curve: Curve) -> None:
-        self.config, self.ranks, self.curve = config, ranks, curve
-        show = ranks.rank == 0 and sys.stderr.isatty()
-        self.bar = tqdm(total=config.steps, initial=curve.step, unit="step", dynamic_ncols=True) if show else None
-
-    def update(self, loss: float) -> None:
-        curve, step = self.curve, self.curve.step
-        curve.losses.append(loss)
-        if self.bar is not None:
-            self.bar.update()
-        if step % self.config.log_every and step != self.config.steps:
-            return
-        mean = torch.tensor([sum(curve.losses) / len(curve.losses)], dtype=torch.float64)
-        if self.ranks.world > 1:
-            device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-            mean = mean.to(device)
-            dist.all_reduce(mean)
-            mean /= self.ranks.world
-        curve.points.append((step, round(float(mean), 6)))
-        curve.losses = []
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"loss {float(mean):.3f}")
-        elif self.ranks.rank == 0:
-            log.info("%s", progress_line(step, self.config.steps, curve, self.ranks.world))
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def progress_line(step: int, steps: int, curve: Curve, world: int) -> str:
-    """As ``step 1200/8000 loss 1.83 pairs/s 41k data 6% eta 38m``; crops count as pairs."""
-    rate = world * curve.rows / max(curve.seconds, 1e-9)
-    eta = curve.seconds / step * (steps - step)
-    waiting = 100 * curve.data_seconds / max(curve.seconds, 1e-9)
-    left = f"{eta / 60:.0f}m" if eta > 90 else f"{eta:.0f}s"
-    return f"step {step}/{steps} loss {curve.points[-1][1]:.3f} pairs/s {_short(rate)} data {waiting:.0f}% eta {left}"
-
-
-def _short(value: float) -> str:
-    return f"{value / 1000:.0f}k" if value >= 10_000 else f"{value / 1000:.1f}k" if value >= 1000 else f"{value:.0f}"
 
 
 def _timed(batches: Iterable[Batch], curve: Curve) -> Iterator[Batch]:

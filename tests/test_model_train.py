@@ -107,7 +107,7 @@ def test_storage_that_hangs_ends_the_training_of_all_ranks_with_the_files_it_wai
             said = []
             for line in process.stdout:
                 said.append(line)
-                if "trainer: step" in line:
+                if "progress: step" in line:
                     break
             for path in (root / "datasets" / f"ds={DS}" / "pairs").glob("part-*.parquet"):
                 os.mkfifo(root / "pipe")  # to open it blocks until somebody writes to it

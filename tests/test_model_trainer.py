@@ -10,18 +10,20 @@ import torch
 from etl.dataset import load_token_table, verify
 from etl.errors import InputError
 from model.compact import compact, expand
+from model.deepspeed_settings import deepspeed_settings
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
-from model.engines import DEEPSPEED_CONFIG, TorchEngine, optimizer, parameter_groups, read_deepspeed_config
+from model.engines import TorchEngine, optimizer, parameter_groups
 from model.evaluate import evaluate
 from model.fit import draw, fit
 from model.packing import pack
 from model.precision import choose
 from model.presets import PRESETS
+from model.progress import alignment, progress_line, uniformity
 from model.ranks import Ranks
-from model.reader import ReaderConfig, TrainingReader
+from model.reader import ReaderConfig, TrainingReader, require_enough, smallest_share
 from model.train_config import TrainConfig
-from model.trainer import Curve, LoopConfig, NotFinite, progress_line, rates, schedule, train
+from model.trainer import Collapsed, LoopConfig, NotFinite, rates, schedule, train
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -172,16 +174,21 @@ def test_layers_that_join_late_train_in_the_end(shop_root):
     assert not torch.equal(before.encoder.layer[0].output.dense.weight, after.encoder.layer[0].output.dense.weight)
 
 
-def test_progress_says_step_loss_rate_waiting_and_time_left():
-    curve = Curve(points=[(1200, 1.834)], seconds=60.0, data_seconds=3.6, rows=1_230_000)
-    assert progress_line(1200, 8000, curve, 2) == "step 1200/8000 loss 1.834 pairs/s 41k data 6% eta 6m"
+def test_progress_says_step_loss_figures_rate_waiting_and_time_left():
+    row = {"step": 1200, "loss": 1.834, "gradient_norm": 0.523, "tau": 0.05, "alignment": 0.61, "uniformity": -2.9,
+           "false_negatives": 0.012, "pairs_per_s": 41_000.0, "tokens_per_s": 1_230_000.0, "data_wait": 0.06,
+           "memory_gb": 2.13}  # fmt: skip
+    assert progress_line(row, 8000, eta=340.0) == (
+        "step 1200/8000 loss 1.834 grad 0.523 tau 0.050 align 0.61 unif -2.90 false 1.2% pairs/s 41k tokens/s 1.2M data 6% "
+        "mem 2.1G eta 6m"
+    )
 
 
 def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
     settings = config(shop_root, log_every=3, epochs=1.0)
-    with caplog.at_level(logging.INFO, "model.trainer"):
+    with caplog.at_level(logging.INFO, "model.progress"):
         curve = fit(settings, verify(settings.dataset)).curve
-    lines = [r.message for r in caplog.records if r.name == "model.trainer"]
+    lines = [r.message for r in caplog.records if r.name == "model.progress"]
     assert len(lines) == len(curve.points)
     assert lines[0].startswith("step 3/")
 
@@ -235,15 +242,16 @@ def test_texts_in_parts_have_the_vectors_that_they_have_together():
 
 
 def test_our_deepspeed_settings_are_accepted_and_dangerous_ones_are_not(tmp_path):
-    assert read_deepspeed_config(DEEPSPEED_CONFIG)["gradient_clipping"] == 0.0
+    assert deepspeed_settings()["gradient_clipping"] == 0.0
     bad = tmp_path / "bad.json"
     bad.write_text('{"optimizer": {}, "zero_optimization": {"stage": 3}, "gradient_accumulation_steps": 2}')
     with pytest.raises(InputError) as caught:
-        read_deepspeed_config(bad)
-    for part in ("would clip at 1.0", "optimizer is set by the job", r"must be 1", "set [train] cache_texts"):
+        deepspeed_settings(bad, cache_texts=64)
+    expected = ("would clip at 1.0", "optimizer is set by the job", "must be 1", "set [train] cache_texts")
+    for part in (*expected, "stage 3 and cache_texts exclude each other"):
         assert part in str(caught.value)
     with pytest.raises(InputError, match=r"nowhere.json cannot be read"):
-        read_deepspeed_config(tmp_path / "nowhere.json")
+        deepspeed_settings(tmp_path / "nowhere.json")
 
 
 def test_the_precision_is_chosen_by_looking_and_printed(caplog):
@@ -252,3 +260,53 @@ def test_the_precision_is_chosen_by_looking_and_printed(caplog):
         assert choose("bf16", "cpu") == "bf16"
         assert choose("auto", "cpu") in ("fp32", "bf16")
     assert "precision bf16 on cuda:0 (a GPU)" in caplog.text
+
+
+def test_fp16_is_refused_on_the_cpu_and_has_deepspeeds_loss_scale_on_a_gpu():
+    with pytest.raises(InputError, match="precision fp16 on cpu: DeepSpeed has it on GPUs only"):
+        choose("fp16", "cpu")
+    assert choose("fp16", "cuda:0") == "fp16"
+    assert deepspeed_settings(precision="fp16")["fp16"] == {"enabled": True}
+    assert "fp16" not in deepspeed_settings(precision="bf16")
+
+
+def test_a_batch_that_was_asked_for_and_is_larger_than_the_data_is_refused(shop_root):
+    manifest = verify(config(shop_root).dataset)
+    share = smallest_share(manifest, "pairs", 2)
+    require_enough(manifest, share, 2)
+    with pytest.raises(InputError, match=rf"batch is {share + 1} pairs a rank, and each of 2 ranks has {share} "):
+        require_enough(manifest, share + 1, 2)
+
+
+def test_vectors_that_are_all_alike_stop_the_training_before_the_step(shop_root):
+    settings = config(shop_root)
+    manifest = verify(settings.dataset)
+    encoder = draw(settings.chosen_preset(manifest).encoder, seed=1)
+    torch.nn.init.constant_(encoder.embeddings.word_embeddings.weight, 0.1)
+    before = parameters(encoder).clone()
+    engine = TorchEngine(DualEncoder(encoder, tau=0.1), torch.optim.SGD(encoder.parameters(), lr=1.0), Ranks())
+    reader = TrainingReader(settings.dataset, manifest, ReaderConfig(batch=8), Ranks())
+    with pytest.raises(Collapsed, match=r"titles have a mean cosine of 1\.0000 at step 1 of 3"):
+        train(engine, reader.batches(3), LoopConfig(steps=3), Ranks())
+    assert torch.equal(parameters(encoder), before)
+
+
+def test_alignment_and_uniformity_are_those_of_the_paper():
+    query, title = (torch.nn.functional.normalize(torch.randn(40, 8), dim=1) for _ in range(2))
+    assert alignment(query, title) == pytest.approx(float((query - title).norm(dim=1).square().mean()), rel=1e-5)
+    pairs = [(title[i] - title[j]).norm().square() for i in range(40) for j in range(i)]
+    assert uniformity(title) == pytest.approx(float(torch.stack(pairs).mul(-2).exp().mean().log()), rel=1e-4)
+
+
+def test_every_point_of_the_curve_has_its_figures(shop_root):
+    settings = config(shop_root, log_every=3, epochs=2.0, learn_tau=True)
+    curve = fit(settings, verify(settings.dataset)).curve
+    assert [(row["step"], row["loss"]) for row in curve.figures] == curve.points
+    last = curve.figures[-1]
+    assert last["gradient_norm"] > 0
+    assert 0.01 <= last["tau"] <= 1
+    assert 0 < last["alignment"] < 4
+    assert last["uniformity"] < 0
+    assert 0 < last["false_negatives"] < 1
+    assert last["tokens_per_s"] > 0
+    assert last["memory_gb"] > 0
