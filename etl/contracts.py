@@ -200,7 +200,7 @@ TITLE_GROUPS = Table(
 
 ETL_COUNTS = Table(
     "etl_counts",
-    "What each cleaning rule dropped, per day of events; rows_in = rows_dropped + rows_kept.",
+    "What each cleaning rule dropped, by the day in which events arrived; rows_in = rows_dropped + rows_kept.",
     (
         _DS,
         Column("event_day", "date", "Day (UTC) of the click_log partition that the events arrived in."),

@@ -93,7 +93,8 @@ def columns_of(table: Table) -> RichTable:
     for name in ("column", "type", "meaning"):
         shown.add_column(name, overflow="fold")
     for column in table.columns:
-        shown.add_row(column.name, column.type, column.comment + (" May be null." if column.nullable else ""))
+        may = " May be absent." if column.optional else " May be null." if column.nullable else ""
+        shown.add_row(column.name, " or ".join((column.type, *column.accepts)), column.comment + may)
     return shown
 
 

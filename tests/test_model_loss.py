@@ -1,5 +1,7 @@
 """The gathered loss against a loop over rows, and its gradient on several ranks against one process."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -227,3 +229,14 @@ def test_known_pairs_are_those_of_the_part_known_also_where_they_were_thinned_ou
     query, item = shop.clicks[0]
     found = known.matches(np.array([query, 100]), np.array([item, 1000]))
     assert {(0, 0), (1, 1)} <= set(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
+
+
+def test_peak_memory_grows_with_the_batch_and_not_with_its_square():
+    peaks = {}
+    for size in (4096, 8192, 16384):
+        argv = [sys.executable, "-m", "tests.loss_memory_worker", str(size)]
+        peaks[size] = float(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
+    whole = 16384**2 * 4 / 2**20
+    assert peaks[16384] < whole / 4, peaks
+    # A tile of rows stays the same, a tile of columns is full from 8,192 on; 16 MiB is what the allocator may round.
+    assert peaks[16384] - peaks[8192] < 2 * (peaks[8192] - peaks[4096]) + 16, peaks
