@@ -13,6 +13,8 @@ DS ?=
 JOBS_LOCK ?= requirements/jobs.txt
 # Clicks of the generated sample.
 CLICKS ?= 320000
+# Tests that run side by side, each with a Spark session of 2 GB.
+TEST_WORKERS ?= 2
 
 SAMPLE_ROOT := $(CURDIR)/warehouse/sample
 SAMPLE_DS := 2024-05-07
@@ -99,7 +101,7 @@ doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
 # ---------------------------------------------------------------- checking
 
 test: setup lint types  ## Run all tests that take less than half an hour together, cheap ones first
-	@$(BIN)/pytest -m "not slow" tests
+	@$(BIN)/pytest -m "not slow" --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 test-slow: setup  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests
