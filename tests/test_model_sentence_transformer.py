@@ -1,0 +1,140 @@
+"""Bundles opened by sentence-transformers: BERTs with nothing of ours, word-hashed ones through our loader."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from etl.text import Normaliser, normalise
+from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
+from model.bundle import load_bundle, verify, write_bundle
+from model.encoder import Encoder
+from model.presets import PRESETS, EncoderConfig
+from model.sentence_transformer import as_sentence_transformer
+from tests.rows import DS
+
+BERT = replace(PRESETS["published"].encoder, rows=600, dim=48, hidden=48, layers=2, heads=4, ffn=64)
+
+WORDS = "red kettle Größe STRASSE café ÉTÉ ｆｕｌｌ Ｗｉｄｔｈ 红色 连衣裙 運動鞋 ｶﾞ 운동화 हिन्दी ที่นอน İstanbul ß\u0301 Ꮳ ᾳ ſ ǅ ﬁne"
+ODD = "👟🏽 ❤\ufe0f 1\ufe0f\u20e3 sho\xade a\u200bb a\u200db \x00\x07 \ufffd \ue000 \u3000 ^ ` é^ 5.5mm 3/4\" [SEP] [CLS] [MASK] [UNK] ##a @!"
+
+ALONE = """
+import json, sys
+from pathlib import Path
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("etl", "model", "labeling", "benchmarks", "tests"):
+            raise ImportError(f"{name} is ours")
+
+sys.meta_path.insert(0, Refuse())
+from sentence_transformers import SentenceTransformer
+import numpy as np
+path, titles, out = sys.argv[1:]
+model = SentenceTransformer(path, device="cpu")
+assert not {name.partition(".")[0] for name in sys.modules} & {"etl", "model", "labeling"}
+np.save(out, model.encode(json.loads(Path(titles).read_text())))
+print(model.max_seq_length)
+"""
+
+
+def mixed_titles(number: int = 1_000) -> list[str]:
+    """Titles of two scripts and more, some empty, some with more than 100 tokens."""
+    rng = np.random.default_rng(1)
+    plain, odd = WORDS.split(), ODD.split(" ")
+    found = ["", " ", "👟", "[SEP] kettle"]
+    while len(found) < number:
+        words = [str(word) for word in rng.choice(plain + odd, size=int(rng.integers(1, 14)))]
+        letters = "".join(map(chr, rng.integers(0xA1, 0x2100, size=3)))
+        found.append((("" if rng.random() < 0.3 else " ").join([*words, letters])) * (20 if rng.random() < 0.05 else 1))
+    return found
+
+
+def random_encoder(config: EncoderConfig) -> Encoder:
+    torch.manual_seed(1)
+    encoder = Encoder(config)
+    for name, value in encoder.named_parameters():
+        if "LayerNorm" not in name:
+            torch.nn.init.normal_(value, std=0.1)
+    return encoder
+
+
+def write(root, config: EncoderConfig = BERT, **spec):
+    normaliser = Normaliser(simplified=spec.get("simplified_chinese", False)).hash
+    made = TokenizerSpec(kind=config.tokens, rows=config.rows, normaliser=normaliser, **spec)
+    tokenizer = WordHashTokenizer(made)
+    if config.tokens == "wordpiece":
+        tokenizer = WordPieceTokenizer.train(made, mixed_titles(300))
+        config = replace(config, rows=tokenizer.tokenizer.get_vocab_size())
+    return write_bundle(root / "bundles", random_encoder(config), tokenizer, ds=DS, metrics={}, lineage={})
+
+
+def opened_alone(path, titles, tmp_path) -> np.ndarray:
+    """Vectors of a process that has none of our packages."""
+    (tmp_path / "titles.json").write_text(json.dumps(titles))
+    argv = [sys.executable, "-I", "-c", ALONE, str(path), str(tmp_path / "titles.json"), str(tmp_path / "vectors.npy")]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(done.stderr)
+    assert done.stdout.split()[-1] == "100"
+    return np.load(tmp_path / "vectors.npy")
+
+
+@pytest.mark.parametrize("dim", [48, 24], ids=["no head", "head"])
+def test_sentence_transformers_alone_gives_a_bert_bundles_vectors(tmp_path, dim):
+    bundle = load_bundle(write(tmp_path, replace(BERT, dim=dim)))
+    titles = mixed_titles()
+    assert max(len(bundle.tokenizer.ids(title, "title")) for title in titles) == 100
+    theirs, ours = opened_alone(bundle.path, titles, tmp_path), bundle.encode(titles, "title")
+    assert theirs.shape == ours.shape == (1_000, dim)
+    assert np.sum(theirs * ours, axis=1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("name", ["bag", "hybrid"])
+def test_a_word_hashed_bundle_gives_its_vectors_through_our_loader(tmp_path, name):
+    config = replace(PRESETS[name].encoder, rows=2**10, dim=32, hidden=16, heads=2, ffn=32)
+    bundle = load_bundle(write(tmp_path, config))
+    model = as_sentence_transformer(bundle.path)
+    titles = [title for title in mixed_titles() if len(bundle.tokenizer.ids(title, "title"))]
+    assert len(titles) > 900
+    assert np.sum(model.encode(titles) * bundle.encode(titles, "title"), axis=1).min() >= 0.9999
+    assert not model.encode([""]).any()
+    assert model.get_embedding_dimension() == 32
+    assert model.max_seq_length == 100
+
+
+def test_our_loader_cuts_queries_at_their_own_limit(tmp_path):
+    bundle = load_bundle(write(tmp_path, max_query_tokens=4))
+    query = ["red kettle red kettle red kettle"]
+    model = as_sentence_transformer(bundle.path)
+    assert np.allclose(model.encode_query(query), bundle.encode(query, "query"), atol=1e-6)
+    assert not np.allclose(model.encode(query), bundle.encode(query, "query"), atol=1e-3)
+
+
+@pytest.mark.parametrize(("config", "spec"), [(PRESETS["tiny"].encoder, {}), (BERT, {"simplified_chinese": True})])
+def test_a_bundle_that_is_no_plain_bert_says_so_and_opens_through_our_loader_only(tmp_path, config, spec):
+    from sentence_transformers import SentenceTransformer
+
+    path = write(tmp_path, config, **spec)
+    assert verify(path)["sentence_transformers"] == "through model.sentence_transformer"
+    with pytest.raises((ValueError, OSError)):
+        SentenceTransformer(str(path))
+    text = ["運動鞋 kettle"]
+    assert np.allclose(as_sentence_transformer(path).encode(text), load_bundle(path).encode(text, "title"), atol=1e-6)
+
+
+def test_a_changed_file_in_a_folder_of_the_bundle_is_refused(tmp_path):
+    from etl.errors import InputError
+
+    path = write(tmp_path, replace(BERT, dim=24))
+    assert verify(path)["sentence_transformers"] == "opens it"
+    (path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (path / "2_Dense" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"(?s)1_Pooling/config.json has SHA-256.*2_Dense/model.safetensors is missing"):
+        load_bundle(path)
