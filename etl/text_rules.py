@@ -5,7 +5,6 @@ The library has its own tables of Unicode and no case folding: what they lack is
 
 from __future__ import annotations
 
-import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable

@@ -133,15 +133,18 @@ def _require_format(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def require_contract(path: Path) -> None:
-    """Refuse a bundle that this version cannot label with, by a look at its small files; damage is :func:`verify`'s.
+def foreign(path: Path) -> str | None:
+    """Why this version cannot label with the bundle at ``path``, by a look at its small files; None if it can.
 
-    Raises:
-        InputError: another format, another text normaliser, or an encoder of a newer version.
+    That is another format, another text normaliser, or an encoder of a newer version. Damage is for :func:`verify` to find.
     """
-    _require_format(path)
-    require_installed_normaliser(read_spec(path), path)
-    EncoderConfig.from_json(read_json(path / CONFIG_FILE))
+    try:
+        _require_format(path)
+        require_installed_normaliser(read_spec(path), path)
+        EncoderConfig.from_json(read_json(path / CONFIG_FILE))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def load_bundle(path: Path, device: str = "cpu") -> Bundle:

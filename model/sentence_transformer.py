@@ -18,6 +18,7 @@ from model.packing import PackedTexts, offsets_of, pack, tokenised
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+
 def as_sentence_transformer(path: Path, device: str = "cpu") -> SentenceTransformer:
     """The verified bundle at ``path`` as a model of sentence-transformers with one module, ours.
 

@@ -320,7 +320,7 @@ def test_a_tokenizer_that_is_not_there_is_refused(shop, tmp_path):
         shutil.copytree(shop / table, tmp_path / table)
     with pytest.raises(InputError, match=r"champion.json is not there: promote a bundle first"):
         build_dataset.run(config(tmp_path, tokenizer_from="champion"))
-    with pytest.raises(InputError, match=r"holds no tokenizer_spec.json"):
+    with pytest.raises(InputError, match=r"holds no tokenizer: expected tokenizer_spec.json \(a bundle or a dataset\), or"):
         build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path)))
 
 

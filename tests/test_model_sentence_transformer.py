@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from etl.text import Normaliser, normalise
+from etl.text import Normaliser
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
 from model.bundle import load_bundle, verify, write_bundle
 from model.encoder import Encoder
@@ -22,7 +22,7 @@ from tests.rows import DS
 BERT = replace(PRESETS["published"].encoder, rows=600, dim=48, hidden=48, layers=2, heads=4, ffn=64)
 
 WORDS = "red kettle Größe STRASSE café ÉTÉ ｆｕｌｌ Ｗｉｄｔｈ 红色 连衣裙 運動鞋 ｶﾞ 운동화 हिन्दी ที่นอน İstanbul ß\u0301 Ꮳ ᾳ ſ ǅ ﬁne"
-ODD = "👟🏽 ❤\ufe0f 1\ufe0f\u20e3 sho\xade a\u200bb a\u200db \x00\x07 \ufffd \ue000 \u3000 ^ ` é^ 5.5mm 3/4\" [SEP] [CLS] [MASK] [UNK] ##a @!"
+ODD = '👟🏽 ❤\ufe0f 1\ufe0f\u20e3 sho\xade a\u200bb a\u200db \x00\x07 \ufffd \ue000 \u3000 ^ ` é^ 5.5mm 3/4" [SEP] [CLS] [MASK] [UNK] ##a @!'
 
 ALONE = """
 import json, sys
