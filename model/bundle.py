@@ -71,7 +71,8 @@ def write_bundle(
 ) -> Path:
     """Lay a bundle down beside its final place, then rename it to ``bundles/<id>``; returns that path.
 
-    The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same; if that bundle is there already it is kept.
+    The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same id; if that
+    bundle is there already it is kept.
     """
     bundles.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=bundles))

@@ -1,4 +1,4 @@
-"""How an encoder lies in a directory: weights and ``encoder.json``; where it is a BERT, all that sentence-transformers reads.
+"""How an encoder lies in a directory: weights, ``encoder.json`` and, for a BERT, all that sentence-transformers reads.
 
 See docs/decisions/bundle.md.
 """
