@@ -27,7 +27,7 @@ def test_a_real_bert_keeps_its_ids_behind_our_normaliser_and_loses_its_cut():
     theirs = Tokenizer.from_file(str(MINILM / "tokenizer.json"))
     theirs.no_padding()
     assert found.ids("Nike's air-zoom 42", "title").tolist() == theirs.encode("Nike's Air-Zoom 42").ids
-    assert len(found.ids(TEXT, "title")) > 200 > theirs.get_vocab_size() % 200
+    assert len(found.ids(TEXT, "title")) > 200
 
 
 def test_a_vocabulary_alone_makes_the_same_tokenizer(tmp_path):
@@ -37,8 +37,7 @@ def test_a_vocabulary_alone_makes_the_same_tokenizer(tmp_path):
         == bert_tokenizer(MINILM, SPEC).ids(TEXT, "title").tolist()
     )
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
-    assert "caf" in "".join(bert_tokenizer(tmp_path, SPEC).tokens("café", "title"))
-    assert bert_tokenizer(tmp_path, SPEC).tokens("café", "title") != ["[CLS]", "cafe", "[SEP]"]
+    assert bert_tokenizer(tmp_path, SPEC).tokens("café cafe", "title") == ["[CLS]", "[UNK]", "cafe", "[SEP]"]
 
 
 def test_it_comes_back_from_a_dataset_as_it_was_taken_over(tmp_path):

@@ -20,7 +20,7 @@ from model.presets import PRESETS, EncoderConfig
 from model.sentence_transformer import as_sentence_transformer
 from tests.rows import DS
 
-BERT = replace(PRESETS["published"].encoder, rows=600, dim=48, hidden=48, layers=2, heads=4, ffn=64)
+BERT = replace(PRESETS["published"].encoder, rows=600, dim=32, hidden=32, layers=2, heads=4, ffn=64)
 
 MIXED = (
     "red kettle Größe STRASSE café ÉTÉ ｆｕｌｌ Ｗｉｄｔｈ 红色 连衣裙 運動鞋 ｶﾞ 운동화 हिन्दी ที่นอน İstanbul ß\u0301 Ꮳ ᾳ ſ ǅ "
@@ -84,7 +84,7 @@ def write(root, config: EncoderConfig = BERT, **spec):
 def opened_alone(tmp_path_factory) -> dict[int, tuple[Bundle, np.ndarray]]:
     """By dim, two bundles and the vectors that a process without any package of ours has of the titles."""
     root = tmp_path_factory.mktemp("alone")
-    bundles = {dim: load_bundle(write(root, replace(BERT, dim=dim))) for dim in (48, 24)}
+    bundles = {dim: load_bundle(write(root, replace(BERT, dim=dim))) for dim in (32, 24)}
     (root / "titles.json").write_text(json.dumps(mixed_titles()))
     argv = [sys.executable, "-I", "-c", ALONE, str(root / "titles.json"), *(str(b.path) for b in bundles.values())]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True)
@@ -92,7 +92,7 @@ def opened_alone(tmp_path_factory) -> dict[int, tuple[Bundle, np.ndarray]]:
     return {dim: (bundle, np.load(f"{bundle.path}.npy")) for dim, bundle in bundles.items()}
 
 
-@pytest.mark.parametrize("dim", [48, 24], ids=["without head", "with head"])
+@pytest.mark.parametrize("dim", [32, 24], ids=["without head", "with head"])
 def test_sentence_transformers_alone_gives_a_bert_bundles_vectors(opened_alone, dim):
     bundle, theirs = opened_alone[dim]
     titles = mixed_titles()
