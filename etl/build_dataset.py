@@ -23,6 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
+from etl.bert_tokenizer import bert_tokenizer
 from etl.catalogue import read_catalogue, with_title_id
 from etl.config import SparkJobConfig
 from etl.contracts import CATALOGUE, PAIRS, TITLE_GROUPS
@@ -74,7 +75,8 @@ class DatasetConfig(TextConfig, SparkJobConfig):
     """Texts, drawn by hash, from which WordPiece is trained."""
 
     tokenizer_from: str = ""
-    """Take the tokenizer of the champion ("champion") or of a directory that holds one, instead of a new one."""
+    """Take the tokenizer of the champion ("champion"), of a directory that holds one (a bundle, a dataset), or of a
+    Hugging Face BERT, instead of a new one."""
 
     ranks: Annotated[int, Field(ge=1, le=100_000)] = 8
     """Training ranks that the rows are dealt to equally; any number that divides it will do as well."""
@@ -247,7 +249,10 @@ def as_heldout(pairs: DataFrame, queries: DataFrame) -> DataFrame:
 
 def _tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:
     if config.tokenizer_from:
-        return load_tokenizer(_tokenizer_directory(config))
+        directory = _tokenizer_directory(config)
+        if (directory / SPEC_FILE).is_file():
+            return load_tokenizer(directory)
+        return bert_tokenizer(directory, config.spec())
     if config.tokenizer == "wordhash":
         return WordHashTokenizer(config.spec())
     asked = pairs.where(F.col("split") == "train").select(F.col("query").alias("text"))
@@ -270,8 +275,6 @@ def _tokenizer_directory(config: DatasetConfig) -> Path:
                 f"tokenizer_from is champion, but {alias} is not there: promote a bundle first, or leave it out"
             )
         directory = alias.parent / json.loads(alias.read_text(encoding="utf-8"))["bundle"]
-    if not (directory / SPEC_FILE).is_file():
-        raise InputError(f"tokenizer_from: {directory} holds no {SPEC_FILE} (expected a bundle or a dataset)")
     return directory
 
 

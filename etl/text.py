@@ -18,10 +18,8 @@ _LETTERS = rf"[^\W\d_{_CJK}]+"
 _WORD = re.compile(rf"[{_CJK}]|{_LETTERS}(?:[{_MARKS}]+(?:{_LETTERS})?)*|\d+(?:[.,/]\d+)*")
 _SPACE = re.compile(r"\s+")
 _DOTTED_I = re.compile("i\u0307+")
-# Control, format (zero width, BOM), surrogate, private use; So and Sk hold emoji and their modifiers.
-_DROPPED = {"Cc", "Cf", "Cs", "Co", "So", "Sk"}
 # Seen by nobody and parting nothing: soft hyphen, joiners, byte order mark, keycaps, variation selectors.
-_UNSEEN = dict.fromkeys(
+UNSEEN = dict.fromkeys(
     [0xAD, 0x34F, 0x200D, 0x2060, 0x20E3, 0xFEFF, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
 )
 
@@ -38,13 +36,13 @@ class Normaliser:
 
     def __call__(self, text: str) -> str:
         # First of all: what they kept apart may then compose.
-        seen = text if text.isascii() else text.translate(_UNSEEN)
+        seen = text if text.isascii() else text.translate(UNSEEN)
         folded = unicodedata.normalize("NFKC", seen).casefold()
         if not folded.isascii():
             # Folding leaves what composes anew, ß with an accent becomes ss with one; and a dot on Turkish İ alone.
             folded = unicodedata.normalize("NFKC", _DOTTED_I.sub("i", folded))
         if not folded.isascii() or not folded.isprintable():
-            folded = "".join(" " if unicodedata.category(c) in _DROPPED else c for c in folded)
+            folded = "".join(" " if is_dropped(c) else c for c in folded)
         if self.simplified and not folded.isascii():
             folded = folded.translate(_simplified())
         return _SPACE.sub(" ", folded).strip()
@@ -62,6 +60,14 @@ class Normaliser:
 
 normalise = Normaliser()
 """The default, for texts that belong to no bundle and no warehouse's settings."""
+
+
+def is_dropped(char: str) -> bool:
+    """Whether a space takes the place of a character: control, format, private, surrogate, emoji and their modifiers.
+
+    ASCII's ^ and ` are modifiers too, but stand in plain texts, and so in all.
+    """
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "So", "Sk") and char not in "^`"
 
 
 def words(text: str) -> list[str]:
@@ -143,7 +149,7 @@ def _simplified() -> _Simplified:
 # What the rules above must do, in one string: its image is the identity of the behaviour.
 _PROBE = (
     'Ａｉｒ\u3000Zoom３９ Straße ½in. 红色連衣裙 \u200bNIKE\x00👟🏽 5.5mm 3/4" Café’s ｶﾞ 운동화 \n x_y 1,000'
-    " हिन्दी ที่ sho\xade 1\ufe0f\u20e3 ß\u0301 İstanbul"
+    " हिन्दी ที่ sho\xade 1\ufe0f\u20e3 ß\u0301 İstanbul 5^2`é"
 )
 
 # All of what OpenCC may change but its rare extensions (5,119 of 102,832 code points change): 0.1 s once in a process.

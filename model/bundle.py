@@ -1,7 +1,8 @@
 """A trained encoder as a directory of safetensors and JSON that checks itself: what training hands to labelling.
 
-``model.safetensors``, ``config.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, and
-``manifest.json`` with the SHA-256 of each; ``calibration.json`` is added later and carries its own identity.
+``model.safetensors``, ``encoder.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, what
+sentence-transformers reads (:mod:`model.bundle_layout`), and ``manifest.json`` with the SHA-256 of each;
+``calibration.json`` is added later and carries its own identity.
 """
 
 from __future__ import annotations
@@ -17,22 +18,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
 from etl.errors import InputError
-from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, Tokenizer, load_tokenizer
+from etl.tokenizer import SPEC_FILE, Tokenizer, load_tokenizer, read_spec, require_installed_normaliser
 from etl.warehouse import Warehouse
+from model.bundle_layout import CONFIG_FILE, WEIGHTS_FILE, load_encoder, opens_plainly, read_json, save_encoder, write_json
 from model.encoder import Encoder
 from model.inference import embed
 from model.packing import tokenised
 from model.presets import EncoderConfig
 
-FORMAT = 1
-WEIGHTS_FILE, CONFIG_FILE, METRICS_FILE = "model.safetensors", "config.json", "metrics.json"
-MANIFEST_FILE, CALIBRATION_FILE = "manifest.json", "calibration.json"
-IDENTITY = (WEIGHTS_FILE, CONFIG_FILE, SPEC_FILE, TOKENIZER_FILE)
-"""Files that decide a vector, and with it the bundle's id."""
+FORMAT = 2
+METRICS_FILE, MANIFEST_FILE, CALIBRATION_FILE = "metrics.json", "manifest.json", "calibration.json"
+REQUIRED = (WEIGHTS_FILE, CONFIG_FILE, SPEC_FILE)
+"""Files that no bundle goes without."""
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
@@ -72,20 +71,27 @@ def write_bundle(
 ) -> Path:
     """Lay a bundle down beside its final place, then rename it to ``bundles/<id>``; returns that path.
 
-    The same weights, config and tokenizer make the same id; if that bundle is there already it is kept.
+    The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same id; if that
+    bundle is there already it is kept.
     """
     bundles.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=bundles))
     try:
-        weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
-        save_file(weights, aside / WEIGHTS_FILE)
-        _write_json(aside / CONFIG_FILE, encoder.config.to_json())
+        save_encoder(aside, encoder, tokenizer.spec)
         tokenizer.save(aside)
-        _write_json(aside / METRICS_FILE, metrics)
-        files = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        write_json(aside / METRICS_FILE, metrics)
+        files = {path.relative_to(aside).as_posix(): _sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
         bundle_id = _bundle_id(files)
-        manifest = {"format": FORMAT, "id": bundle_id, "ds": ds.isoformat(), "files": files, "lineage": dict(lineage)}
-        _write_json(aside / MANIFEST_FILE, manifest)
+        plainly = opens_plainly(encoder.config, tokenizer.spec)
+        manifest = {
+            "format": FORMAT,
+            "id": bundle_id,
+            "ds": ds.isoformat(),
+            "sentence_transformers": "opens it" if plainly else "through model.sentence_transformer",
+            "files": files,
+            "lineage": dict(lineage),
+        }
+        write_json(aside / MANIFEST_FILE, manifest)
         final = bundles / bundle_id
         if final.exists():
             verify(final)
@@ -103,21 +109,43 @@ def verify(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no bundle there, another format, or files missing or changed: all of them, by name.
     """
-    manifest = _read_json(path / MANIFEST_FILE, "is no bundle: train one with `labeller train`")
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{path}: bundle format {manifest.get('format')!r}, this version reads {FORMAT}: train again")
+    manifest = _require_format(path)
     problems = []
     for name, expected in manifest["files"].items():
         if not (path / name).is_file():
             problems.append(f"{name} is missing")
         elif (found := _sha256(path / name)) != expected:
             problems.append(f"{name} has SHA-256 {found[:12]}…, expected {expected[:12]}…")
-    problems += [f"{name} is not in the manifest" for name in IDENTITY[:3] if name not in manifest["files"]]
+    problems += [f"{name} is not in the manifest" for name in REQUIRED if name not in manifest["files"]]
     if not problems and _bundle_id(manifest["files"]) != manifest["id"]:
         problems.append(f"id {manifest['id']} is not that of its files ({_bundle_id(manifest['files'])})")
     if problems:
         raise InputError.of(problems, heading=f"bundle {path} is damaged (copy it again, or train again):")
     return manifest
+
+
+def _require_format(path: Path) -> dict[str, Any]:
+    manifest = read_json(path / MANIFEST_FILE, "is no bundle: train one with `labeller train`")
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: bundle format {manifest.get('format')!r}, this version reads {FORMAT}: train again (`labeller train`, "
+            "`labeller promote`), or install the version of this package that made it"
+        )
+    return manifest
+
+
+def foreign(path: Path) -> str | None:
+    """Why this version cannot label with the bundle at ``path``, by a look at its small files; None if it can.
+
+    That is another format, another text normaliser, or an encoder of a newer version. Damage is for :func:`verify` to find.
+    """
+    try:
+        _require_format(path)
+        require_installed_normaliser(read_spec(path), path)
+        EncoderConfig.from_json(read_json(path / CONFIG_FILE))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def load_bundle(path: Path, device: str = "cpu") -> Bundle:
@@ -127,17 +155,14 @@ def load_bundle(path: Path, device: str = "cpu") -> Bundle:
         InputError: a file is missing, changed or truncated, or belongs to another text normaliser.
     """
     manifest = verify(path)
-    with torch.device("meta"):  # drawing 33 million random weights to overwrite them took a second
-        encoder = Encoder(EncoderConfig.from_json(_read_json(path / CONFIG_FILE)))
-    encoder.load_state_dict(load_file(path / WEIGHTS_FILE), assign=True)
     calibration = read_calibration(path)
     return Bundle(
         id=manifest["id"],
         path=path,
-        encoder=encoder.to(device).eval(),
+        encoder=load_encoder(path).to(device).eval(),
         tokenizer=load_tokenizer(path),
         manifest=manifest,
-        metrics=_read_json(path / METRICS_FILE),
+        metrics=read_json(path / METRICS_FILE),
         calibration=calibration["calibration"] if calibration else None,
         calibration_id=calibration["id"] if calibration else "",
         device=device,
@@ -147,7 +172,7 @@ def load_bundle(path: Path, device: str = "cpu") -> Bundle:
 def add_calibration(path: Path, calibration: Mapping[str, Any]) -> str:
     """Give the bundle at ``path`` a calibration, replacing another; returns its id, a hash of its content."""
     calibration_id = _calibration_id(calibration)
-    _write_json(path / CALIBRATION_FILE, {"id": calibration_id, "calibration": calibration})
+    write_json(path / CALIBRATION_FILE, {"id": calibration_id, "calibration": calibration})
     return calibration_id
 
 
@@ -172,7 +197,7 @@ def candidate(warehouse: Warehouse) -> Path | None:
 def alias(warehouse: Warehouse, name: str) -> dict[str, Any] | None:
     """What an alias says: ``bundle``, ``ds``, ``metrics``; None if it was never set."""
     path = warehouse.bundles / f"{name}.json"
-    return _read_json(path) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def set_alias(warehouse: Warehouse, name: str, path: Path, **more: Any) -> None:
@@ -183,9 +208,9 @@ def set_alias(warehouse: Warehouse, name: str, path: Path, **more: Any) -> None:
     """
     if path.parent != warehouse.bundles:
         raise InputError(f"{path} is not under {warehouse.bundles}: an alias points into its own warehouse only")
-    manifest = _read_json(path / MANIFEST_FILE, "is no bundle")
-    metrics = _read_json(path / METRICS_FILE).get("heldout", {})
-    _write_json(warehouse.bundles / f"{name}.json", {"bundle": path.name, "ds": manifest["ds"], "metrics": metrics} | more)
+    manifest = read_json(path / MANIFEST_FILE, "is no bundle")
+    metrics = read_json(path / METRICS_FILE).get("heldout", {})
+    write_json(warehouse.bundles / f"{name}.json", {"bundle": path.name, "ds": manifest["ds"], "metrics": metrics} | more)
 
 
 def _resolve(warehouse: Warehouse, name: str) -> Path | None:
@@ -210,7 +235,7 @@ def read_calibration(path: Path) -> dict[str, Any] | None:
     file = path / CALIBRATION_FILE
     if not file.exists():
         return None
-    found = _read_json(file)
+    found = read_json(file)
     if found.get("id") != _calibration_id(found.get("calibration", {})):
         raise InputError(f"{file} was changed by hand (its id does not fit): run `labeller calibrate` again")
     return found
@@ -221,26 +246,10 @@ def _calibration_id(calibration: Mapping[str, Any]) -> str:
 
 
 def _bundle_id(files: Mapping[str, str]) -> str:
-    identity = [(name, files[name]) for name in IDENTITY if name in files]
+    identity = [(name, sha256) for name, sha256 in sorted(files.items()) if name != METRICS_FILE]
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_json(path: Path, missing: str = "is missing") -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} {missing} (no {path.name})") from None
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write aside, then rename: a reader sees the old file or the new one."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)

@@ -20,7 +20,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.word_embeddings = nn.Embedding(config.rows, config.dim)
+        self.word_embeddings = nn.Embedding(config.rows, config.width)
         if config.feature_weights:
             self.feature_weights = nn.Parameter(torch.zeros(config.rows))
         if config.token_weights:
@@ -89,6 +89,8 @@ class Encoder(nn.Module):
             self.encoder = Layers(config)
             if config.bag:
                 self.projection = nn.Linear(config.hidden, config.dim, bias=False)
+        if config.head:
+            self.head = nn.Linear(config.hidden, config.dim, bias=False)
         self.apply(self._initialise)
         if config.bag:
             nn.init.normal_(self.embeddings.word_embeddings.weight, std=config.dim**-0.5)
@@ -111,7 +113,7 @@ class Encoder(nn.Module):
             return F.normalize(self._bag(words_UD, packed), dim=-1)
         pooled_NH = self._transform(words_UD, packed)
         if not self.config.bag:
-            return F.normalize(pooled_NH, dim=-1)
+            return F.normalize(self.head(pooled_NH) if self.config.head else pooled_NH, dim=-1)
         bag_ND = F.normalize(self._bag(words_UD, packed), dim=-1)
         return F.normalize(bag_ND + self.projection(pooled_NH), dim=-1)
 

@@ -71,7 +71,9 @@ def fit(
     """
     ranks = ranks or Ranks()
     chosen = config.chosen_preset(manifest)
-    full = draw(chosen.encoder, config.seed)
+    full, pretrained = draw(chosen.encoder, config.seed), config.pretrained()
+    if pretrained is not None:
+        pretrained.load_into(full)
     reader = TrainingReader(config.dataset, manifest, config.reader(chosen), ranks)
     small, used = full, None
     if reader.table is not None:
@@ -92,6 +94,7 @@ def fit(
     model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
     stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision)
     known, settings = KnownPairs.load(config.dataset, manifest), _settings(config, chosen, reader, loop, ranks, precision)
+    settings["init"] = pretrained.digest if pretrained else None
     curve, start, save = Curve(), None, None
     if checkpoints is not None:
         keeper = Checkpoints(checkpoints, ranks)
@@ -176,6 +179,7 @@ def _settings(
     )  # fmt: skip
     return {
         "preset": config.preset,
+        "dim": chosen.encoder.dim,
         "ranks": ranks.world,
         "batch": reader.batch,
         "crops": reader.crops,

@@ -11,14 +11,14 @@ from etl.errors import InputError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
-    """All that decides the encoder's parameters and what it computes; ``config.json`` of a bundle."""
+    """All that decides the encoder's parameters and what it computes; ``encoder.json`` of a bundle."""
 
     tokens: Literal["wordhash", "wordpiece"] = "wordhash"
     """What a token is, see :mod:`etl.tokenizer`."""
     rows: int = 2**17
     """Rows of the embedding table, as in the tokenizer's spec."""
     dim: int = 256
-    """Width of the word vectors and of the result."""
+    """Width of the result, and of the word vectors where there is a bag."""
     bag: bool = True
     """Whether the weighted sum of the word vectors enters the result."""
     feature_weights: bool = True
@@ -42,10 +42,23 @@ class EncoderConfig:
             problems.append("bag = false and layers = 0 leave nothing to compute a text's vector from")
         if self.layers and self.hidden % self.heads:
             problems.append(f"hidden = {self.hidden} is no multiple of heads = {self.heads}")
-        if not self.bag and self.hidden != self.dim:
-            problems.append(f"hidden = {self.hidden} must equal dim = {self.dim} where there is no bag")
         if problems:
             raise InputError.of(problems, heading="encoder refused:")
+
+    @property
+    def width(self) -> int:
+        """Width of the word vectors: without a bag they go into the layers as they are."""
+        return self.dim if self.bag else self.hidden
+
+    @property
+    def head(self) -> bool:
+        """Whether a linear head takes the mean of the last layer from ``hidden`` to ``dim``."""
+        return not self.bag and self.hidden != self.dim
+
+    @property
+    def is_bert(self) -> bool:
+        """Whether it is Hugging Face's BertModel, mean pooling, and the head if there is one."""
+        return self.tokens == "wordpiece" and not (self.bag or self.feature_weights or self.token_weights)
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> EncoderConfig:

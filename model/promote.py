@@ -18,7 +18,7 @@ from etl.errors import EXIT_NOTHING_DUE, GateRefused, InputError
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
-from model.bundle import CANDIDATE, CHAMPION, Bundle, candidate, champion, load_bundle, set_alias
+from model.bundle import CANDIDATE, CHAMPION, Bundle, candidate, champion, foreign, load_bundle, set_alias
 from model.evaluate import evaluate
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
         GateRefused: the candidate is refused and there is no champion to label with.
     """
     warehouse = Warehouse.of(config)
-    path, live = candidate(warehouse), champion(warehouse)
+    path, live = candidate(warehouse), _able(champion(warehouse))
     if path is None:
         raise InputError(f"{warehouse.bundles} has no candidate: run `labeller train` first")
     new = load_bundle(path)
@@ -79,6 +79,14 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
         return EXIT_NOTHING_DUE
     set_alias(warehouse, CHAMPION, path)
     return {"champion": new.id, "before": old.id if old else "none", **_flat(new.metrics["heldout"])}
+
+
+def _able(live: Path | None) -> Path | None:
+    """The champion, unless it is of another contract: then there is none that could label or be compared with."""
+    if live is not None and (reason := foreign(live)):
+        log.warning("the champion cannot label and counts as none: %s", reason)
+        return None
+    return live
 
 
 def gate(new: Figures, untrained: Figures, old: Figures, config: PromoteConfig) -> list[str]:

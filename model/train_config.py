@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,11 +11,13 @@ from pydantic import Field
 
 from etl.config import JobConfig
 from etl.dataset import Manifest
+from etl.errors import InputError
 from etl.warehouse import Warehouse
 from model.augment import CropStyle
 from model.deepspeed_settings import OURS, deepspeed_settings
 from model.precision import Chosen, Precision
-from model.presets import Preset, preset
+from model.presets import PRESETS, Preset, preset
+from model.pretrained import Pretrained
 from model.reader import ReaderConfig
 
 PRESET_SETTINGS = ("epochs", "batch", "crops", "lr", "tau", "layers_from")
@@ -28,6 +31,13 @@ class TrainConfig(JobConfig):
 
     preset: Literal["published", "hybrid", "bag", "tiny"] = "hybrid"
     """Encoder and its training settings, see model/presets.py."""
+
+    init_from: str = ""
+    """Directory of a Hugging Face BERT, or of a bundle, to start from: encoder and weights are its, the preset's the
+    settings; the dataset is to be made with its tokenizer (`labeller dataset --tokenizer-from`)."""
+
+    dim: Annotated[int, Field(ge=1)] | None = None
+    """Width of the vectors; a preset without a bag gets a linear head where its layers have another width."""
 
     ranks: Annotated[int, Field(ge=0)] = 0
     """Training processes on this machine; 0: one for each GPU, or two on the CPU."""
@@ -133,11 +143,35 @@ class TrainConfig(JobConfig):
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else 2)
 
+    def pretrained(self) -> Pretrained | None:
+        """What training starts from, if not from random weights.
+
+        Raises:
+            InputError: the directory cannot be used.
+        """
+        return Pretrained.read(Path(self.init_from).expanduser()) if self.init_from else None
+
     def chosen_preset(self, manifest: Manifest) -> Preset:
-        """The preset for the dataset, with what was configured in place of its own."""
+        """The preset for the dataset, with what was configured in place of its own.
+
+        Raises:
+            InputError: it does not fit the dataset, or ``init_from`` does not fit either.
+        """
         spec = manifest.spec
         longest = max(spec["max_query_tokens"], spec["max_title_tokens"])
-        found = preset(self.preset, rows=spec["rows"], tokens=spec["kind"], positions=longest)
+        start = self.pretrained()
+        if start is None or start.config.bag:
+            found = preset(self.preset, rows=spec["rows"], tokens=spec["kind"], positions=longest)
+        else:
+            found = replace(PRESETS[self.preset], encoder=start.config)
+        if self.dim is not None:
+            found = replace(found, encoder=replace(found.encoder, dim=self.dim))
+        if start is not None:
+            start.require_fit(found.encoder, self.dataset, longest)
+        if not found.encoder.bag:
+            if self.layers_from:
+                raise InputError(f"layers_from is {self.layers_from}, but this encoder has no bag to train alone before")
+            found = replace(found, layers_from=0.0)
         return found.with_settings(**{name: getattr(self, name) for name in PRESET_SETTINGS})
 
     def reader(self, chosen: Preset) -> ReaderConfig:

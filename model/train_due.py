@@ -18,7 +18,7 @@ from etl.job import run_job
 from etl.text_config import TextConfig
 from etl.tokenizer import read_spec
 from etl.warehouse import Warehouse
-from model.bundle import CANDIDATE, CHAMPION, alias, candidate, champion
+from model.bundle import CANDIDATE, CHAMPION, alias, candidate, champion, foreign
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     """The reason to train, or the exit code that says there is none.
 
+    A champion of another contract (format, text normaliser) is none: it labels nothing, so training is due at once.
+
     Raises:
         InputError: an alias points nowhere.
     """
     warehouse = Warehouse.of(config)
-    live = alias(warehouse, CHAMPION) if champion(warehouse) else None
+    path = champion(warehouse)
+    if path is not None and (reason := foreign(path)):
+        return {"due": "yes", "reason": repr(f"the champion cannot label: {reason}")}
+    live = alias(warehouse, CHAMPION) if path else None
     reason = why(config, live, alias(warehouse, CANDIDATE), other_text(config, warehouse))
     if reason is None:
         log.info(

@@ -125,12 +125,17 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str)
         "seconds": round(fitted.curve.seconds, 1),
         "data_seconds": round(fitted.curve.data_seconds, 1),
     }
-    lineage = {
+    lineage: dict[str, Any] = {
         "dataset": manifest.ds.isoformat(),
         "tokenizer": manifest.tokenizer,
         "normaliser": manifest.normaliser,
         "inputs": dict(manifest.inputs),
     }
+    if (pretrained := config.pretrained()) is not None:
+        lineage["init"] = {"directory": str(pretrained.directory), "digest": pretrained.digest}
+        start = draw(encoder.config, config.seed)
+        pretrained.load_into(start)
+        metrics["initial"] = evaluate(start, config.dataset, manifest, device)
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from etl.bert_tokenizer import bert_tokenizer
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
 from etl.text import cut_words, normalise
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
@@ -69,11 +70,22 @@ def small_shop(seed: int = 0, titles: int = 160, clicks: int = 900) -> Shop:
     return shop
 
 
-def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: int = 2**12, files: int = 4) -> Manifest:
-    """Lay ``shop`` down as a dataset, manifest last."""
+def write_dataset(
+    directory: Path,
+    shop: Shop,
+    *,
+    kind: str = "wordhash",
+    rows: int = 2**12,
+    files: int = 4,
+    tokenizer_from: Path | None = None,
+) -> Manifest:
+    """Lay ``shop`` down as a dataset, manifest last; ``tokenizer_from`` is a directory of a BERT."""
     spec = TokenizerSpec(kind=kind, rows=rows, max_query_tokens=12, max_title_tokens=20, normaliser=normalise.hash)
     texts = [*shop.queries.values(), *shop.titles.values()]
     tokenizer = WordHashTokenizer(spec) if kind == "wordhash" else WordPieceTokenizer.train(spec, texts)
+    if tokenizer_from is not None:
+        tokenizer = bert_tokenizer(tokenizer_from, spec)
+        kind, rows = "wordpiece", tokenizer.spec.rows
     dtype = "int64" if kind == "wordhash" else "uint32"
     strings: set[str] = set()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import string
 import warnings
 from pathlib import Path
 
@@ -301,16 +302,20 @@ def test_two_words_that_share_a_token_id_are_refused_and_a_repeated_word_is_not(
         build_dataset.refuse_collisions(build_dataset.as_token_table(clash))
 
 
-def test_the_tokenizer_of_a_bundle_or_a_dataset_is_taken_over_whole(shop, directory, tmp_path):
+def test_the_tokenizer_of_a_bert_or_a_bundle_is_taken_over_whole(shop, directory, tmp_path):
     for table in ("catalogue", "pairs", "title_groups"):
         shutil.copytree(shop / table, tmp_path / table)
-    build_dataset.run(config(tmp_path, tokenizer="wordpiece", rows=300))
+    (tmp_path / "bert").mkdir()
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase)]
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(pieces))
+    build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path / "bert"), rows=300))
     first = verify(tmp_path / "datasets" / f"ds={DS}")
     bundle = tmp_path / "bundles" / "abc"
     shutil.copytree(tmp_path / "datasets" / f"ds={DS}", bundle)
     (bundle.parent / "champion.json").write_text(json.dumps({"bundle": "abc"}))
     build_dataset.run(config(tmp_path, tokenizer_from="champion", rows=5_000))
     again = verify(tmp_path / "datasets" / f"ds={DS}")
+    assert (first.spec["kind"], first.spec["rows"]) == ("wordpiece", 56)
     assert (again.tokenizer, again.spec, again.token_dtype) == (first.tokenizer, first.spec, "uint32")
     assert again.parts["pairs"] == first.parts["pairs"]
 
@@ -320,7 +325,7 @@ def test_a_tokenizer_that_is_not_there_is_refused(shop, tmp_path):
         shutil.copytree(shop / table, tmp_path / table)
     with pytest.raises(InputError, match=r"champion.json is not there: promote a bundle first"):
         build_dataset.run(config(tmp_path, tokenizer_from="champion"))
-    with pytest.raises(InputError, match=r"holds no tokenizer_spec.json"):
+    with pytest.raises(InputError, match=r"holds no tokenizer: expected tokenizer_spec.json \(a bundle or a dataset\), or"):
         build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path)))
 
 

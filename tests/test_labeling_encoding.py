@@ -105,8 +105,8 @@ def test_a_worker_refuses_another_bundle_than_the_driver_chose(root):
 
 def test_a_worker_refuses_a_changed_file(root):
     bundle = write_small_bundle(root, seed=7)
-    (bundle.path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"config\.json has SHA-256"):
+    (bundle.path / "encoder.json").write_text("{}")
+    with pytest.raises(InputError, match=r"encoder\.json has SHA-256"):
         worker_bundle(str(bundle.path), bundle.id, "cpu")
 
 

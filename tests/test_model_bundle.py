@@ -58,7 +58,7 @@ def test_a_wordpiece_bundle_carries_its_vocabulary(warehouse):
         load_bundle(path)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer_spec.json", "metrics.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "encoder.json", "tokenizer_spec.json", "metrics.json"])
 def test_a_changed_file_is_refused_by_name(warehouse, name):
     path = written(warehouse)
     content = bytearray((path / name).read_bytes())
@@ -72,8 +72,8 @@ def test_truncated_weights_and_a_missing_file_are_reported_together(warehouse):
     path = written(warehouse)
     weights = path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    (path / "config.json").unlink()
-    with pytest.raises(InputError, match=r"(?s)config.json is missing.*model.safetensors has SHA-256"):
+    (path / "encoder.json").unlink()
+    with pytest.raises(InputError, match=r"(?s)encoder.json is missing.*model.safetensors has SHA-256"):
         load_bundle(path)
 
 

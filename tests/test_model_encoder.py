@@ -19,6 +19,7 @@ CONFIGS = {
     "bag": replace(CONFIG, layers=0),
     "hybrid": CONFIG,
     "transformer": replace(CONFIG, bag=False, hidden=8, heads=2, feature_weights=False, token_weights=False),
+    "head": replace(CONFIG, bag=False, feature_weights=False, token_weights=False),
 }
 
 
@@ -39,7 +40,7 @@ def plain(encoder: Encoder) -> torch.Tensor:
     embeddings, config = encoder.embeddings, encoder.config
     width = config.positions
     words, weights, keep = (
-        torch.zeros(len(TEXTS), width, config.dim),
+        torch.zeros(len(TEXTS), width, config.width),
         torch.zeros(len(TEXTS), width),
         torch.zeros(len(TEXTS), width),
     )
@@ -55,7 +56,9 @@ def plain(encoder: Encoder) -> torch.Tensor:
     if not config.layers:
         return bag
     pooled = plain_bert(encoder, words, keep)
-    return F.normalize(bag + encoder.projection(pooled) if config.bag else pooled, dim=-1)
+    if config.bag:
+        return F.normalize(bag + encoder.projection(pooled), dim=-1)
+    return F.normalize(encoder.head(pooled) if config.head else pooled, dim=-1)
 
 
 def plain_bert(encoder: Encoder, words: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,15 @@
 import json
+import shutil
 
 import pytest
 
-from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK
+from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK, InputError
+from etl.text import Normaliser
 from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer
 from etl.warehouse import Warehouse
+from labeling.encoding import labelling_bundle
 from model import promote, train_due
-from model.bundle import CANDIDATE, champion, set_alias, write_bundle
+from model.bundle import CANDIDATE, CHAMPION, FORMAT, champion, load_bundle, set_alias, write_bundle
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
@@ -125,12 +128,14 @@ def due(root, ds: str, *more: str) -> int:
     return train_due.main(["--root", str(root), "--ds", ds, *more])
 
 
-def bare_bundle(root, name: str, **settings) -> None:
+def bare_bundle(root, name: str, form: int = FORMAT, **settings) -> None:
     """Of a bundle no more than what is looked at to say whether training is due."""
     directory = root / "bundles" / name
     directory.mkdir(parents=True)
-    (directory / "manifest.json").write_text("{}")
-    WordHashTokenizer(TokenizerSpec(**settings)).save(directory)
+    (directory / "manifest.json").write_text(json.dumps({"format": form}))
+    (directory / "encoder.json").write_text("{}")
+    normaliser = Normaliser(simplified=settings.get("simplified_chinese", False)).hash
+    WordHashTokenizer(TokenizerSpec(**{"normaliser": normaliser} | settings)).save(directory)
 
 
 def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, encoders, shop_root):
@@ -182,3 +187,42 @@ def test_a_champion_that_points_nowhere_is_no_reason_to_train(root, capsys):
     (root / "bundles" / "champion.json").write_text('{"bundle": "gone", "ds": "2024-05-07"}')
     assert due(root, "2024-05-08") == EXIT_BAD_INPUT
     assert "points to bundle 'gone'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [({"form": 1}, "bundle format 1, this version reads 2"), ({"normaliser": "old"}, "made with text normaliser old")],
+)
+def test_training_is_due_at_once_where_the_champion_is_of_another_contract(root, other, reason, caplog):
+    bare_bundle(root, "b1", **other)
+    (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
+    refused = {"bundle": "b1", "ds": "2024-05-07", "refused": ["worse"]}
+    (root / "bundles" / "candidate.json").write_text(json.dumps(refused))
+    with caplog.at_level("INFO"):
+        assert due(root, "2024-05-08") == EXIT_OK
+    assert f"the champion cannot label: {root}" in caplog.text
+    assert reason in caplog.text
+
+
+def of_format_1(path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
+
+
+def test_a_champion_of_another_format_labels_nothing_and_says_what_to_do(shop_root, encoders):
+    path = lay_down(shop_root, encoders["bad"], CHAMPION)
+    of_format_1(path)
+    with pytest.raises(InputError, match=r"bundle format 1, this version reads 2: train again \(`labeller train`"):
+        load_bundle(labelling_bundle(Warehouse.at(str(shop_root)), ""))
+    shutil.rmtree(path)
+
+
+def test_a_candidate_replaces_a_champion_of_another_format_only_by_its_own_worth(shop_root, encoders, capsys, caplog):
+    old = lay_down(shop_root, encoders["bad"], CHAMPION)
+    good = lay_down(shop_root, encoders["good"], CANDIDATE)
+    of_format_1(old)
+    assert run(shop_root, "--floor", "1") == EXIT_GATE_REFUSED
+    assert "there is no champion to label with" in capsys.readouterr().err
+    assert run(shop_root) == EXIT_OK
+    assert "the champion cannot label and counts as none" in caplog.text
+    assert champion(Warehouse.at(str(shop_root))) == good
