@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from etl.errors import InputError
+from etl.tokenizer import TokenKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
     """All that decides the encoder's parameters and what it computes; ``config.json`` of a bundle."""
 
-    tokens: Literal["wordhash", "wordpiece"] = "wordhash"
+    tokens: TokenKind = "wordhash"
     """What a token is, see :mod:`etl.tokenizer`."""
     rows: int = 2**17
     """Rows of the embedding table, as in the tokenizer's spec."""
@@ -114,6 +115,14 @@ PRESETS: dict[str, Preset] = {
     # bag's (1.3 s for .17 s of a core at 256 pairs + 768 crops), so they join at the end.
     "hybrid": Preset(
         encoder=EncoderConfig(layers=2, hidden=128, ffn=512), epochs=5.0, batch=512, crops=0.5, layers_from=0.9
+    ),
+    # The hybrid on WordPiece's sequence, each piece with its word's n-grams.
+    "hybrid-both": Preset(
+        encoder=EncoderConfig(tokens="both", layers=2, hidden=128, ffn=512),
+        epochs=5.0,
+        batch=512,
+        crops=0.5,
+        layers_from=0.9,
     ),
     # For few pairs beside many titles: on Home Depot three crops a pair beat one (.583 to .574, mean of three measures).
     "bag": Preset(encoder=EncoderConfig()),

@@ -26,7 +26,7 @@ class TrainConfig(JobConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "train")
 
-    preset: Literal["published", "hybrid", "bag", "tiny"] = "hybrid"
+    preset: Literal["published", "hybrid", "hybrid-both", "bag", "tiny"] = "hybrid"
     """Encoder and its training settings, see model/presets.py."""
 
     ranks: Annotated[int, Field(ge=0)] = 0

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
 from etl.text import cut_words, normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
+from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
 
 DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")
@@ -71,10 +71,12 @@ def small_shop(seed: int = 0, titles: int = 160, clicks: int = 900) -> Shop:
 
 def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: int = 2**12, files: int = 4) -> Manifest:
     """Lay ``shop`` down as a dataset, manifest last."""
-    spec = TokenizerSpec(kind=kind, rows=rows, max_query_tokens=12, max_title_tokens=20, normaliser=normalise.hash)
+    limits = {"max_query_tokens": 12, "max_title_tokens": 20}
+    spec = TokenizerSpec(kind=kind, rows=rows, pieces=200 * (kind == "both"), normaliser=normalise.hash, **limits)
     texts = [*shop.queries.values(), *shop.titles.values()]
-    tokenizer = WordHashTokenizer(spec) if kind == "wordhash" else WordPieceTokenizer.train(spec, texts)
-    dtype = "int64" if kind == "wordhash" else "uint32"
+    trained = {"wordpiece": WordPieceTokenizer, "both": BothTokenizer}
+    tokenizer = trained[kind].train(spec, texts) if kind in trained else WordHashTokenizer(spec)
+    dtype = "int64" if spec.hashed else "uint32"
     strings: set[str] = set()
 
     def ids(text: str, side: str) -> bytes:
@@ -115,7 +117,7 @@ def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: 
     parts = {part: _write(directory / part, part_rows, files) for part, part_rows in rows_of.items()}
     tokenizer.save(directory)
     tokens = []
-    if kind == "wordhash":
+    if spec.hashed:
         token_rows = [
             {"id": token_id(t), "features": np.array(tokenizer.features(t), dtype="<u4").tobytes()}
             for t in sorted(strings, key=token_id)
@@ -129,7 +131,7 @@ def write_dataset(directory: Path, shop: Shop, *, kind: str = "wordhash", rows: 
         token_dtype=dtype,
         tokenizer=tokenizer_hash(directory),
         normaliser=spec.normaliser,
-        spec={"kind": kind, "rows": rows, "max_query_tokens": 12, "max_title_tokens": 20, "ngrams": [3, 4]},
+        spec={"kind": kind, "rows": rows, "ngrams": [3, 4], **limits},
         inputs={"pairs": "delta:0"},
         parts=files_of,
         schema=schemas(directory, files_of),

@@ -19,6 +19,7 @@ CONFIGS = {
     "bag": replace(CONFIG, layers=0),
     "hybrid": CONFIG,
     "transformer": replace(CONFIG, bag=False, hidden=8, heads=2, feature_weights=False, token_weights=False),
+    "transformer on weighted features": replace(CONFIG, bag=False, hidden=8, heads=2, token_weights=False),
 }
 
 

@@ -84,6 +84,17 @@ def test_a_shrunken_published_encoder_takes_steps_on_wordpiece(tmp_path):
     assert curve.points[-1][1] < curve.points[0][1]
 
 
+def test_pieces_with_their_words_n_grams_train_and_find_held_out_queries(tmp_path):
+    manifest = write_dataset(tmp_path / "datasets" / f"ds={DS}", small_shop(), kind="both")
+    settings = config(tmp_path, preset="hybrid-both", epochs=6.0, layers_from=0.5, batch=32)
+    fitted = fit(settings, manifest)
+    assert fitted.encoder.config.rows == manifest.spec["rows"]
+    assert fitted.curve.points[-1][1] < 0.8 * fitted.curve.points[0][1]
+    before = evaluate(draw(fitted.encoder.config, settings.seed), settings.dataset, manifest)
+    after = evaluate(fitted.encoder, settings.dataset, manifest)
+    assert after["valid"]["mrr@10"] > before["valid"]["mrr@10"]
+
+
 def test_bfloat16_trains_too(shop_root):
     settings = config(shop_root, precision="bf16", epochs=1.0)
     curve = fit(settings, verify(settings.dataset)).curve
