@@ -36,6 +36,8 @@ class EncoderConfig:
     dropout: float = 0.0
     """Dropout inside the Transformer, in training."""
     layer_norm_eps: float = 1e-12
+    matryoshka: tuple[int, ...] = ()
+    """Numbers of first coordinates, ascending, that were trained to be vectors of their own (:mod:`model.matryoshka`)."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -45,6 +47,8 @@ class EncoderConfig:
             problems.append(f"hidden = {self.hidden} is no multiple of heads = {self.heads}")
         if not self.bag and self.hidden != self.dim:
             problems.append(f"hidden = {self.hidden} must equal dim = {self.dim} where there is no bag")
+        if list(self.matryoshka) != sorted({d for d in self.matryoshka if 0 < d < self.dim}):
+            problems.append(f"matryoshka = {list(self.matryoshka)} must ascend within 1 to dim - 1 = {self.dim - 1}")
         if problems:
             raise InputError.of(problems, heading="encoder refused:")
 
@@ -58,7 +62,7 @@ class EncoderConfig:
         unknown = sorted(set(raw) - set(cls.__dataclass_fields__))
         if unknown:
             raise InputError(f"encoder config has unknown fields {unknown}: a newer version of this package made it")
-        return cls(**raw)
+        return cls(**{**raw, "matryoshka": tuple(raw.get("matryoshka", ()))})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -74,6 +75,9 @@ class TrainConfig(JobConfig):
     multi_positives: bool = False
     """Rows of one query or one item are each other's positives; else they are only no negatives."""
 
+    matryoshka: tuple[int, ...] = ()
+    """Dimensions that vectors may be cut to, ascending, each trained beside the whole; encoding may then ask for one."""
+
     margin: Annotated[float, Field(ge=-1, le=2)] | None = None
     """A negative whose cosine exceeds the positive's by more than this is taken for a false one (none: never)."""
 
@@ -138,7 +142,8 @@ class TrainConfig(JobConfig):
         spec = manifest.spec
         longest = max(spec["max_query_tokens"], spec["max_title_tokens"])
         found = preset(self.preset, rows=spec["rows"], tokens=spec["kind"], positions=longest)
-        return found.with_settings(**{name: getattr(self, name) for name in PRESET_SETTINGS})
+        encoder = replace(found.encoder, matryoshka=self.matryoshka)
+        return found.with_settings(encoder=encoder, **{name: getattr(self, name) for name in PRESET_SETTINGS})
 
     def reader(self, chosen: Preset) -> ReaderConfig:
         return ReaderConfig(

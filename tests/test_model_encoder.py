@@ -128,6 +128,9 @@ def test_impossible_encoders_are_refused_with_all_reasons():
         EncoderConfig(layers=1, hidden=10, heads=4)
     with pytest.raises(InputError, match="leave nothing"):
         EncoderConfig(bag=False, layers=0)
+    for dims in ((8,), (0, 4), (4, 2), (4, 4), (-1,)):
+        with pytest.raises(InputError, match=r"matryoshka = \[.*\] must ascend within 1 to dim - 1 = 7"):
+            EncoderConfig(dim=8, matryoshka=dims)
     with pytest.raises(InputError, match="needs wordpiece tokens, the dataset has wordhash"):
         preset("published", rows=100, tokens="wordhash", positions=10)
     with pytest.raises(InputError, match=r"preset 'nope' is unknown: expected one of published, hybrid"):
