@@ -34,7 +34,10 @@ class EncoderConfig:
     positions: int = 128
     """Longest text, in tokens, that the Transformer takes."""
     dropout: float = 0.0
-    """Dropout inside the Transformer, in training."""
+    """Dropout inside the Transformer but for attention, in training."""
+    attention_dropout: float = 0.0
+    """Dropout of attention's probabilities, in training; with it a GPU attends by groups of equal length, since torch's
+    variable-length kernel has none."""
     layer_norm_eps: float = 1e-12
     matryoshka: tuple[int, ...] = ()
     """Numbers of first coordinates, ascending, that were trained to be vectors of their own (:mod:`model.matryoshka`)."""
@@ -92,7 +95,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # 20 million parameters beside the table: for GPUs, longer queries and real logs.
+    # 20 million parameters beside the table: for GPUs, longer queries and real logs. BERT drops out attention too; here it
+    # does not, so that a GPU attends by the variable-length kernel and a CPU trains the same.
     "published": Preset(
         encoder=EncoderConfig(
             tokens="wordpiece",

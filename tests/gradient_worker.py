@@ -41,7 +41,7 @@ CASES = {
 
 def model(learn_tau: bool = True, dropout: float = 0.0) -> DualEncoder:
     torch.manual_seed(3)
-    made = Encoder(replace(CONFIG, dropout=dropout))
+    made = Encoder(replace(CONFIG, dropout=dropout, attention_dropout=dropout))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return DualEncoder(made, tau=0.2, learn_tau=learn_tau)
