@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -39,8 +39,11 @@ from etl.text_config import TextConfig
 from etl.tokenize_texts import Tokenise
 from etl.tokenizer import (
     SPEC_FILE,
+    BothTokenizer,
+    HashedTokenizer,
     Tokenizer,
     TokenizerSpec,
+    TokenKind,
     WordHashTokenizer,
     WordPieceTokenizer,
     load_tokenizer,
@@ -56,11 +59,15 @@ class DatasetConfig(TextConfig, SparkJobConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text", "dataset")
 
-    tokenizer: Literal["wordhash", "wordpiece"] = "wordhash"
-    """Hashed words with their letter n-grams, or WordPiece trained on the window's texts."""
+    tokenizer: TokenKind = "wordhash"
+    """Hashed words with their letter n-grams, WordPiece trained on the window's texts, or both added up."""
 
     rows: Annotated[int, Field(ge=64)] = 2**17
-    """Rows of the encoder's embedding table: hash buckets, or the size of the WordPiece vocabulary (30522 is BERT's)."""
+    """Rows of the encoder's embedding table: hash buckets, the size of the WordPiece vocabulary (30522 is BERT's), or
+    both together."""
+
+    pieces: Annotated[int, Field(ge=32)] = 30_000
+    """Of these rows, those of the WordPiece vocabulary (both only); the rest are hash buckets."""
 
     ngrams: tuple[int, ...] = (3, 4)
     """Lengths of the letter n-grams of hashed words."""
@@ -87,10 +94,17 @@ class DatasetConfig(TextConfig, SparkJobConfig):
     row_group_mb: Annotated[int, Field(ge=1)] = 16
     """Largest row group, MiB: what a training rank reads and shuffles at once."""
 
+    @model_validator(mode="after")
+    def _leaves_buckets(self) -> Self:
+        if self.tokenizer == "both" and self.pieces >= self.rows:
+            raise ValueError(f"pieces = {self.pieces} leaves none of rows = {self.rows} to the hashed n-grams: raise rows")
+        return self
+
     def spec(self) -> TokenizerSpec:
         return TokenizerSpec(
             kind=self.tokenizer,
             rows=self.rows,
+            pieces=self.pieces if self.tokenizer == "both" else 0,
             ngrams=tuple(self.ngrams),
             max_query_tokens=self.max_query_tokens,
             max_title_tokens=self.max_title_tokens,
@@ -169,7 +183,7 @@ def _write_parts(pairs: DataFrame, texts: DataFrame, aside: Path, config: Datase
     log.info("pairs/ is written; next known pairs, held-out queries and the table of tokens")
     _write_plain(as_known(pairs), aside / "known", ["query_group", "item_group"], layout["files"])
     _write_plain(as_heldout(pairs, queries), aside / "heldout", ["split", "query_id"])
-    if isinstance(tokenizer, WordHashTokenizer):
+    if isinstance(tokenizer, HashedTokenizer):
         cut = examples.select(F.col("cut").alias("text")).where(F.col("text").isNotNull()).distinct()
         found = queries.select("text", F.lit("query").alias("side"))
         found = found.union(titles.select("text", F.lit("title"))).union(cut.select("text", F.lit("title")))
@@ -258,7 +272,8 @@ def _tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tok
     asked = pairs.where(F.col("split") == "train").select(F.col("query").alias("text"))
     every = asked.union(texts.where(~F.col("heldout")).select("text"))
     drawn = every.distinct().orderBy(F.xxhash64("text"), "text").limit(config.wordpiece_texts)
-    return WordPieceTokenizer.train(config.spec(), (row["text"] for row in drawn.toLocalIterator()))
+    kind = BothTokenizer if config.tokenizer == "both" else WordPieceTokenizer
+    return kind.train(config.spec(), (row["text"] for row in drawn.toLocalIterator()))
 
 
 def _tokenizer_directory(config: DatasetConfig) -> Path:
@@ -303,7 +318,7 @@ def _manifest(directory: Path, config: DatasetConfig, spec: TokenizerSpec, input
     parts = {part: tuple(found) for part, found in files.items()}
     return Manifest(
         ds=config.ds,
-        token_dtype="int64" if spec.kind == "wordhash" else "uint32",
+        token_dtype="int64" if spec.hashed else "uint32",
         tokenizer=tokenizer_hash(directory),
         normaliser=spec.normaliser,
         spec=asdict(spec),

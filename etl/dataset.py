@@ -108,6 +108,11 @@ class Manifest:
         """SHA-256 of all that the manifest says of the dataset's bytes, whatever tables they were made from."""
         return hashlib.sha256(replace(self, inputs={})._json().encode()).hexdigest()
 
+    @property
+    def hashed(self) -> bool:
+        """Whether token ids are hashes, which :func:`load_token_table` has the features of; else rows of a vocabulary."""
+        return bool(self.spec["kind"] != "wordpiece")
+
     def rows(self, part: Part) -> int:
         return sum(file.rows for file in self.parts[part])
 
@@ -223,7 +228,7 @@ def encode_ids(ids: np.ndarray, token_dtype: str) -> bytes:
 
 
 def load_token_table(directory: Path) -> TokenTable:
-    """Features of every token of a word-hashed dataset, ids ascending."""
+    """Features of every token of a dataset whose ids are hashes, ids ascending."""
     table = pq.read_table(directory / TOKENS_FILE)
     lengths = pc.binary_length(table["features"]).to_numpy() // 4
     return TokenTable(

@@ -75,6 +75,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where each of :func:`words` begins and ends in a normalised text."""
+    return [found.span() for found in _WORD.finditer(text)]
+
+
 def is_cjk(word: str) -> bool:
     """Whether a word of :func:`words` is a character of a script that is written without spaces."""
     return bool(word) and re.match(rf"[{_CJK}]", word) is not None

@@ -16,7 +16,7 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 from etl.dataset import encode_ids
 from etl.text import Normaliser, cut_words, join, words
-from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, Tokenizer, WordHashTokenizer, load_tokenizer, token_id
+from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, HashedTokenizer, Tokenizer, load_tokenizer, token_id
 
 Batches = Iterable[pa.RecordBatch]
 
@@ -40,7 +40,7 @@ class Tokenise:
     def encode(self, text: str, side: Literal["query", "title"]) -> bytes:
         """Token ids of a raw text as the dataset stores them."""
         tokenizer = self.tokenizer
-        if isinstance(tokenizer, WordHashTokenizer):
+        if isinstance(tokenizer, HashedTokenizer):
             return b"".join(map(_token_bytes, tokenizer.tokens(text, side)))
         return encode_ids(tokenizer.ids(text, side), "uint32")
 
@@ -80,7 +80,7 @@ class Tokenise:
 
         def batches(found: Batches) -> Iterator[pa.RecordBatch]:
             tokenizer = self.tokenizer
-            assert isinstance(tokenizer, WordHashTokenizer)
+            assert isinstance(tokenizer, HashedTokenizer)
             for batch in found:
                 texts = zip(batch.column("text").to_pylist(), batch.column("side").to_pylist(), strict=True)
                 tokens = {token: None for text, side in texts for token in tokenizer.tokens(text, side)}

@@ -1,13 +1,16 @@
-"""Texts to token ids: hashed words (DSSM's letter n-grams) or WordPiece, one interface for both.
+"""Texts to token ids: hashed words (DSSM's letter n-grams), WordPiece, or both in one, behind one interface.
 
 A text is a sequence of tokens, a token a bag of *features* (rows of the encoder's embedding table):
 
 * word hashing: a token is a word (for scripts without spaces: a character with its two successors), its id
   the 64-bit hash of that word, its features the hashed letter n-grams (Huang et al. 2013, "Learning Deep
   Structured Semantic Models", section 3.2; for CJK: the character, its bigram and trigram) and the word itself;
-* WordPiece: a token is a piece, its id the row in the vocabulary and its only feature.
+* WordPiece: a token is a piece, its id the row in the vocabulary and its only feature;
+* both: a token is a piece in its word, its id the 64-bit hash of the two, its features the piece's row and, in the
+  rows after the vocabulary's, the word's hashed n-grams (as fastText adds a word's n-grams to its own vector:
+  Bojanowski et al. 2017, "Enriching word vectors with subword information").
 
-Datasets store token ids; which features an id has travels beside them (:class:`TokenTable`), so that a word is
+Datasets store token ids; which features a hashed id has travels beside them (:class:`TokenTable`), so that a word is
 hashed once in a night, not once in an occurrence.
 """
 
@@ -16,30 +19,36 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from etl.errors import InputError
-from etl.text import Normaliser, is_cjk, words
+from etl.text import Normaliser, is_cjk, word_spans, words
 from etl.text_rules import text_rules
 
 TOKENIZER_FILE = "tokenizer.json"
 SPEC_FILE = "tokenizer_spec.json"
+
+TokenKind = Literal["wordhash", "wordpiece", "both"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerSpec:
     """All that decides which ids and features a text has; hashed into datasets and bundles."""
 
-    kind: Literal["wordhash", "wordpiece"] = "wordhash"
+    kind: TokenKind = "wordhash"
     rows: int = 2**17
-    """Rows of the embedding table: hash buckets, or the size of the WordPiece vocabulary."""
+    """Rows of the whole embedding table: hash buckets, or the size of the WordPiece vocabulary, or both together."""
+    pieces: int = 0
+    """Rows of those, the first ones, that are kept for the WordPiece vocabulary (kind ``both`` only)."""
     ngrams: tuple[int, ...] = (3, 4)
     """Lengths of letter n-grams (word hashing only)."""
     max_query_tokens: int = 32
@@ -54,6 +63,11 @@ class TokenizerSpec:
     @property
     def normalise(self) -> Normaliser:
         return Normaliser(simplified=self.simplified_chinese)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether ids are hashes, which a :class:`TokenTable` has the features of; else an id is a row of the table."""
+        return self.kind != "wordpiece"
 
     def limit(self, side: Literal["query", "title"]) -> int:
         return self.max_query_tokens if side == "query" else self.max_title_tokens
@@ -71,7 +85,29 @@ class TokenTable:
     features: np.ndarray
 
 
-class WordHashTokenizer:
+class HashedTokenizer(ABC):
+    """A token is a string, its id the hash of that, its features a function of it."""
+
+    spec: TokenizerSpec
+    normalise: Normaliser
+
+    @abstractmethod
+    def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
+        """The tokens of a raw text, as strings, cut at the side's limit."""
+
+    @abstractmethod
+    def features(self, token: str) -> list[int]:
+        """Rows of the embedding table that make up a token."""
+
+    @abstractmethod
+    def save(self, directory: Path) -> None: ...
+
+    def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
+        """Token ids of a raw text, int64."""
+        return np.fromiter(map(token_id, self.tokens(text, side)), dtype=np.int64)
+
+
+class WordHashTokenizer(HashedTokenizer):
     """Stateless: needs no vocabulary, and a misspelt or unseen word still shares most of its n-grams."""
 
     def __init__(self, spec: TokenizerSpec) -> None:
@@ -79,32 +115,15 @@ class WordHashTokenizer:
         self.normalise = spec.normalise
 
     def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
-        """The tokens of a raw text, as strings, cut at the side's limit."""
-        found = words(self.normalise(text))[: self.spec.limit(side)]
-        return ["".join(_cjk_run(found, i)) if is_cjk(word) else word for i, word in enumerate(found)]
-
-    def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
-        """Token ids of a raw text, int64."""
-        return np.fromiter(map(token_id, self.tokens(text, side)), dtype=np.int64)
+        return words_in_context(words(self.normalise(text))[: self.spec.limit(side)])
 
     def features(self, token: str) -> list[int]:
-        """Rows of the embedding table that make up a token."""
         if is_cjk(token):
             grams = [token[:n] for n in range(1, len(token) + 1)]
         else:
             marked = f"^{token}$"
             grams = [marked] + [marked[i : i + n] for n in self.spec.ngrams for i in range(len(marked) - n + 1)]
         return [zlib.crc32(gram.encode()) % self.spec.rows for gram in dict.fromkeys(grams)]
-
-    def table(self, tokens: Iterable[str]) -> TokenTable:
-        """Features of distinct token strings."""
-        distinct = sorted({token_id(t): t for t in tokens}.items())
-        lists = [self.features(token) for _, token in distinct]
-        return TokenTable(
-            ids=np.array([i for i, _ in distinct], dtype=np.int64),
-            offsets=np.cumsum([0, *map(len, lists)], dtype=np.int64),
-            features=np.array([f for row in lists for f in row], dtype=np.int64),
-        )
 
     def save(self, directory: Path) -> None:
         _save_spec(self.spec, directory)
@@ -140,10 +159,7 @@ class WordPieceTokenizer:
     def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
         """Token ids of a raw text with [CLS] and [SEP], int64."""
         found = self.tokenizer.encode(self.normalise(text)).ids
-        limit = self.spec.limit(side)
-        if len(found) > limit:
-            found = [*found[: limit - 1], found[-1]]
-        return np.array(found, dtype=np.int64)
+        return np.array(cut_to(found, self.spec.limit(side)), dtype=np.int64)
 
     def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
         return [str(self.tokenizer.id_to_token(int(i))) for i in self.ids(text, side)]
@@ -166,7 +182,67 @@ class WordPieceTokenizer:
         return cls(spec, HuggingFaceTokenizer.from_str(json.dumps(content)))
 
 
-Tokenizer = WordHashTokenizer | WordPieceTokenizer
+class BothTokenizer(HashedTokenizer):
+    """WordPiece's sequence, in which each piece also has the hashed n-grams of the word that it lies in.
+
+    The vocabulary says what a piece is beside other pieces of a frequent word, the n-grams hold a misspelt or unseen
+    word, of which WordPiece leaves crumbs or [UNK], near its like.
+    """
+
+    def __init__(self, spec: TokenizerSpec, tokenizer: HuggingFaceTokenizer) -> None:
+        """Of a vocabulary that fits into ``spec.pieces`` rows.
+
+        Raises:
+            InputError: it does not, or no row is left for the n-grams.
+        """
+        size = tokenizer.get_vocab_size()
+        if not size <= spec.pieces < spec.rows:
+            raise InputError(
+                f"a vocabulary of {size} pieces in {spec.pieces} of {spec.rows} rows (expected vocabulary <= pieces < "
+                "rows): raise rows, or lower pieces and train the vocabulary again"
+            )
+        self.spec = spec
+        self.normalise = spec.normalise
+        self.tokenizer = tokenizer
+        self._words = WordHashTokenizer(replace(spec, kind="wordhash", rows=spec.rows - spec.pieces))
+
+    @classmethod
+    def train(cls, spec: TokenizerSpec, texts: Iterable[str]) -> BothTokenizer:
+        """Learn a vocabulary of at most ``spec.pieces`` pieces from raw texts."""
+        return cls(spec, WordPieceTokenizer.train(replace(spec, kind="wordpiece", rows=spec.pieces), texts).tokenizer)
+
+    def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
+        """Each piece, and after a space each word that it touches.
+
+        There may be none ([CLS], punctuation) or several: WordPiece parts "5.5mm" in other places than
+        :func:`etl.text.words`, and leaves kana and hangul together.
+        """
+        normal = self.normalise(text)
+        found, spans = self.tokenizer.encode(normal), word_spans(normal)
+        in_context = words_in_context([normal[start:stop] for start, stop in spans])
+        tokens, first = [], 0
+        for piece, (start, stop) in zip(found.tokens, found.offsets, strict=True):
+            while first < len(spans) and spans[first][1] <= start:
+                first += 1
+            last = first
+            while last < len(spans) and spans[last][0] < stop:
+                last += 1
+            tokens.append(" ".join([piece, *in_context[first:last]]))
+        return cut_to(tokens, self.spec.limit(side))
+
+    def features(self, token: str) -> list[int]:
+        piece, *touched = token.split(" ")
+        row = self.tokenizer.token_to_id(piece)
+        assert row is not None, f"{piece!r} is no piece of the vocabulary"
+        grams = [self.spec.pieces + gram for word in touched for gram in self._words.features(word)]
+        return [row, *dict.fromkeys(grams)]
+
+    def save(self, directory: Path) -> None:
+        _save_spec(self.spec, directory)
+        self.tokenizer.save(str(directory / TOKENIZER_FILE))
+
+
+Tokenizer = WordHashTokenizer | WordPieceTokenizer | BothTokenizer
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
@@ -179,7 +255,9 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     require_installed_normaliser(spec, directory)
     if spec.kind == "wordhash":
         return WordHashTokenizer(spec)
-    return WordPieceTokenizer.load(spec, directory)
+    if spec.kind == "wordpiece":
+        return WordPieceTokenizer.load(spec, directory)
+    return BothTokenizer(spec, HuggingFaceTokenizer.from_file(str(directory / TOKENIZER_FILE)))
 
 
 def require_installed_normaliser(spec: TokenizerSpec, directory: Path) -> None:
@@ -220,6 +298,16 @@ def tokenizer_hash(directory: Path) -> str:
 def token_id(token: str) -> int:
     """64-bit id of a token: the same in every process, on every machine."""
     return int.from_bytes(hashlib.blake2b(token.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def words_in_context(found: Sequence[str]) -> list[str]:
+    """Words as they are hashed: a character of a script without spaces with its two successors."""
+    return ["".join(_cjk_run(found, i)) if is_cjk(word) else word for i, word in enumerate(found)]
+
+
+def cut_to(tokens: list[T], limit: int) -> list[T]:
+    """At most ``limit`` tokens, [SEP] the last of them."""
+    return tokens if len(tokens) <= limit else [*tokens[: limit - 1], tokens[-1]]
 
 
 def _cjk_run(found: Sequence[str], start: int) -> list[str]:

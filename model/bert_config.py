@@ -18,6 +18,7 @@ SIZES = {
     "max_position_embeddings": "positions",
     "layer_norm_eps": "layer_norm_eps",
     "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
 }
 """Their names and ours."""
 
@@ -35,7 +36,7 @@ FIXED = {
 def bert_config(config: EncoderConfig) -> dict[str, Any]:
     """``config.json`` of an encoder that is a BERT; [PAD] is row 0, its attention is masked."""
     sizes = {theirs: getattr(config, ours) for theirs, ours in SIZES.items()}
-    more = {"architectures": ["BertModel"], "attention_probs_dropout_prob": config.dropout, "pad_token_id": 0}
+    more = {"architectures": ["BertModel"], "pad_token_id": 0}
     return {**FIXED, **sizes, **more, "dtype": "float32"}
 
 
@@ -48,7 +49,7 @@ def encoder_config(raw: Mapping[str, Any], file: Path) -> EncoderConfig:
     if raw.get("model_type") != "bert":
         raise InputError(f"{file}: model_type is {raw.get('model_type')!r}, expected 'bert': choose a checkpoint of BERT")
     problems = [f"{key} is {raw[key]!r}, expected {value!r}" for key, value in FIXED.items() if raw.get(key, value) != value]
-    needed = [theirs for theirs in SIZES if theirs not in ("layer_norm_eps", "hidden_dropout_prob")]
+    needed = [theirs for theirs in SIZES if theirs not in ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob")]
     problems += [f"{key} is missing" for key in needed if key not in raw]
     if problems:
         raise InputError.of(problems, heading=f"{file} is of a BERT that this encoder cannot be:")

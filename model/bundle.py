@@ -25,6 +25,7 @@ from etl.warehouse import Warehouse
 from model.bundle_layout import CONFIG_FILE, WEIGHTS_FILE, load_encoder, opens_plainly, read_json, save_encoder, write_json
 from model.encoder import Encoder
 from model.inference import embed
+from model.matryoshka import shortened
 from model.packing import tokenised
 from model.presets import EncoderConfig
 
@@ -55,9 +56,14 @@ class Bundle:
     def dim(self) -> int:
         return self.encoder.config.dim
 
-    def encode(self, texts: Sequence[str], side: Literal["query", "title"]) -> np.ndarray:
-        """Raw texts -> float32 [N, D] unit vectors, see :func:`model.inference.embed`."""
-        return embed(self.encoder, *tokenised(self.tokenizer, texts, side), self.device)
+    def encode(self, texts: Sequence[str], side: Literal["query", "title"], dim: int | None = None) -> np.ndarray:
+        """Raw texts -> float32 [N, D] unit vectors, see :func:`model.inference.embed`; [N, dim] if that is given.
+
+        Raises:
+            InputError: ``dim`` is none that the bundle was trained for.
+        """
+        vectors = embed(self.encoder, *tokenised(self.tokenizer, texts, side), self.device)
+        return vectors if dim is None else shortened(vectors, dim, self.encoder.config.matryoshka)
 
 
 def write_bundle(

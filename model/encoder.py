@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model.bert import Groups, Layers
+from model.attention import Groups, Layout
+from model.bert import Layers
 from model.packing import PackedTexts
 from model.presets import EncoderConfig
 
@@ -130,7 +131,7 @@ class Encoder(nn.Module):
         device = words_UD.device
         tokens_T = packed.tokens[torch.from_numpy(index).to(device)]
         x_TH = self.embeddings.sequence(words_UD, tokens_T, torch.from_numpy(positions).to(device))
-        x_TH = self.encoder(x_TH, groups) if groups else x_TH
+        x_TH = self.encoder(x_TH, Layout.of(groups, device)) if groups else x_TH
         parts, start = [x_TH.new_zeros(len(packed) - sum(count for _, count in groups), x_TH.shape[1])], 0
         for length, count in groups:
             stop = start + length * count

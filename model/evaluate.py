@@ -25,7 +25,7 @@ def evaluate(encoder: Encoder, dataset: Path, manifest: Manifest, device: str = 
 
     Splits without queries are left out. What is searched is every distinct title, those that no crop shows among them.
     """
-    table = load_token_table(dataset) if manifest.spec["kind"] == "wordhash" else None
+    table = load_token_table(dataset) if manifest.hashed else None
     parts = (_read(dataset, manifest, part).select(["title_id", "title"]) for part in ("titles", "corpus"))
     titles = pa.concat_tables(parts).sort_by("title_id")
     title_ids = titles["title_id"].to_numpy()

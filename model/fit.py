@@ -82,7 +82,12 @@ def fit(
         steps=max(1, int(chosen.epochs * reader.steps_per_epoch)),
         warmup=config.warmup,
         layers_from=chosen.layers_from,
-        loss=LossConfig(logq=config.logq, multi_positives=config.multi_positives, margin=config.margin),
+        loss=LossConfig(
+            logq=config.logq,
+            multi_positives=config.multi_positives,
+            margin=config.margin,
+            matryoshka=config.matryoshka,
+        ),
         cache_texts=config.cache_texts,
         save_every=config.save_every,
         log_every=config.log_every,
@@ -175,7 +180,7 @@ def _settings(
 ) -> dict[str, Any]:
     names = (
         "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
-        "learn_tau", "seed",
+        "learn_tau", "matryoshka", "seed",
     )  # fmt: skip
     return {
         "preset": config.preset,

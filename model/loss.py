@@ -15,13 +15,16 @@ With s_ij the logit of row i and column j and N_i = log sum_j exp s_ij over the 
 positive p against them is log(1 + exp(N_i - s_ip)). So positives of a row never stand in each other's denominators, and a
 row with several has the mean of theirs (decoupled multi-positives: Khosla et al. 2020, "Supervised contrastive learning",
 L_out; Yeh et al. 2022, "Decoupled contrastive learning").
+
+With Matryoshka dimensions l_i is the mean of this over the prefixes of the vectors and the whole; they are cut after the
+gather, so nothing of the above changes.
 """
 
 # B rows of this rank, G rows of all ranks, C columns (G, and hard negatives), D embedding
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,7 @@ import torch
 
 from model.known import KnownPairs
 from model.matches import Matches, equal_ids
+from model.matryoshka import prefix
 from model.ranks import Ranks, gather
 from model.tiled_cross_entropy import Excluded, Tile, tiled_cross_entropy
 
@@ -70,6 +74,8 @@ class LossConfig:
     """Whether rows of the same query or the same item, on any rank, are positives; else they are only no negatives."""
     margin: float | None = None
     """A column whose cosine exceeds that of the row's own by more than this is taken for a false negative."""
+    matryoshka: tuple[int, ...] = ()
+    """Numbers of first coordinates that count as vectors of their own, beside the whole (:mod:`model.matryoshka`)."""
     tile: Tile = field(default_factory=Tile)
 
 
@@ -79,7 +85,7 @@ class Contrast(NamedTuple):
     loss: torch.Tensor
     """L_r of the module's docstring, a scalar."""
     false_negatives: float
-    """Share of the columns, beside each row's own, that are no negatives of this rank's rows."""
+    """Share of the columns, beside each row's own, that are no negatives of this rank's rows (whole vectors)."""
     queries: torch.Tensor
     """[B, D] of this rank, detached."""
     titles: torch.Tensor
@@ -124,11 +130,14 @@ def contrastive_loss(
     asked = known.matches(all_rows.query_group, rows.item_group).transposed(len(all_rows))
     scale = 1 / torch.as_tensor(tau, dtype=query_BD.dtype, device=query_BD.device).reshape(1)
     start = ranks.rank * len(rows)
-    as_query, left_out = _side(query_BD, rows, titles, clicked, scale, start, config)
-    as_title, left_out_too = _side(title_BD, rows, queries, asked, scale, start, config)
+    sizes, each_B = (*config.matryoshka, query_BD.shape[1]), []
+    for dim in sizes:
+        as_query, left_out = _side(prefix(query_BD, dim), rows, titles.prefix(dim), clicked, scale, start, config)
+        as_title, left_out_too = _side(prefix(title_BD, dim), rows, queries.prefix(dim), asked, scale, start, config)
+        each_B += [as_query, as_title]
     weight_B = torch.from_numpy(rows.weight).to(query_BD)
     # W / sum over all ranks, so that DeepSpeed's mean over ranks is the weighted mean over all rows.
-    loss = ((as_query + as_title) / 2 * weight_B).sum() * (ranks.world / float(all_rows.weight.sum()))
+    loss = (torch.stack(each_B).mean(dim=0) * weight_B).sum() * (ranks.world / float(all_rows.weight.sum()))
     columns = len(rows) * (len(titles.item_group) + len(queries.item_group) - 2)
     left_out_share = (float(left_out + left_out_too) - 2 * len(rows)) / max(columns, 1)
     return Contrast(loss, left_out_share, query_BD.detach(), title_BD.detach(), float(1 / scale.detach()))
@@ -153,6 +162,10 @@ class _Columns:
     query_group: np.ndarray
     item_group: np.ndarray
     logp: np.ndarray
+
+    def prefix(self, dim: int) -> _Columns:
+        """These columns with the first ``dim`` coordinates of their vectors."""
+        return replace(self, vectors=prefix(self.vectors, dim))
 
     def with_hard(self, hard: HardNegatives, ranks: Ranks) -> _Columns:
         """These columns, then the hard negatives of all ranks."""

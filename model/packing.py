@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from etl.errors import InputError
-from etl.tokenizer import Tokenizer, TokenTable, WordHashTokenizer
+from etl.tokenizer import HashedTokenizer, Tokenizer, TokenTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def tokenised(
     tokenizer: Tokenizer, texts: Sequence[str], side: Literal["query", "title"]
 ) -> tuple[list[np.ndarray], TokenTable | None]:
     """Token ids of each raw text, and the table that they belong to."""
-    if not isinstance(tokenizer, WordHashTokenizer):
+    if not isinstance(tokenizer, HashedTokenizer):
         return [tokenizer.ids(text, side) for text in texts], None
     # The string of a token is its identity here: hashing each to 64 bits would be work for nothing.
     index: dict[str, int] = {}

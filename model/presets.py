@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from etl.errors import InputError
+from etl.tokenizer import TokenKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig:
     """All that decides the encoder's parameters and what it computes; ``encoder.json`` of a bundle."""
 
-    tokens: Literal["wordhash", "wordpiece"] = "wordhash"
+    tokens: TokenKind = "wordhash"
     """What a token is, see :mod:`etl.tokenizer`."""
     rows: int = 2**17
     """Rows of the embedding table, as in the tokenizer's spec."""
@@ -33,8 +34,13 @@ class EncoderConfig:
     positions: int = 128
     """Longest text, in tokens, that the Transformer takes."""
     dropout: float = 0.0
-    """Dropout inside the Transformer, in training."""
+    """Dropout inside the Transformer but for attention, in training."""
+    attention_dropout: float = 0.0
+    """Dropout of attention's probabilities, in training; with it a GPU attends by groups of equal length, since torch's
+    variable-length kernel has none."""
     layer_norm_eps: float = 1e-12
+    matryoshka: tuple[int, ...] = ()
+    """Numbers of first coordinates, ascending, that were trained to be vectors of their own (:mod:`model.matryoshka`)."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -42,6 +48,8 @@ class EncoderConfig:
             problems.append("bag = false and layers = 0 leave nothing to compute a text's vector from")
         if self.layers and self.hidden % self.heads:
             problems.append(f"hidden = {self.hidden} is no multiple of heads = {self.heads}")
+        if list(self.matryoshka) != sorted({d for d in self.matryoshka if 0 < d < self.dim}):
+            problems.append(f"matryoshka = {list(self.matryoshka)} must ascend within 1 to dim - 1 = {self.dim - 1}")
         if problems:
             raise InputError.of(problems, heading="encoder refused:")
 
@@ -70,7 +78,7 @@ class EncoderConfig:
         unknown = sorted(set(raw) - set(cls.__dataclass_fields__))
         if unknown:
             raise InputError(f"encoder config has unknown fields {unknown}: a newer version of this package made it")
-        return cls(**raw)
+        return cls(**{**raw, "matryoshka": tuple(raw.get("matryoshka", ()))})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -100,7 +108,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    # 20 million parameters beside the table: for GPUs, longer queries and real logs.
+    # 20 million parameters beside the table: for GPUs, longer queries and real logs. BERT drops out attention too; here it
+    # does not, so that a GPU attends by the variable-length kernel and a CPU trains the same.
     "published": Preset(
         encoder=EncoderConfig(
             tokens="wordpiece",
@@ -127,6 +136,14 @@ PRESETS: dict[str, Preset] = {
     # bag's (1.3 s for .17 s of a core at 256 pairs + 768 crops), so they join at the end.
     "hybrid": Preset(
         encoder=EncoderConfig(layers=2, hidden=128, ffn=512), epochs=5.0, batch=512, crops=0.5, layers_from=0.9
+    ),
+    # The hybrid on WordPiece's sequence, each piece with its word's n-grams.
+    "hybrid-both": Preset(
+        encoder=EncoderConfig(tokens="both", layers=2, hidden=128, ffn=512),
+        epochs=5.0,
+        batch=512,
+        crops=0.5,
+        layers_from=0.9,
     ),
     # For few pairs beside many titles: on Home Depot three crops a pair beat one (.583 to .574, mean of three measures).
     "bag": Preset(encoder=EncoderConfig()),

@@ -76,8 +76,8 @@ class TrainingReader:
 
     def __init__(self, dataset: Path, manifest: Manifest, config: ReaderConfig, ranks: Ranks) -> None:
         self.dataset, self.manifest, self.config, self.ranks = dataset, manifest, config, ranks
-        self.special = 1 if manifest.spec["kind"] == "wordpiece" else 0
-        self.table: TokenTable | None = None if self.special else load_token_table(dataset)
+        self.special = 0 if manifest.spec["kind"] == "wordhash" else 1  # [CLS] and [SEP]
+        self.table: TokenTable | None = load_token_table(dataset) if manifest.hashed else None
         self.pairs = rank_files(manifest, "pairs", ranks)
         self.titles = rank_files(manifest, "titles", ranks) if config.crops else ()
         self.batch = fit_batch(manifest, config.batch, ranks.world)

@@ -29,7 +29,7 @@ class TrainConfig(JobConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "train")
 
-    preset: Literal["published", "hybrid", "bag", "tiny"] = "hybrid"
+    preset: Literal["published", "hybrid", "hybrid-both", "bag", "tiny"] = "hybrid"
     """Encoder and its training settings, see model/presets.py."""
 
     init_from: str = ""
@@ -83,6 +83,9 @@ class TrainConfig(JobConfig):
 
     multi_positives: bool = False
     """Rows of one query or one item are each other's positives; else they are only no negatives."""
+
+    matryoshka: tuple[int, ...] = ()
+    """Dimensions that vectors may be cut to, ascending, each trained beside the whole; encoding may then ask for one."""
 
     margin: Annotated[float, Field(ge=-1, le=2)] | None = None
     """A negative whose cosine exceeds the positive's by more than this is taken for a false one (none: never)."""
@@ -164,8 +167,8 @@ class TrainConfig(JobConfig):
             found = preset(self.preset, rows=spec["rows"], tokens=spec["kind"], positions=longest)
         else:
             found = replace(PRESETS[self.preset], encoder=start.config)
-        if self.dim is not None:
-            found = replace(found, encoder=replace(found.encoder, dim=self.dim))
+        encoder = replace(found.encoder, dim=self.dim or found.encoder.dim, matryoshka=self.matryoshka)
+        found = replace(found, encoder=encoder)
         if start is not None:
             start.require_fit(found.encoder, self.dataset, longest)
         if not found.encoder.bag:

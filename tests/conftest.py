@@ -12,6 +12,15 @@ from etl.config import SparkJobConfig
 from etl.session import start_session
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked gpu are skipped without one."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch  # takes seconds, and most files do without
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU, and torch finds none")
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """The one Spark session; jobs under test get it from ``getOrCreate`` too."""

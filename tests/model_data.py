@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from etl.bert_tokenizer import bert_tokenizer
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
 from etl.text import cut_words, normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
+from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
 
 DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")
@@ -80,13 +80,15 @@ def write_dataset(
     tokenizer_from: Path | None = None,
 ) -> Manifest:
     """Lay ``shop`` down as a dataset, manifest last; ``tokenizer_from`` is a directory of a BERT."""
-    spec = TokenizerSpec(kind=kind, rows=rows, max_query_tokens=12, max_title_tokens=20, normaliser=normalise.hash)
+    limits = {"max_query_tokens": 12, "max_title_tokens": 20}
+    spec = TokenizerSpec(kind=kind, rows=rows, pieces=200 * (kind == "both"), normaliser=normalise.hash, **limits)
     texts = [*shop.queries.values(), *shop.titles.values()]
-    tokenizer = WordHashTokenizer(spec) if kind == "wordhash" else WordPieceTokenizer.train(spec, texts)
+    trained = {"wordpiece": WordPieceTokenizer, "both": BothTokenizer}
+    tokenizer = trained[kind].train(spec, texts) if kind in trained else WordHashTokenizer(spec)
     if tokenizer_from is not None:
         tokenizer = bert_tokenizer(tokenizer_from, spec)
         kind, rows = "wordpiece", tokenizer.spec.rows
-    dtype = "int64" if kind == "wordhash" else "uint32"
+    dtype = "int64" if tokenizer.spec.hashed else "uint32"
     strings: set[str] = set()
 
     def ids(text: str, side: str) -> bytes:
@@ -127,7 +129,7 @@ def write_dataset(
     parts = {part: _write(directory / part, part_rows, files) for part, part_rows in rows_of.items()}
     tokenizer.save(directory)
     tokens = []
-    if kind == "wordhash":
+    if tokenizer.spec.hashed:
         token_rows = [
             {"id": token_id(t), "features": np.array(tokenizer.features(t), dtype="<u4").tobytes()}
             for t in sorted(strings, key=token_id)
@@ -141,7 +143,7 @@ def write_dataset(
         token_dtype=dtype,
         tokenizer=tokenizer_hash(directory),
         normaliser=spec.normaliser,
-        spec={"kind": kind, "rows": rows, "max_query_tokens": 12, "max_title_tokens": 20, "ngrams": [3, 4]},
+        spec={"kind": kind, "rows": rows, "ngrams": [3, 4], **limits},
         inputs={"pairs": "delta:0"},
         parts=files_of,
         schema=schemas(directory, files_of),

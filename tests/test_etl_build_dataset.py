@@ -251,6 +251,28 @@ def test_wordpiece_ids_are_half_as_wide_and_need_no_token_table(spark, shop, tmp
         assert decode_ids(titles[ids[text]], "uint32").tolist() == tokenizer.ids(text, "title").tolist()
 
 
+def test_pieces_with_their_words_n_grams_have_a_token_table_that_lacks_none(spark, shop, tmp_path):
+    for table in ("catalogue", "pairs", "title_groups"):
+        shutil.copytree(shop / table, tmp_path / table)
+    build_dataset.run(config(tmp_path, tokenizer="both", pieces=300, rows=2_000))
+    directory = tmp_path / "datasets" / f"ds={DS}"
+    manifest, tokenizer, ids = verify(directory), load_tokenizer(directory), group_ids(spark)
+    table = load_token_table(directory)
+    titles = {row["title_id"]: row["title"] for row in read_part(directory, manifest, "titles")}
+    for text in (normalise(title) for item_id, title in TITLES.items() if item_id not in SPLITS):
+        assert decode_ids(titles[ids[text]], "int64").tolist() == tokenizer.ids(text, "title").tolist()
+        for token in tokenizer.tokens(text, "title"):
+            place = int(np.searchsorted(table.ids, token_id(token)))
+            found = table.features[table.offsets[place] : table.offsets[place + 1]].tolist()
+            assert found == tokenizer.features(token)
+    assert table.features.max() >= 300
+
+
+def test_pieces_that_leave_no_row_to_the_n_grams_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"pieces = 500 leaves none of rows = 500 to the hashed n-grams: raise rows"):
+        config(tmp_path, tokenizer="both", pieces=500, rows=500)
+
+
 def test_a_dataset_without_pairs_is_refused_and_says_what_to_run(spark, shop, tmp_path, capsys):
     lay_down(spark, tmp_path, CATALOGUE, items())
     command = ["--root", str(tmp_path), "--ds", str(DS), "--master", "local[2]"]

@@ -9,7 +9,15 @@ import pytest
 
 from etl.errors import InputError
 from etl.text import Normaliser, normalise, words
-from etl.tokenizer import SPEC_FILE, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, load_tokenizer, read_spec
+from etl.tokenizer import (
+    SPEC_FILE,
+    BothTokenizer,
+    TokenizerSpec,
+    WordHashTokenizer,
+    WordPieceTokenizer,
+    load_tokenizer,
+    read_spec,
+)
 
 SIMPLIFIED = Normaliser(simplified=True)
 
@@ -64,10 +72,11 @@ def test_the_library_of_characters_is_loaded_by_the_first_text_that_needs_it():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("kind", ["wordhash", "wordpiece"])
+@pytest.mark.parametrize("kind", ["wordhash", "wordpiece", "both"])
 def test_a_tokenizer_comes_back_with_its_text_settings_and_tokenises_by_them(tmp_path, kind):
-    made = spec(kind=kind, simplified_chinese=True, product_text="{title} {brand}")
-    tokenizer = WordHashTokenizer(made) if kind == "wordhash" else WordPieceTokenizer.train(made, ["運動鞋", "kettle"])
+    made = spec(kind=kind, pieces=60 * (kind == "both"), simplified_chinese=True, product_text="{title} {brand}")
+    trained = {"wordpiece": WordPieceTokenizer, "both": BothTokenizer}
+    tokenizer = trained[kind].train(made, ["運動鞋", "kettle"]) if kind in trained else WordHashTokenizer(made)
     tokenizer.save(tmp_path)
     found = load_tokenizer(tmp_path)
     assert found.spec == made

@@ -43,7 +43,7 @@ def test_what_any_stage_would_refuse_is_refused_at_once_with_the_name_that_was_m
     message = str(refused.value)
     assert "[pairs] min_user is no setting: did you mean min_users?" in message
     assert "min_probability: Input should be less than or equal to 1" in message
-    assert "preset: Input should be 'published', 'hybrid', 'bag' or 'tiny' (found 'hybird')" in message
+    assert "preset: Input should be 'published', 'hybrid', 'hybrid-both', 'bag' or 'tiny' (found 'hybird')" in message
 
 
 def test_the_command_refuses_them_before_spark_starts(root, capsys):

@@ -40,6 +40,20 @@ def test_a_bundle_comes_back_with_its_id_and_encodes(warehouse):
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[3]
 
 
+def test_vectors_are_cut_to_dimensions_that_were_trained_and_to_no_others(warehouse):
+    encoder = draw(replace(TINY, matryoshka=(4, 16)), 1)
+    bundle = load_bundle(write_bundle(warehouse.bundles, encoder, WORDS, ds=DS, metrics={}, lineage={}))
+    texts = ["red kettle", "", "blue lamp"]
+    whole, cut = bundle.encode(texts, "title"), bundle.encode(texts, "title", dim=4)
+    assert bundle.encoder.config.matryoshka == (4, 16)
+    assert cut.shape == (3, 4)
+    assert np.linalg.norm(cut, axis=1) == pytest.approx([1, 0, 1], abs=1e-6)
+    assert cut[0] == pytest.approx(whole[0, :4] / np.linalg.norm(whole[0, :4]), abs=1e-6)
+    assert np.array_equal(bundle.encode(texts, "title", dim=TINY.dim), whole)
+    with pytest.raises(InputError, match=r"of 8 dimensions: the encoder was trained for 4, 16, 32; .*--matryoshka 8"):
+        bundle.encode(texts, "title", dim=8)
+
+
 def test_the_id_is_that_of_the_content(warehouse):
     first = written(warehouse)
     assert written(warehouse) == first

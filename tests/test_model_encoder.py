@@ -20,6 +20,7 @@ CONFIGS = {
     "hybrid": CONFIG,
     "transformer": replace(CONFIG, bag=False, hidden=8, heads=2, feature_weights=False, token_weights=False),
     "head": replace(CONFIG, bag=False, feature_weights=False, token_weights=False),
+    "transformer on weighted features": replace(CONFIG, bag=False, hidden=8, heads=2, token_weights=False),
 }
 
 
@@ -130,6 +131,9 @@ def test_impossible_encoders_are_refused_with_all_reasons():
         EncoderConfig(layers=1, hidden=10, heads=4)
     with pytest.raises(InputError, match="leave nothing"):
         EncoderConfig(bag=False, layers=0)
+    for dims in ((8,), (0, 4), (4, 2), (4, 4), (-1,)):
+        with pytest.raises(InputError, match=r"matryoshka = \[.*\] must ascend within 1 to dim - 1 = 7"):
+            EncoderConfig(dim=8, matryoshka=dims)
     with pytest.raises(InputError, match="needs wordpiece tokens, the dataset has wordhash"):
         preset("published", rows=100, tokens="wordhash", positions=10)
     with pytest.raises(InputError, match=r"preset 'nope' is unknown: expected one of published, hybrid"):

@@ -107,6 +107,17 @@ def test_hard_negatives_are_further_columns_of_the_queries_unless_they_are_an_an
     assert_equal_with_gradients(fast, slow, (query, title, extra))
 
 
+def test_the_matryoshka_loss_is_the_mean_over_the_first_coordinates_and_all():
+    rows, known = gradient_worker.joined_rows(), gradient_worker.known_pairs()
+    query, title = vectors(len(rows))
+    config = LossConfig(logq=0.5, margin=0.1)
+    nested = replace(config, matryoshka=(2, 4))
+    fast = contrastive_loss(query, title, rows, tau=0.2, ranks=Ranks(), known=known, config=nested).loss
+    cuts = [[F.normalize(x[:, :dim], dim=1) for x in (query, title)] for dim in (2, 4)]
+    slow = sum(slow_loss(*cut, rows, 0.2, clicked_pairs(known), config) for cut in [*cuts, (query, title)]) / 3
+    assert_equal_with_gradients(fast, slow, (query, title))
+
+
 def test_a_row_without_any_negative_has_no_loss_and_no_gradient():
     query, title = vectors(3)
     loss = contrastive_loss(query, title, rows_of([1, 1, 1], [1, 2, 3]), tau=0.2, ranks=Ranks()).loss
@@ -163,8 +174,9 @@ def spawned(request, tmp_path_factory) -> dict[str, tuple[float, list[torch.Tens
 
 @pytest.mark.parametrize("case", gradient_worker.CASES)
 def test_several_ranks_have_the_loss_and_gradient_of_one_process_in_float64(case, spawned):
-    # The cached one is compared with the whole batch in one piece.
-    value, expected = gradient_worker.torch_gradients(Ranks(), "plain" if case == "cached" else case)
+    # The cached ones are compared with the whole batch in one piece.
+    whole = {"cached": "plain", "cached matryoshka": "matryoshka"}.get(case, case)
+    value, expected = gradient_worker.torch_gradients(Ranks(), whole)
     found, gradients = spawned[case]
     assert found == pytest.approx(value, abs=1e-10)
     for ours, theirs in zip(gradients, expected, strict=True):

@@ -3,7 +3,7 @@ import pytest
 
 from etl.errors import InputError
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
+from etl.tokenizer import BothTokenizer, TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
 from model.packing import Packer, offsets_of, pack, tokenised
 
 TABLE = TokenTable(ids=np.array([-7, 3, 9]), offsets=np.array([0, 2, 3, 6]), features=np.array([10, 11, 20, 30, 31, 32]))
@@ -47,6 +47,15 @@ def test_pieces_are_packed_without_a_table():
     pieces = WordPieceTokenizer.train(TokenizerSpec(kind="wordpiece", rows=60, normaliser=normalise.hash), ["red kettle"])
     packed = packed_texts(pieces, ["red", "kettle red"], "title")
     assert packed.features[packed.tokens].tolist() == [*pieces.ids("red", "title"), *pieces.ids("kettle red", "title")]
+
+
+def test_pieces_are_packed_with_the_features_of_their_words():
+    spec = TokenizerSpec(kind="both", rows=200, pieces=60, normaliser=normalise.hash)
+    both = BothTokenizer.train(spec, ["red kettle"])
+    packed = packed_texts(both, ["red", "kettle red"], "title")
+    bags = np.split(packed.features.numpy(), packed.feature_offsets.numpy()[1:-1])
+    expected = [both.features(token) for text in ("red", "kettle red") for token in both.tokens(text, "title")]
+    assert [bags[token].tolist() for token in packed.tokens] == expected
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 3000])

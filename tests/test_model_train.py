@@ -65,6 +65,7 @@ def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root,
     [
         (["--preset", "nope"], "preset: Input should be 'published'"),
         (["--preset", "published"], "needs wordpiece tokens"),
+        (["--matryoshka", "16", "32"], "matryoshka = [16, 32] must ascend within 1 to dim - 1 = 31"),
         (["--ranks", "9"], "pairs/ has 4 files with rows in them for 9 ranks"),
         (["--epochs", "0"], "epochs"),
         (["--deepspeed-config", "/nowhere.json"], "cannot be read"),

@@ -9,19 +9,23 @@ import torch
 
 from etl.dataset import load_token_table, verify
 from etl.errors import InputError
+from etl.tokenizer import load_tokenizer
 from model.compact import compact, expand
 from model.deepspeed_settings import deepspeed_settings
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import TorchEngine, optimizer, parameter_groups
-from model.evaluate import evaluate
+from model.evaluate import evaluate, metrics
 from model.fit import draw, fit
-from model.packing import pack
+from model.inference import embed
+from model.matryoshka import shortened
+from model.packing import pack, tokenised
 from model.precision import choose
 from model.presets import PRESETS
 from model.progress import alignment, progress_line, uniformity
 from model.ranks import Ranks
 from model.reader import ReaderConfig, TrainingReader, require_enough, smallest_share
+from model.retrieval import top_k
 from model.train_config import TrainConfig
 from model.trainer import Collapsed, LoopConfig, NotFinite, rates, schedule, train
 from tests.model_data import DS, small_shop, write_dataset
@@ -82,6 +86,17 @@ def test_a_shrunken_published_encoder_takes_steps_on_wordpiece(tmp_path):
     curve = train(engine, reader.batches(30), LoopConfig(steps=30, log_every=10), Ranks())
     assert [step for step, _ in curve.points] == [10, 20, 30]
     assert curve.points[-1][1] < curve.points[0][1]
+
+
+def test_pieces_with_their_words_n_grams_train_and_find_held_out_queries(tmp_path):
+    manifest = write_dataset(tmp_path / "datasets" / f"ds={DS}", small_shop(), kind="both")
+    settings = config(tmp_path, preset="hybrid-both", epochs=6.0, layers_from=0.5, batch=32)
+    fitted = fit(settings, manifest)
+    assert fitted.encoder.config.rows == manifest.spec["rows"]
+    assert fitted.curve.points[-1][1] < 0.8 * fitted.curve.points[0][1]
+    before = evaluate(draw(fitted.encoder.config, settings.seed), settings.dataset, manifest)
+    after = evaluate(fitted.encoder, settings.dataset, manifest)
+    assert after["valid"]["mrr@10"] > before["valid"]["mrr@10"]
 
 
 def test_bfloat16_trains_too(shop_root):
@@ -222,6 +237,7 @@ def test_a_learned_temperature_moves_and_stays_within_its_range():
         {"cache_texts": 10},
         {"activation_checkpointing": True},
         {"multi_positives": True, "margin": 0.2, "learn_tau": True},
+        {"matryoshka": (4, 8), "cache_texts": 10},
     ],
     ids=str,
 )
@@ -229,6 +245,20 @@ def test_each_way_to_train_makes_the_loss_fall(shop_root, changes):
     settings = config(shop_root, epochs=6.0, **changes)
     points = fit(settings, verify(settings.dataset)).curve.points
     assert points[-1][1] < 0.9 * points[0][1]
+
+
+def test_vectors_cut_to_a_trained_dimension_find_more_than_those_of_a_training_for_the_whole(shop_root):
+    manifest = verify(config(shop_root).dataset)
+    tokenizer, shop = load_tokenizer(config(shop_root).dataset), small_shop()
+    gold = [np.array(items) for _, _, items in shop.heldout]
+    found = {}
+    for dims in ((), (4,)):
+        encoder = fit(config(shop_root, epochs=4.0, matryoshka=dims), manifest).encoder
+        texts = ([shop.queries[q] for _, q, _ in shop.heldout], list(shop.titles.values()))
+        sides = [embed(encoder, *tokenised(tokenizer, part, "title")) for part in texts]
+        _, nearest = top_k(*(shortened(vectors, 4, (4,)) for vectors in sides), 100)
+        found[dims] = metrics(np.array(list(shop.titles))[nearest], gold)["recall@10"]
+    assert found[4,] > found[()] + 0.05, found
 
 
 def test_texts_in_parts_have_the_vectors_that_they_have_together():
