@@ -33,6 +33,10 @@ class InputError(ValueError):
         return error
 
 
+class OtherContract(InputError):
+    """A bundle or tokenizer that is whole, but of a version of this package that this one does not understand."""
+
+
 class UnreadableFiles(InputError):
     """Files of an input that are damaged; the files that can be read are as they should be."""
 

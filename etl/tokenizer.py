@@ -29,7 +29,7 @@ import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from etl.errors import InputError
+from etl.errors import InputError, OtherContract
 from etl.text import Normaliser, is_cjk, word_spans, words
 from etl.text_rules import text_rules
 
@@ -264,10 +264,10 @@ def require_installed_normaliser(spec: TokenizerSpec, directory: Path) -> None:
     """Refuse a tokenizer whose text normaliser does not behave as the installed one.
 
     Raises:
-        InputError: so it is.
+        OtherContract: so it is.
     """
     if spec.normaliser != spec.normalise.hash:
-        raise InputError(
+        raise OtherContract(
             f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}: "
             "install the version of this package that made it, or train again"
         )
@@ -278,11 +278,14 @@ def read_spec(directory: Path) -> TokenizerSpec:
 
     Raises:
         InputError: there is none.
+        OtherContract: it has fields that this version does not know.
     """
     path = directory / SPEC_FILE
     if not path.is_file():
         raise InputError(f"{directory} holds no tokenizer (expected {SPEC_FILE}): is it a dataset or a bundle?")
     raw = json.loads(path.read_text(encoding="utf-8"))
+    if unknown := sorted(raw.keys() - TokenizerSpec.__dataclass_fields__):
+        raise OtherContract(f"{path} has unknown fields {unknown}: a newer version of this package made it, install that")
     return TokenizerSpec(**{**raw, "ngrams": tuple(raw["ngrams"])})
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from etl.errors import InputError
+from etl.errors import InputError, OtherContract
 from etl.tokenizer import SPEC_FILE, Tokenizer, load_tokenizer, read_spec, require_installed_normaliser
 from etl.warehouse import Warehouse
 from model.bundle_layout import CONFIG_FILE, WEIGHTS_FILE, load_encoder, opens_plainly, read_json, save_encoder, write_json
@@ -133,7 +133,7 @@ def verify(path: Path) -> dict[str, Any]:
 def _require_format(path: Path) -> dict[str, Any]:
     manifest = read_json(path / MANIFEST_FILE, "is no bundle: train one with `labeller train`")
     if manifest.get("format") != FORMAT:
-        raise InputError(
+        raise OtherContract(
             f"{path}: bundle format {manifest.get('format')!r}, this version reads {FORMAT}: train again (`labeller train`, "
             "`labeller promote`), or install the version of this package that made it"
         )
@@ -143,13 +143,16 @@ def _require_format(path: Path) -> dict[str, Any]:
 def foreign(path: Path) -> str | None:
     """Why this version cannot label with the bundle at ``path``, by a look at its small files; None if it can.
 
-    That is another format, another text normaliser, or an encoder of a newer version. Damage is for :func:`verify` to find.
+    That is another format, another text normaliser, or an encoder of a newer version; damage is another matter.
+
+    Raises:
+        InputError: one of those files is missing or cannot be read.
     """
     try:
         _require_format(path)
         require_installed_normaliser(read_spec(path), path)
         EncoderConfig.from_json(read_json(path / CONFIG_FILE))
-    except InputError as error:
+    except OtherContract as error:
         return str(error)
     return None
 

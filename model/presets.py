@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from etl.errors import InputError
+from etl.errors import InputError, OtherContract
 from etl.tokenizer import TokenKind
 
 
@@ -73,11 +73,11 @@ class EncoderConfig:
         """The config that ``asdict`` made ``raw`` of.
 
         Raises:
-            InputError: a field is unknown to this version.
+            OtherContract: a field is unknown to this version.
         """
         unknown = sorted(set(raw) - set(cls.__dataclass_fields__))
         if unknown:
-            raise InputError(f"encoder config has unknown fields {unknown}: a newer version of this package made it")
+            raise OtherContract(f"encoder config has unknown fields {unknown}: a newer version of this package made it")
         return cls(**{**raw, "matryoshka": tuple(raw.get("matryoshka", ()))})
 
     def to_json(self) -> dict[str, Any]:

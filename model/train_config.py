@@ -34,7 +34,7 @@ class TrainConfig(JobConfig):
 
     init_from: str = ""
     """Directory of a Hugging Face BERT, or of a bundle, to start from: encoder and weights are its, the preset's the
-    settings; the dataset is to be made with its tokenizer (`labeller dataset --tokenizer-from`)."""
+    settings (published suits a BERT); the dataset is to be made with its tokenizer (`labeller dataset --tokenizer-from`)."""
 
     dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the vectors; a preset without a bag gets a linear head where its layers have another width."""

@@ -104,6 +104,12 @@ def test_a_spec_of_another_normaliser_is_refused_with_the_cure(tmp_path):
     assert read_spec(tmp_path).normaliser == SIMPLIFIED.hash
 
 
+def test_a_spec_with_fields_of_a_newer_version_is_refused(tmp_path):
+    write_old_spec(tmp_path, stress=1)
+    with pytest.raises(InputError, match=r"unknown fields \['stress'\]: a newer version of this package made it"):
+        read_spec(tmp_path)
+
+
 def test_a_directory_without_a_spec_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no tokenizer \(expected tokenizer_spec.json\)"):
         load_tokenizer(tmp_path)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, WordPieceTokenizer
+from etl.tokenizer import TokenizerSpec, WordPieceTokenizer, tokenizer_hash
 from model import train
 from model.bundle import load_bundle
 from model.encoder import Encoder
@@ -91,6 +91,7 @@ def test_a_training_starts_from_the_checkpoint_and_its_bundle_says_so(shop_root,
     bundle = load_bundle(path)
     assert bundle.manifest["lineage"]["init"] == {"directory": str(bert), "digest": pretrained.digest}
     assert bundle.metrics["settings"]["init"] == pretrained.digest
+    assert tokenizer_hash(path) == manifest.tokenizer
     assert set(bundle.metrics["initial"]) == {"valid", "test"}
     assert (bundle.dim, bundle.encoder.config.positions, bundle.encoder.config.dropout) == (16, 24, 0.1)
     name = "encoder.layer.1.output.dense.weight"

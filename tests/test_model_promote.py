@@ -1,5 +1,6 @@
 import json
 import shutil
+from typing import Any
 
 import pytest
 
@@ -128,12 +129,12 @@ def due(root, ds: str, *more: str) -> int:
     return train_due.main(["--root", str(root), "--ds", ds, *more])
 
 
-def bare_bundle(root, name: str, form: int = FORMAT, **settings) -> None:
+def bare_bundle(root, name: str, form: int = FORMAT, encoder: Any = None, **settings) -> None:
     """Of a bundle no more than what is looked at to say whether training is due."""
     directory = root / "bundles" / name
     directory.mkdir(parents=True)
     (directory / "manifest.json").write_text(json.dumps({"format": form}))
-    (directory / "encoder.json").write_text("{}")
+    (directory / "encoder.json").write_text(json.dumps(encoder or {}))
     normaliser = Normaliser(simplified=settings.get("simplified_chinese", False)).hash
     WordHashTokenizer(TokenizerSpec(**{"normaliser": normaliser} | settings)).save(directory)
 
@@ -191,7 +192,11 @@ def test_a_champion_that_points_nowhere_is_no_reason_to_train(root, capsys):
 
 @pytest.mark.parametrize(
     ("other", "reason"),
-    [({"form": 1}, "bundle format 1, this version reads 2"), ({"normaliser": "old"}, "made with text normaliser old")],
+    [
+        ({"form": 1}, "bundle format 1, this version reads 2"),
+        ({"normaliser": "old"}, "made with text normaliser old"),
+        ({"encoder": {"mixture": 8}}, "encoder config has unknown fields ['mixture']: a newer version"),
+    ],
 )
 def test_training_is_due_at_once_where_the_champion_is_of_another_contract(root, other, reason, caplog):
     bare_bundle(root, "b1", **other)
@@ -200,7 +205,7 @@ def test_training_is_due_at_once_where_the_champion_is_of_another_contract(root,
     (root / "bundles" / "candidate.json").write_text(json.dumps(refused))
     with caplog.at_level("INFO"):
         assert due(root, "2024-05-08") == EXIT_OK
-    assert f"the champion cannot label: {root}" in caplog.text
+    assert "the champion cannot label: " in caplog.text
     assert reason in caplog.text
 
 
@@ -226,3 +231,11 @@ def test_a_candidate_replaces_a_champion_of_another_format_only_by_its_own_worth
     assert run(shop_root) == EXIT_OK
     assert "the champion cannot label and counts as none" in caplog.text
     assert champion(Warehouse.at(str(shop_root))) == good
+
+
+def test_a_damaged_champion_is_no_reason_to_train(root, capsys):
+    bare_bundle(root, "b1")
+    (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": "b1", "ds": "2024-05-07"}))
+    (root / "bundles" / "b1" / "encoder.json").unlink()
+    assert due(root, "2024-05-08") == EXIT_BAD_INPUT
+    assert "is missing (no encoder.json)" in capsys.readouterr().err

@@ -143,3 +143,8 @@ def test_a_changed_file_in_a_folder_of_the_bundle_is_refused(tmp_path):
     (path / "2_Dense" / "model.safetensors").unlink()
     with pytest.raises(InputError, match=r"(?s)1_Pooling/config.json has SHA-256.*2_Dense/model.safetensors is missing"):
         load_bundle(path)
+
+
+def test_our_jobs_do_not_import_sentence_transformers():
+    code = "import sys, model.sentence_transformer, model.worker; assert 'sentence_transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
