@@ -12,17 +12,19 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed as dist
 
 from model.engines import Engine
 from model.positions import Position
 from model.ranks import Ranks
+from model.universal import to_universal
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +94,36 @@ class Checkpoints:
     def load(self, engine: Engine, found: Found) -> None:
         """Put weights, optimizer and random numbers back as they were.
 
+        Where another number of ranks saved parts of them, rank 0 first puts these together beside the checkpoint, in
+        DeepSpeed's universal format, and removes that when all ranks have loaded it.
+
         Raises:
             RuntimeError: some rank could not.
         """
+        if not engine.sharded or found.position.world == self.ranks.world:
+            self._together(found, lambda: self._load(engine, found, found.path))
+            return
+        universal = self.directory / "universal.partial"
         try:
-            engine.load(found.path)
-            _set_random_state(engine.device, torch.load(found.path / f"random-{self.ranks.rank}.pt", weights_only=True))
+            self._together(found, lambda: None if self.ranks.rank else to_universal(found.path, universal))
+            self._together(found, lambda: self._load(engine, found, universal))
+        finally:
+            if self.ranks.rank == 0:
+                shutil.rmtree(universal, ignore_errors=True)
+
+    def _load(self, engine: Engine, found: Found, path: Path) -> None:
+        engine.load(path)
+        if self.ranks.rank < found.position.world:
+            state = torch.load(found.path / f"random-{self.ranks.rank}.pt", weights_only=True)
+            _set_random_state(engine.device, state)
+        else:
+            key = (int(found.position.settings.get("seed", 0)), found.position.step, self.ranks.rank)
+            torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
+
+    def _together(self, found: Found, work: Callable[[], None]) -> None:
+        """Do a rank's share of loading, and fail on every rank if one does."""
+        try:
+            work()
             error = ""
         except Exception as caught:  # whatever it is, the other ranks must hear of it, or they wait for this one
             error = f"rank {self.ranks.rank}: {type(caught).__name__}: {caught}"

@@ -97,7 +97,7 @@ def spawned(rank: int, world: int, directory: str) -> None:
     dist.destroy_process_group()
 
 
-def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False) -> DeepSpeedEngine:
+def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False, universal: bool = False) -> DeepSpeedEngine:
     """In fp32, clipping off."""
     made = model()
     made.encoder.encoder.checkpointing = checkpointing
@@ -107,7 +107,7 @@ def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False) -> D
         "zero_optimization": {"stage": stage, "reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000},
     }
     adam = optimizer(parameter_groups(made, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    return DeepSpeedEngine(made, adam, settings, ROWS // ranks.world)
+    return DeepSpeedEngine(made, adam, settings, ROWS // ranks.world, universal)
 
 
 def deepspeed_gradients(stage: int, ranks: Ranks, case: str, checkpointing: bool) -> tuple[float, list[torch.Tensor]]:
