@@ -84,24 +84,13 @@ def fit(
     keeper = Checkpoints(checkpoints, ranks, config.keep_checkpoints) if checkpoints is not None else None
     found = keeper.newest() if keeper is not None else None
     resized = found is not None and found.position.world != ranks.world
-    chosen = config.chosen_preset(manifest)
-    if found is not None and resized and config.batch is None:
-        chosen = chosen.with_settings(batch=max(1, found.position.settings["batch"] * found.position.world // ranks.world))
+    chosen = _chosen(config, manifest, found, ranks)
     full = draw(chosen.encoder, config.seed)
     reader = TrainingReader(config.dataset, manifest, config.reader(chosen), ranks)
     small, used = full, None
     if reader.table is not None:
         small, reader.table, used = compact(full, reader.table)
-    loop = LoopConfig(
-        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first.
-        steps=found.position.settings["steps"] if found and resized else max(1, int(chosen.epochs * reader.steps_per_epoch)),
-        warmup=config.warmup,
-        layers_from=chosen.layers_from,
-        loss=LossConfig(logq=config.logq, multi_positives=config.multi_positives, margin=config.margin),
-        cache_texts=config.cache_texts,
-        save_every=config.save_every,
-        log_every=config.log_every,
-    )
+    loop = _loop(config, chosen, reader, found)
     if ranks.rank == 0:
         log.info("%s", _plan(manifest, reader, loop, small))
     deterministic(config.seed + ranks.rank)
@@ -114,9 +103,9 @@ def fit(
         found.position.require_continuable(here)
     stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision, resized)
     curve, start, save = Curve(), None, None
+    if keeper is not None and found is not None:
+        curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)
     if keeper is not None:
-        if found is not None:
-            curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)
 
         def save(now: Curve) -> None:
             keeper.save(stepper, replace(here, step=now.step), asdict(now.agreed(ranks)))
@@ -127,6 +116,31 @@ def fit(
     curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save, trackers=trackers)
     trained = expand(full, stepper.weights(), used)
     return Fitted(trained, curve, settings)
+
+
+def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks: Ranks) -> Preset:
+    """The preset as configured; going on with another number of ranks, these share the batch unless one is configured."""
+    chosen = config.chosen_preset(manifest)
+    if found is None or config.batch is not None or found.position.world == ranks.world:
+        return chosen
+    together = found.position.settings["batch"] * found.position.world
+    return chosen.with_settings(batch=max(1, together // ranks.world))
+
+
+def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Found | None) -> LoopConfig:
+    steps = max(1, int(chosen.epochs * reader.steps_per_epoch))
+    if found is not None and found.position.world != reader.ranks.world:
+        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first.
+        steps = found.position.settings["steps"]
+    return LoopConfig(
+        steps=steps,
+        warmup=config.warmup,
+        layers_from=chosen.layers_from,
+        loss=LossConfig(logq=config.logq, multi_positives=config.multi_positives, margin=config.margin),
+        cache_texts=config.cache_texts,
+        save_every=config.save_every,
+        log_every=config.log_every,
+    )
 
 
 def _go_on(keeper: Checkpoints, found: Found, engine: Engine, ranks: Ranks) -> Curve:

@@ -1,4 +1,4 @@
-"""DeepSpeed's launcher or torch's as a watched child: its output streams through, its exit code comes back, it ends with us."""
+"""DeepSpeed's launcher or torch's as a watched child: its output streams through, its exit code comes back."""
 
 from __future__ import annotations
 

@@ -55,9 +55,8 @@ class Position:
         elif problems := _differences(self.resized(here), here):
             raise InputError.of(
                 problems,
-                heading=f"cannot go on from step {self.step} of {self.world} ranks with {here.world}, whose batches together "
-                f"must be as large (each is said as the share of one of {here.world}); train with what it was saved with, or "
-                "start afresh:",
+                heading=f"cannot go on from step {self.step} of {self.world} ranks with {here.world}, whose batches must "
+                "together be as large (they are said by rank); train with what it was saved with, or start afresh:",
             )
 
     def resized(self, here: Position) -> Position:

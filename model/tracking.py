@@ -21,9 +21,15 @@ log = logging.getLogger(__name__)
 EXPERIMENT = "labeller train"
 """In MLflow, unless MLFLOW_EXPERIMENT_NAME says another."""
 RETRY_SECONDS = 60.0
-"""After a failure; each try of a server that is gone costs a step up to `_REQUEST`'s seconds."""
-_REQUEST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""MLflow's own are 120 s and 7 tries, for which all other ranks would wait."""
+"""After a failure; each try of a server that is gone costs a step some 20 s."""
+_VARIABLES = {
+    # Its own are 120 s and 7 tries, for which all other ranks would wait.
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # It would tell its makers of each call.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Of MLflow, where the environment has no others."""
 _MOST = 1000  # metrics that MLflow takes at once
 
 
@@ -100,7 +106,7 @@ class MLflow:
             uri: Its address; credentials are MLflow's environment variables.
             name: Of the run.
         """
-        for variable, value in _REQUEST.items():
+        for variable, value in _VARIABLES.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient  # takes seconds
         from mlflow.exceptions import MlflowException
@@ -156,7 +162,7 @@ class MLflow:
         self._send()
         try:
             self._client.set_terminated(self.run_id, "FAILED" if failed else "FINISHED")
-        except self._errors as error:
+        except Exception as error:  # as above
             log.warning("MLflow at %s was not told that run %s ended: %s", self.uri, self.run_id, _first_line(error))
         if self._pending:
             log.warning("%d figures did not reach MLflow at %s; TensorBoard's files have them", len(self._pending), self.uri)
@@ -166,7 +172,7 @@ class MLflow:
             while self._pending:
                 self._client.log_batch(self.run_id, metrics=self._pending[:_MOST])
                 del self._pending[:_MOST]
-        except self._errors as error:
+        except Exception as error:  # MLflow's store of files raises no narrower one; and figures must not end a training
             self._next_try = time.monotonic() + RETRY_SECONDS
             if not self._failed:
                 self._failed = True

@@ -67,6 +67,8 @@ def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root,
         (["--ranks", "9"], "pairs/ has 4 files with rows in them for 9 ranks"),
         (["--epochs", "0"], "epochs"),
         (["--deepspeed-config", "/nowhere.json"], "cannot be read"),
+        (["--batch", "1000"], "batch is 1000 pairs a rank, and each of 2 ranks has"),
+        (["--engine", "torch", "--hostfile", "hosts"], "hostfile is for --engine deepspeed"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_the_launch(shop_root, capsys, more, message):
