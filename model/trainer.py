@@ -139,7 +139,7 @@ def _require_different(titles: torch.Tensor, step: int, config: LoopConfig, rank
     if len(titles) > 1 and cosine > COLLAPSED:
         raise Collapsed(
             f"titles have a mean cosine of {cosine:.4f} at step {step + 1} of {config.steps} (rank {ranks.rank}; expected "
-            f"at most {COLLAPSED}): they are all one vector, no step was taken with them; lower --lr"
+            f"at most {COLLAPSED}): they are all one vector, no step was taken with them; lower --lr, with --no-resume"
         )
 
 
@@ -147,7 +147,7 @@ def _require_finite(what: str, value: float, step: int, config: LoopConfig, rank
     if not math.isfinite(value):
         raise NotFinite(
             f"{what} is {value} at step {step + 1} of {config.steps} (rank {ranks.rank}); no step was taken with it: "
-            "lower --lr, or raise --tau"
+            "lower --lr, or raise --tau, with --no-resume"
         )
 
 

@@ -73,7 +73,7 @@ def run(directory: Path, saved_by: int | None, ranks: Ranks, stage: int) -> dict
 
 def main(directory: Path, saved_by: int | None) -> None:
     torch.set_num_threads(1)
-    ranks = join("cpu", timeout_minutes=1.0)
+    ranks = join("cpu", timeout_minutes=5.0)
     found = {stage: run(directory, saved_by, ranks, stage) for stage in range(4)}
     if ranks.rank == 0:
         torch.save(found, directory / f"{saved_by or ranks.world}-to-{ranks.world}.pt")
