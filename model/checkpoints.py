@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,21 +95,25 @@ class Checkpoints:
         """Put weights, optimizer and random numbers back as they were.
 
         Where another number of ranks saved parts of them, rank 0 first puts these together beside the checkpoint, in
-        DeepSpeed's universal format, and removes that when all ranks have loaded it.
+        DeepSpeed's universal format, and removes that when all ranks have loaded it. A rank that fails raises at once: to
+        tell the others it would have to meet them, and they may be waiting for it within DeepSpeed. They end when it does.
 
         Raises:
-            RuntimeError: some rank could not.
+            RuntimeError: this rank could not.
         """
-        if not engine.sharded or found.position.world == self.ranks.world:
-            self._together(found, lambda: self._load(engine, found, found.path))
-            return
         universal = self.directory / "universal.partial"
+        resized = engine.sharded and found.position.world != self.ranks.world
         try:
-            self._together(found, lambda: None if self.ranks.rank else to_universal(found.path, universal))
-            self._together(found, lambda: self._load(engine, found, universal))
-        finally:
-            if self.ranks.rank == 0:
-                shutil.rmtree(universal, ignore_errors=True)
+            if resized and self.ranks.rank == 0:
+                to_universal(found.path, universal)
+            self._wait()
+            self._load(engine, found, universal if resized else found.path)
+        except Exception as error:  # whatever it is, it has to say of which checkpoint and rank
+            what = f"rank {self.ranks.rank}: {type(error).__name__}: {error}"
+            raise RuntimeError(f"checkpoint {found.path} cannot be loaded: {what}") from error
+        self._wait()
+        if resized and self.ranks.rank == 0:
+            shutil.rmtree(universal)
 
     def _load(self, engine: Engine, found: Found, path: Path) -> None:
         engine.load(path)
@@ -119,17 +123,6 @@ class Checkpoints:
         else:
             key = (int(found.position.settings.get("seed", 0)), found.position.step, self.ranks.rank)
             torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
-
-    def _together(self, found: Found, work: Callable[[], None]) -> None:
-        """Do a rank's share of loading, and fail on every rank if one does."""
-        try:
-            work()
-            error = ""
-        except Exception as caught:  # whatever it is, the other ranks must hear of it, or they wait for this one
-            error = f"rank {self.ranks.rank}: {type(caught).__name__}: {caught}"
-        errors = [e for e in self._all(error) if e]
-        if errors:
-            raise RuntimeError(f"checkpoint {found.path} cannot be loaded: {'; '.join(errors)}")
 
     def remove(self) -> None:
         """All of them: the training is over, or starts afresh."""
@@ -146,14 +139,11 @@ class Checkpoints:
 
     def _told(self, name: str) -> str:
         """What rank 0 says, on every rank."""
-        return self._all(name)[0]
-
-    def _all(self, text: str) -> list[str]:
         if self.ranks.world == 1:
-            return [text]
-        texts = [""] * self.ranks.world
-        dist.all_gather_object(texts, text)
-        return texts
+            return name
+        names = [name]
+        dist.broadcast_object_list(names)
+        return names[0]
 
 
 def _problem(path: Path) -> str | None:

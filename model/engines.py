@@ -45,18 +45,19 @@ class Engine(Protocol):
 
 
 def parameter_groups(model: DualEncoder, *, lr: float, weight_lr: float, layers_lr: float) -> list[dict[str, Any]]:
-    """Adam's groups: the table, the weights of its rows (``weight_lr`` times as fast), and all else (``layers_lr`` times).
+    """Adam's groups: table and temperature, weights of its rows (``weight_lr`` times as fast), the rest (``layers_lr``).
 
     A row's weight is one number beside its 256, and starts at zero: at the table's rate it hardly moves in a night.
     """
     by_row = row_parameters(model.encoder)
-    rates = {"table": lr, "weights": lr * weight_lr, "layers": lr * layers_lr, "temperature": lr}
+    rates = {"table": lr, "weights": lr * weight_lr, "layers": lr * layers_lr}
     groups: dict[str, list[torch.nn.Parameter]] = {name: [] for name in rates}
     for name, parameter in model.encoder.named_parameters():
         table = name.endswith("word_embeddings.weight")
         groups["table" if table else "weights" if name in by_row else "layers"].append(parameter)
     if isinstance(model.log_tau, torch.nn.Parameter):
-        groups["temperature"].append(model.log_tau)
+        # No group of its own: DeepSpeed's universal format does not load on a rank that holds nothing of a group.
+        groups["table"].append(model.log_tau)
     return [{"params": groups[g], "lr": rates[g], "base_lr": rates[g], "name": g} for g in groups if groups[g]]
 
 

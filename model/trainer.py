@@ -61,7 +61,7 @@ def rates(step: int, config: LoopConfig) -> dict[str, float]:
     whole = schedule(step, config.steps, config.warmup)
     join = int(config.steps * config.layers_from)
     layers = schedule(step - join, config.steps - join, max(config.warmup, JOINING)) if join else whole
-    return {"table": whole, "weights": whole, "layers": layers if step >= join else 0.0, "temperature": whole}
+    return {"table": whole, "weights": whole, "layers": layers if step >= join else 0.0}
 
 
 def train(

@@ -129,7 +129,7 @@ def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
         engine.encoder.layers_on = step == 2
         _, backward = contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs())
         backward()
-        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2), "temperature": 1.0})
+        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2)})
     found: dict[str, float] = {"table": 0.0, "layers": 0.0}
     for name, value in engine.weights().items():
         group = "table" if "word_embeddings" in name or name.endswith("_weights") else "layers"

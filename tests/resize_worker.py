@@ -29,7 +29,7 @@ def step(engine: DeepSpeedEngine, ranks: Ranks, number: int) -> None:
     engine.encoder.layers_on = layers
     _, backward = contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs())
     backward()
-    engine.step({"table": 1.0, "weights": 1.0, "layers": float(layers), "temperature": 1.0})
+    engine.step({"table": 1.0, "weights": 1.0, "layers": float(layers)})
 
 
 def state(engine: DeepSpeedEngine) -> dict[str, Any]:

@@ -196,10 +196,9 @@ def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
 def test_weights_of_rows_and_layers_have_learning_rates_of_their_own():
     model = DualEncoder(Encoder(replace(PRESETS["tiny"].encoder, token_weights=True)), learn_tau=True)
     groups = {g["name"]: g for g in parameter_groups(model, lr=1.0, weight_lr=5.0, layers_lr=0.25)}
-    assert {name: g["lr"] for name, g in groups.items()} == {
-        "table": 1.0, "weights": 5.0, "layers": 0.25, "temperature": 1.0,
-    }  # fmt: skip
-    assert (len(groups["table"]["params"]), len(groups["weights"]["params"])) == (1, 2)
+    assert {name: g["lr"] for name, g in groups.items()} == {"table": 1.0, "weights": 5.0, "layers": 0.25}
+    assert [len(groups[name]["params"]) for name in ("table", "weights")] == [2, 2]
+    assert groups["table"]["params"][1] is model.log_tau
     assert sum(len(g["params"]) for g in groups.values()) == len(list(model.parameters()))
 
 
