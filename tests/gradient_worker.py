@@ -73,9 +73,10 @@ def share(ranks: Ranks) -> Batch:
     return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}))
 
 
-def torch_gradients(ranks: Ranks, case: str = "plain") -> tuple[float, list[torch.Tensor]]:
+def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = False) -> tuple[float, list[torch.Tensor]]:
     """Mean loss over ranks and averaged gradients in float64, without DeepSpeed."""
     made = model().double()
+    made.encoder.encoder.checkpointing = checkpointing
     engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
     found, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
     backward()
@@ -90,7 +91,13 @@ def spawned(rank: int, world: int, directory: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{directory}/store{world}", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=dt.timedelta(seconds=60))
-    found = {case: torch_gradients(Ranks(rank, world), case) for case in CASES}
+    ranks = Ranks(rank, world)
+    found: dict[Any, Any] = {
+        (case, checkpointing): torch_gradients(ranks, case, checkpointing)
+        for case in CASES
+        for checkpointing in (False, True)
+    }
+    found["moved"] = torch_moved(ranks, torch.float64)
     if rank == 0:
         torch.save(found, f"{directory}/world{world}.pt")
     dist.barrier()
@@ -137,11 +144,11 @@ def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
     return found
 
 
-def torch_moved() -> dict[str, float]:
-    """The same without DeepSpeed, in one process."""
-    made = model()
+def torch_moved(ranks: Ranks, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """The same without DeepSpeed."""
+    made = model().to(dtype)
     adam = optimizer(parameter_groups(made, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    return moved(TorchEngine(made, adam, Ranks()), Ranks())
+    return moved(TorchEngine(made, adam, ranks), ranks)
 
 
 def variants() -> Iterator[tuple[int, str, bool]]:

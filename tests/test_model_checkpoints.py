@@ -242,10 +242,13 @@ def kill_one_rank(root: Path, *flags: str) -> None:
     assert not ranks_under(root)
 
 
-def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog, capsys):
+def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
     root = tmp_path / "killed"
     shutil.copytree(shop_root, root)
     kill_one_rank(root, "--engine", "torch")
+    other = labeller_train(root, "--engine", "torch", "--tau", "0.3")
+    assert "tau is 0.3, the position was saved with 0.05" in other.communicate(timeout=300)[1]
+    assert other.returncode == EXIT_BAD_INPUT
     with caplog.at_level(logging.WARNING):
         assert train.main(["--root", str(root), *LONG, "--engine", "torch", "--batch", "11"]) == EXIT_BAD_INPUT
         assert re.search(r"batch is 11, the position was saved with \d\d", caplog.text)

@@ -182,6 +182,8 @@ def test_progress_says_step_loss_figures_rate_waiting_and_time_left():
         "step 1200/8000 loss 1.834 grad 0.523 tau 0.050 align 0.61 unif -2.90 false 1.2% pairs/s 41k tokens/s 1.2M data 6% "
         "mem 2.1G eta 6m"
     )
+    unknown = {name: value for name, value in row.items() if name != "gradient_norm"}
+    assert progress_line(unknown, 8000, eta=60.0).startswith("step 1200/8000 loss 1.834 tau 0.050 ")
 
 
 def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
