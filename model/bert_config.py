@@ -22,6 +22,8 @@ SIZES = {
 }
 """Their names and ours."""
 
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+
 FIXED = {
     "model_type": "bert",
     "hidden_act": "gelu",
@@ -49,7 +51,7 @@ def encoder_config(raw: Mapping[str, Any], file: Path) -> EncoderConfig:
     if raw.get("model_type") != "bert":
         raise InputError(f"{file}: model_type is {raw.get('model_type')!r}, expected 'bert': choose a checkpoint of BERT")
     problems = [f"{key} is {raw[key]!r}, expected {value!r}" for key, value in FIXED.items() if raw.get(key, value) != value]
-    needed = [theirs for theirs in SIZES if theirs not in ("layer_norm_eps", "hidden_dropout_prob", "attention_probs_dropout_prob")]
+    needed = [theirs for theirs in SIZES if theirs not in ("layer_norm_eps", *DROPOUTS)]
     problems += [f"{key} is missing" for key in needed if key not in raw]
     if problems:
         raise InputError.of(problems, heading=f"{file} is of a BERT that this encoder cannot be:")

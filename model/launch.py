@@ -1,4 +1,4 @@
-"""DeepSpeed's launcher as a watched child: its output streams through, its exit code comes back, nothing outlives us."""
+"""DeepSpeed's launcher or torch's as a watched child: its output streams through, its exit code comes back."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ def command(module: str, arguments: Sequence[str], *, ranks: int, hostfile: str 
         *where,
         *("--num_accelerators", str(ranks), "--master_port", str(free_port())),
         *("--log_level", "error", "--no_local_rank", "--module", module, *arguments),
+    ]
+
+
+def torch_command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
+    """That of torch's own launcher, torchrun, for ``ranks`` processes on this machine."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks)),
+        *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--module", module, *arguments),
     ]
 
 

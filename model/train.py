@@ -1,10 +1,11 @@
-"""Train an encoder on the dataset of a day with DeepSpeed, and leave a bundle as the candidate for promotion."""
+"""Train an encoder on the dataset of a day, and leave a bundle as the candidate for promotion."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,13 @@ from etl.dataset import verify
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.job import run_job
 from etl.warehouse import Warehouse
-from model import launch
+from model import launch, worker
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
 from model.precision import choose
 from model.reader import require_enough, smallest_share
+from model.tracking import MLflow
 from model.train_config import TrainConfig
-from model.worker import RESULT_FILE
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,12 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     config.deepspeed_settings(choose(config.precision, device))
     if config.batch:
         require_enough(manifest, config.batch, ranks)
-    log.info("training %r on %d x %s", config.preset, ranks, device)
+    if config.engine == "torch" and config.hostfile:
+        raise InputError("hostfile is for --engine deepspeed, whose launcher starts other machines; leave one of them out")
+    if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
+        config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
+        MLflow(uri, "").experiment()
+    log.info("training %r on %d x %s by %s", config.preset, ranks, device, config.engine)
     warehouse.checkpoints.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:
         bundle = warehouse.bundles / _launch(config, Path(scratch), ranks, device)
@@ -79,17 +85,23 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
 
 
 def _launch(config: TrainConfig, scratch: Path, ranks: int, device: str) -> str:
-    """Train under the launcher; returns the id of the bundle."""
+    """Train under the launcher, or in this process if it is the only one; returns the id of the bundle."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
-    argv = launch.command("model.worker", ["--settings", str(file)], ranks=ranks, hostfile=config.hostfile)
-    code = launch.run_watched(argv, launch.environment(ranks, device, local=not config.hostfile))
-    if code == EXIT_BAD_INPUT:
+    arguments = ["--settings", str(file)]
+    if config.engine == "torch" and ranks == 1:
+        code = worker.main(arguments)
+    else:
+        argv = launch.torch_command("model.worker", arguments, ranks=ranks)
+        if config.engine == "deepspeed":
+            argv = launch.command("model.worker", arguments, ranks=ranks, hostfile=config.hostfile)
+        code = launch.run_watched(argv, launch.environment(ranks, device, local=not config.hostfile))
+    if code == EXIT_BAD_INPUT or (scratch / worker.REFUSED_FILE).exists():
         raise InputError("a training rank refused its input; its message stands above")
-    result = scratch / RESULT_FILE
+    result = scratch / worker.RESULT_FILE
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if code or not result.exists():
-        raise TrainingFailed(f"deepspeed ended with exit code {code} and no bundle; what the ranks said stands above")
+        raise TrainingFailed(f"{config.engine} ended with exit code {code} and no bundle; what the ranks said stands above")
     return str(json.loads(result.read_text(encoding="utf-8"))["bundle"])
 
 

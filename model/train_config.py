@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from etl.config import JobConfig
 from etl.dataset import Manifest
@@ -15,6 +16,7 @@ from etl.errors import InputError
 from etl.warehouse import Warehouse
 from model.augment import CropStyle
 from model.deepspeed_settings import OURS, deepspeed_settings
+from model.engines import EngineName
 from model.precision import Chosen, Precision
 from model.presets import PRESETS, Preset, preset
 from model.pretrained import Pretrained
@@ -39,8 +41,11 @@ class TrainConfig(JobConfig):
     dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the vectors; a preset without a bag gets a linear head where its layers have another width."""
 
+    engine: EngineName = "deepspeed"
+    """deepspeed, or torch: one process without a launcher, several under torchrun; for laptops, on one machine."""
+
     ranks: Annotated[int, Field(ge=0)] = 0
-    """Training processes on this machine; 0: one for each GPU, or two on the CPU."""
+    """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch)."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPUs where there are some."""
@@ -118,10 +123,16 @@ class TrainConfig(JobConfig):
     """Steps between two lines of progress."""
 
     save_every: Annotated[int, Field(ge=0)] = 500
-    """Steps between two checkpoints, the last two of which are kept until the training is over; 0: none."""
+    """Steps between two checkpoints, which are kept until the training is over; 0: none."""
+
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """How many of them are kept, the newest; each takes three times the parameters."""
 
     resume: bool = True
     """Go on from the newest whole checkpoint of the same day; --no-resume starts afresh and removes it."""
+
+    mlflow_tracking_uri: str = ""
+    """MLflow server that gets the figures too; empty: that of MLFLOW_TRACKING_URI, if it is set."""
 
     deepspeed_config: str = ""
     """JSON file with DeepSpeed's settings instead of ours (model/deepspeed.json)."""
@@ -131,6 +142,13 @@ class TrainConfig(JobConfig):
 
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
     """How long a rank waits for the others before it fails."""
+
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        if urlsplit(uri).password:
+            raise ValueError("holds a password, which would be logged: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead")
+        return uri
 
     def deepspeed_settings(self, precision: Chosen) -> dict[str, Any]:
         """See :func:`model.deepspeed_settings.deepspeed_settings`."""
@@ -144,7 +162,8 @@ class TrainConfig(JobConfig):
     def where(self) -> tuple[Literal["cpu", "cuda"], int]:
         """Device and number of ranks on this machine."""
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else 2)
+        on_cpu = 1 if self.engine == "torch" else 2
+        return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else on_cpu)
 
     def pretrained(self) -> Pretrained | None:
         """What training starts from, if not from random weights.
