@@ -13,16 +13,17 @@ from typing import Any, Literal
 
 from etl import config as settings
 from etl.dataset import verify
-from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.errors import InputError
 from etl.job import run_job
 from etl.warehouse import Warehouse
 from model import launch
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
+from model.hosts import Hosts
 from model.precision import choose
 from model.reader import require_enough, smallest_share
 from model.train_config import TrainConfig
-from model.worker import RESULT_FILE
+from model.worker import REFUSAL_FILE, RESULT_FILE
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     """
     warehouse = Warehouse.of(config)
     device, ranks = config.where()
+    hosts = config.hosts()
+    ranks = hosts.ranks if hosts else ranks
     manifest = verify(config.dataset)
     chosen = config.chosen_preset(manifest)
     for part in PARTS if chosen.crops else PARTS[:1]:
@@ -64,13 +67,16 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
                 "build the dataset with --ranks a multiple of these",
                 part, len(manifest.files(part)), ranks, 100 * (1 - used),
             )  # fmt: skip
-    config.deepspeed_settings(choose(config.precision, device))
+    precision = choose(config.precision, device)
+    config.deepspeed_settings(precision)
     if config.batch:
         require_enough(manifest, config.batch, ranks)
-    log.info("training %r on %d x %s", config.preset, ranks, device)
+    where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
+    log.info("training %r on %d ranks (%s) of %s", config.preset, ranks, device, where)
     warehouse.checkpoints.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:
-        bundle = warehouse.bundles / _launch(config, Path(scratch), ranks, device)
+        pinned = config.model_copy(update=_pinned(config, device, precision))
+        bundle = warehouse.bundles / _launch(pinned, Path(scratch), ranks, hosts)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
     metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
@@ -78,15 +84,27 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     return {"bundle": bundle.name, **figures, "path": bundle}
 
 
-def _launch(config: TrainConfig, scratch: Path, ranks: int, device: str) -> str:
+def _pinned(config: TrainConfig, device: str, precision: str) -> dict[str, Any]:
+    """What this machine decides for all: another may have another processor, and runs in another directory."""
+    deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
+    root = str(Warehouse.of(config).root)
+    return {"root": root, "device": device, "precision": precision, "deepspeed_config": deepspeed_config}
+
+
+def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None) -> str:
     """Train under the launcher; returns the id of the bundle."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
-    argv = launch.command("model.worker", ["--settings", str(file)], ranks=ranks, hostfile=config.hostfile)
-    code = launch.run_watched(argv, launch.environment(ranks, device, local=not config.hostfile))
-    if code == EXIT_BAD_INPUT:
-        raise InputError("a training rank refused its input; its message stands above")
-    result = scratch / RESULT_FILE
+    arguments = ["--settings", str(file)]
+    if hosts:
+        code = launch.run_on_hosts("model.worker", arguments, hosts, config.device, scratch)
+    else:
+        argv = launch.command("model.worker", arguments, ranks=ranks)
+        code = launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
+    refusal, result = scratch / REFUSAL_FILE, scratch / RESULT_FILE
+    # Of several hosts' exit codes the launcher passes on the largest, which need not be the cause.
+    if refusal.exists():
+        raise InputError(f"a training rank refused its input: {refusal.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if code or not result.exists():
         raise TrainingFailed(f"deepspeed ended with exit code {code} and no bundle; what the ranks said stands above")

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch.distributed import distributed_c10d as c10d
 
 from etl.dataset import ROW_PARTS, Manifest, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
@@ -26,6 +28,7 @@ from model.bundle import write_bundle
 from model.checkpoints import Checkpoints
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
+from model.hosts import name_interface
 from model.ranks import Ranks
 from model.row_groups import ReaderStalled
 from model.train_config import TrainConfig
@@ -33,6 +36,8 @@ from model.train_config import TrainConfig
 log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
+REFUSAL_FILE = "refusal.txt"
+"""What a rank has against its input, for `labeller train` to say."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,17 +46,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, required=True, help="JSON file that `labeller train` wrote")
     args = parser.parse_args(argv)
     configure_logging()
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
     config = TrainConfig.model_validate_json(args.settings.read_text(encoding="utf-8"))
     try:
         run(config, args.settings.parent)
     except InputError as error:
         log.error("%s", error)
+        (args.settings.parent / REFUSAL_FILE).write_text(str(error), encoding="utf-8")
         return EXIT_BAD_INPUT
     except ReaderStalled as error:
         log.error("%s", error)
         logging.shutdown()
         os._exit(EXIT_BUG)  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
+
+
+def _end_with_launcher() -> None:
+    """End this rank when standard input does: `labeller train` holds its other end, by way of ssh on another host.
+
+    A launcher that was killed ends nothing by itself, and sshd leaves running what it started.
+    """
+    while os.read(0, 1024):  # the bare descriptor: at exit Python cannot take a buffer's lock from this thread
+        pass
+    log.error("the launcher is gone, and this rank with it")
+    logging.shutdown()
+    os._exit(EXIT_BUG)
 
 
 def run(config: TrainConfig, scratch: Path) -> None:
@@ -90,9 +109,11 @@ def join(device: str, timeout_minutes: float) -> Ranks:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    deepspeed.init_distributed(
-        dist_backend="nccl" if device == "cuda" else "gloo", timeout=dt.timedelta(minutes=timeout_minutes), verbose=False
-    )
+    timeout = dt.timedelta(minutes=timeout_minutes)
+    # DeepSpeed's own groups, which reduce the gradients, take torch's default: 30 minutes of gloo.
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
+    name_interface(os.environ["MASTER_ADDR"])
+    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", timeout=timeout, verbose=False)
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     if device == "cpu":
         dist.barrier()  # now every rank has opened the others' buffers
