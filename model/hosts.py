@@ -27,7 +27,7 @@ MEETING_SECONDS = 60.0
 
 _LINE = re.compile(r"((?:\w[\w.-]*@)?\w[\w.-]*)\s+slots=([1-9]\d*)")
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
-_FORWARDED = ("GLOO_", "NCCL_")
+_FORWARDED = ("GLOO_", "NCCL_", "TORCH_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,11 +27,10 @@ class Cluster:
     tag: str
     names: Sequence[str]
 
-    @property
-    def hostfile(self) -> Path:
-        """With one rank a host."""
-        file = self.directory / "hostfile"
-        file.write_text("".join(f"{name} slots=1\n" for name in self.names))
+    def hostfile(self, number: int) -> Path:
+        """Of the first hosts, one rank each."""
+        file = self.directory / f"hostfile-{number}"
+        file.write_text("".join(f"{name} slots=1\n" for name in self.names[:number]))
         return file
 
     def start(self, argv: Sequence[str], **variables: str) -> subprocess.Popen[str]:
