@@ -26,6 +26,9 @@ GRACE_SECONDS = 15.0
 FAILURE_GRACE_SECONDS = 5.0
 """For what other hosts' ranks have to say after one has failed."""
 
+_WITH_GUARD = ("sh", "-c", 'exec 3<&0; { cat <&3; kill -KILL 0; } >/dev/null 2>&1 & exec "$@"', "sh")
+"""Runs a command beside a guard that kills the process group when standard input ends: pdsh does not look at its own."""
+
 
 def command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
     """The launcher's command line for ``ranks`` processes on this machine of ``python -m module``."""
@@ -52,7 +55,9 @@ def run_on_hosts(module: str, arguments: Sequence[str], hosts: Hosts, device: st
     # --force_multi: DeepSpeed takes a hostfile of one host for this machine. We have seen to ssh ourselves, on all hosts.
     where = ["--hostfile", str(hosts.file), "--force_multi", "--no_ssh_check", "--master_addr", master]
     argv = _deepspeed(*where, "--master_port", str(hosts.master_port), "--module", module, *arguments)
-    return run_watched(argv, variables | hosts.ssh_variables(), directory=directory, hosts=list(hosts.slots))
+    return run_watched(
+        [*_WITH_GUARD, *argv], variables | hosts.ssh_variables(), directory=directory, hosts=list(hosts.slots)
+    )
 
 
 def environment(ranks: int, device: str, local: bool) -> dict[str, str]:

@@ -23,7 +23,7 @@ from model.hosts import Hosts
 from model.precision import choose
 from model.reader import require_enough, smallest_share
 from model.train_config import TrainConfig
-from model.worker import REFUSAL_FILE, RESULT_FILE
+from model.worker import REFUSED_FILE, RESULT_FILE
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,10 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None)
     else:
         argv = launch.command("model.worker", arguments, ranks=ranks)
         code = launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
-    refusal, result = scratch / REFUSAL_FILE, scratch / RESULT_FILE
+    refused, result = scratch / REFUSED_FILE, scratch / RESULT_FILE
     # Of several hosts' exit codes the launcher passes on the largest, which need not be the cause.
-    if refusal.exists():
-        raise InputError(f"a training rank refused its input: {refusal.read_text(encoding='utf-8')}")
+    if refused.exists():
+        raise InputError(f"a training rank refused its input: {refused.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if code or not result.exists():
         raise TrainingFailed(f"deepspeed ended with exit code {code} and no bundle; what the ranks said stands above")

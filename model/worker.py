@@ -11,7 +11,8 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ from model.train_config import TrainConfig
 log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
-REFUSAL_FILE = "refusal.txt"
-"""What a rank has against its input, for `labeller train` to say."""
+REFUSED_FILE = "refused"
+"""What a rank has against its input, left beside the settings: the exit codes of many ranks do not all come through."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,18 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, required=True, help="JSON file that `labeller train` wrote")
     args = parser.parse_args(argv)
     configure_logging()
-    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    if "LOCAL_RANK" in os.environ:
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
     config = TrainConfig.model_validate_json(args.settings.read_text(encoding="utf-8"))
     try:
         run(config, args.settings.parent)
     except InputError as error:
         log.error("%s", error)
-        (args.settings.parent / REFUSAL_FILE).write_text(str(error), encoding="utf-8")
+        args.settings.with_name(REFUSED_FILE).write_text(str(error), encoding="utf-8")
         return EXIT_BAD_INPUT
     except ReaderStalled as error:
-        log.error("%s", error)
-        logging.shutdown()
-        os._exit(EXIT_BUG)  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
+        _end(str(error))  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
 
 
@@ -68,9 +68,33 @@ def _end_with_launcher() -> None:
     """
     while os.read(0, 1024):  # the bare descriptor: at exit Python cannot take a buffer's lock from this thread
         pass
-    log.error("the launcher is gone, and this rank with it")
+    _end("the launcher is gone, and this rank with it")
+
+
+def _end(why: str) -> None:
+    """End this process from any of its threads, whatever the others do."""
+    log.error("%s", why)
     logging.shutdown()
     os._exit(EXIT_BUG)
+
+
+@contextmanager
+def ends_after(minutes: float) -> Iterator[None]:
+    """End this rank if the others are not met by then.
+
+    The process group's own time-out is shorter, but DeepSpeed builds its op before it joins one, and waits for ever for
+    the lock that a killed build has left.
+    """
+    why = (
+        f"the other ranks were not met in {minutes:g} minutes (a file `lock` in ~/.cache/torch_extensions stops all builds)"
+    )
+    timer = threading.Timer(60 * minutes, _end, [why])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def run(config: TrainConfig, scratch: Path) -> None:
@@ -78,7 +102,8 @@ def run(config: TrainConfig, scratch: Path) -> None:
     device, _ = config.where()
     local_rank = int(os.environ["LOCAL_RANK"])
     device_name = f"cuda:{local_rank}" if device == "cuda" else "cpu"
-    ranks = join(device, config.timeout_minutes)
+    with ends_after(2 * config.timeout_minutes):
+        ranks = join(device, config.timeout_minutes)
     if ranks.rank:
         logging.getLogger().setLevel(logging.WARNING)
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.

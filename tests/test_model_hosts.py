@@ -1,6 +1,7 @@
 """Hostfiles, what of them is refused before the launch, and what ranks on other hosts are told."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,3 +110,26 @@ def test_what_a_rank_has_against_its_input_is_said_by_the_command(root, tmp_path
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"a training rank refused its input: .*\n.*pairs/part-1.parquet has"):
         train._launch(config, tmp_path, 1, None)
+
+
+def test_deepspeeds_own_groups_have_the_time_out_of_the_settings():
+    script = (
+        "import torch; from model.worker import join; join('cpu', 0.5); from deepspeed.utils import groups; "
+        "print(groups._clone_world_group()._get_backend(torch.device('cpu')).options._timeout)"
+    )
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    env = launch.environment(1, "cpu", local=True) | alone | {"MASTER_PORT": str(launch.free_port())}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0:00:30"
+
+
+@pytest.mark.slow
+def test_a_build_lock_that_a_killed_rank_left_ends_the_next_training_instead_of_stopping_it(
+    root, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    (tmp_path / "deepspeed_shm_comm").mkdir()
+    (tmp_path / "deepspeed_shm_comm" / "lock").touch()
+    with pytest.raises(train.TrainingFailed, match="exit code 1"):
+        run(root, "--ranks", "1", "--timeout-minutes", "0.25")
+    assert "were not met in 0.5 minutes" in capfd.readouterr().err
