@@ -29,7 +29,7 @@ export LABELLER_RETRIES ?= 0
 .PHONY: help setup preflight nightly label sample doctor tables test test-slow lint types format lock clean system-packages
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 17
 	@echo
 	@echo "Variables: ROOT=warehouse DS=YYYY-MM-DD CLICKS=size of the sample PYTHON=interpreter"
 

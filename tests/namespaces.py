@@ -6,6 +6,7 @@ Nothing of it is in the machine's own network, so that runs side by side do not 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -92,7 +93,7 @@ def _serve_ssh(made: Cluster) -> None:
     client = f"Host *\n  IdentityFile {here}/user_key\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n"
     for number, name in enumerate(made.names):
         client += f"Host {name}\n  HostName 10.0.0.{number + 2}\n"
-        listen = ["/usr/sbin/sshd", "-f", str(here / "sshd_config"), "-E", str(here / f"sshd-{name}.log")]
+        listen = [str(shutil.which("sshd")), "-f", str(here / "sshd_config"), "-E", str(here / f"sshd-{name}.log")]
         ip("netns", "exec", f"{made.tag}-{name}", *listen)
     (here / "ssh_config").write_text(client + "Host *\n  LogLevel ERROR\n")
 
