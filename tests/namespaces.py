@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,8 @@ def cluster(directory: Path, hosts: int) -> Iterator[Cluster]:
     finally:
         for name in everywhere:
             for pid in pids(f"{made.tag}-{name}"):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # some end by themselves, now that others have
+                    os.kill(pid, signal.SIGKILL)
             subprocess.run(["ip", "netns", "delete", f"{made.tag}-{name}"], check=False)
 
 
