@@ -89,6 +89,10 @@ class Warehouse:
         """Where the training on the dataset of ``ds`` leaves its checkpoints until it is over."""
         return self.checkpoints / f"ds={ds}"
 
+    def training_figures(self, ds: dt.date) -> Path:
+        """TensorBoard's event files of the last training on the dataset of ``ds``."""
+        return self.root / "training" / f"ds={ds}"
+
     @property
     def truth(self) -> Path:
         """Ground truth of a generated or adapted warehouse; read by evaluation only."""

@@ -17,12 +17,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed as dist
 
 from model.engines import Engine
 from model.positions import Position
 from model.ranks import Ranks
+from model.universal import to_universal
 
 log = logging.getLogger(__name__)
 
@@ -92,18 +94,35 @@ class Checkpoints:
     def load(self, engine: Engine, found: Found) -> None:
         """Put weights, optimizer and random numbers back as they were.
 
+        Where another number of ranks saved parts of them, rank 0 first puts these together beside the checkpoint, in
+        DeepSpeed's universal format, and removes that when all ranks have loaded it. A rank that fails raises at once: to
+        tell the others it would have to meet them, and they may be waiting for it within DeepSpeed. They end when it does.
+
         Raises:
-            RuntimeError: some rank could not.
+            RuntimeError: this rank could not.
         """
+        universal = self.directory / "universal.partial"
+        resized = engine.sharded and found.position.world != self.ranks.world
         try:
-            engine.load(found.path)
-            _set_random_state(engine.device, torch.load(found.path / f"random-{self.ranks.rank}.pt", weights_only=True))
-            error = ""
-        except Exception as caught:  # whatever it is, the other ranks must hear of it, or they wait for this one
-            error = f"rank {self.ranks.rank}: {type(caught).__name__}: {caught}"
-        errors = [e for e in self._all(error) if e]
-        if errors:
-            raise RuntimeError(f"checkpoint {found.path} cannot be loaded: {'; '.join(errors)}")
+            if resized and self.ranks.rank == 0:
+                to_universal(found.path, universal)
+            self._wait()
+            self._load(engine, found, universal if resized else found.path)
+        except Exception as error:  # whatever it is, it has to say of which checkpoint and rank
+            what = f"rank {self.ranks.rank}: {type(error).__name__}: {error}"
+            raise RuntimeError(f"checkpoint {found.path} cannot be loaded: {what}") from error
+        self._wait()
+        if resized and self.ranks.rank == 0:
+            shutil.rmtree(universal)
+
+    def _load(self, engine: Engine, found: Found, path: Path) -> None:
+        engine.load(path)
+        if self.ranks.rank < found.position.world:
+            state = torch.load(found.path / f"random-{self.ranks.rank}.pt", weights_only=True)
+            _set_random_state(engine.device, state)
+        else:
+            key = (int(found.position.settings.get("seed", 0)), found.position.step, self.ranks.rank)
+            torch.manual_seed(int(np.random.default_rng(key).integers(2**63)))
 
     def remove(self) -> None:
         """All of them: the training is over, or starts afresh."""
@@ -120,14 +139,11 @@ class Checkpoints:
 
     def _told(self, name: str) -> str:
         """What rank 0 says, on every rank."""
-        return self._all(name)[0]
-
-    def _all(self, text: str) -> list[str]:
         if self.ranks.world == 1:
-            return [text]
-        texts = [""] * self.ranks.world
-        dist.all_gather_object(texts, text)
-        return texts
+            return name
+        names = [name]
+        dist.broadcast_object_list(names)
+        return names[0]
 
 
 def _problem(path: Path) -> str | None:

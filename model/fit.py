@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from etl.dataset import Manifest
-from model.checkpoints import Checkpoints
+from model.checkpoints import Checkpoints, Found
 from model.compact import compact, expand
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import (
     DeepSpeedEngine,
     Engine,
+    EngineName,
     TorchEngine,
     optimizer,
     parameter_groups,
+    zero_stage,
 )
 from model.known import KnownPairs
 from model.loss import LossConfig
@@ -32,6 +34,7 @@ from model.presets import EncoderConfig, Preset
 from model.progress import Curve
 from model.ranks import Ranks
 from model.reader import TrainingReader
+from model.tracking import Tracker
 from model.train_config import TrainConfig
 from model.trainer import LoopConfig, train
 
@@ -52,32 +55,85 @@ def fit(
     config: TrainConfig,
     manifest: Manifest,
     ranks: Ranks | None = None,
-    engine: Literal["torch", "deepspeed"] = "torch",
     device: str = "cpu",
     checkpoints: Path | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Fitted:
     """Train on ``config.dataset``, whose files the caller has verified.
+
+    In a notebook, with the dataset that ``labeller dataset`` left::
+
+        config = TrainConfig(root="warehouse/sample", ds="2024-05-07", preset="tiny")
+        fitted = fit(config, etl.dataset.verify(config.dataset))
+        fitted.curve.points
 
     Args:
         config: See there.
         manifest: Of the dataset.
-        ranks: Who takes part; this process alone if None.
-        engine: ``torch`` trains in this process (tests, notebooks), ``deepspeed`` in a rank that its launcher started.
+        ranks: Who takes part, with ``config.engine``; None: this process alone, with plain torch.
         device: ``cpu``, ``cuda`` or ``cuda:0``.
         checkpoints: Directory of this training's checkpoints: where it goes on from the newest whole one, and leaves more.
+        trackers: Who gets the figures of each logged step, on rank 0 only; the caller closes them.
 
     Raises:
-        InputError: the newest checkpoint is of another dataset, number of ranks or settings; all differences are listed.
+        InputError: the newest checkpoint is of another dataset, engine or settings, or of other ranks that cannot share its
+            batch; all differences are listed.
     """
+    engine: EngineName = config.engine if ranks is not None else "torch"
     ranks = ranks or Ranks()
-    chosen = config.chosen_preset(manifest)
+    keeper = Checkpoints(checkpoints, ranks, config.keep_checkpoints) if checkpoints is not None else None
+    found = keeper.newest() if keeper is not None else None
+    resized = found is not None and found.position.world != ranks.world
+    chosen = _chosen(config, manifest, found, ranks)
     full = draw(chosen.encoder, config.seed)
     reader = TrainingReader(config.dataset, manifest, config.reader(chosen), ranks)
     small, used = full, None
     if reader.table is not None:
         small, reader.table, used = compact(full, reader.table)
-    loop = LoopConfig(
-        steps=max(1, int(chosen.epochs * reader.steps_per_epoch)),
+    loop = _loop(config, chosen, reader, found)
+    if ranks.rank == 0:
+        log.info("%s", _plan(manifest, reader, loop, small))
+    deterministic(config.seed + ranks.rank)
+    precision = choose(config.precision, device)
+    model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
+    known = KnownPairs.load(config.dataset, manifest)
+    settings = _settings(config, chosen, reader, loop, ranks, precision, engine)
+    here = _position(reader, 0, settings)
+    if found is not None:
+        found.position.require_continuable(here)
+    stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision, resized)
+    curve, start, save = Curve(), None, None
+    if keeper is not None and found is not None:
+        curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)
+    if keeper is not None:
+
+        def save(now: Curve) -> None:
+            keeper.save(stepper, replace(here, step=now.step), asdict(now.agreed(ranks)))
+
+    for tracker in trackers if ranks.rank == 0 else ():
+        tracker.open(curve.step, curve.tracked, settings)
+    batches = reader.batches(loop.steps, start)
+    curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save, trackers=trackers)
+    trained = expand(full, stepper.weights(), used)
+    return Fitted(trained, curve, settings)
+
+
+def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks: Ranks) -> Preset:
+    """The preset as configured; going on with another number of ranks, these share the batch unless one is configured."""
+    chosen = config.chosen_preset(manifest)
+    if found is None or config.batch is not None or found.position.world == ranks.world:
+        return chosen
+    together = found.position.settings["batch"] * found.position.world
+    return chosen.with_settings(batch=max(1, together // ranks.world))
+
+
+def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Found | None) -> LoopConfig:
+    steps = max(1, int(chosen.epochs * reader.steps_per_epoch))
+    if found is not None and found.position.world != reader.ranks.world:
+        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first.
+        steps = found.position.settings["steps"]
+    return LoopConfig(
+        steps=steps,
         warmup=config.warmup,
         layers_from=chosen.layers_from,
         loss=LossConfig(logq=config.logq, multi_positives=config.multi_positives, margin=config.margin),
@@ -85,38 +141,23 @@ def fit(
         save_every=config.save_every,
         log_every=config.log_every,
     )
-    if ranks.rank == 0:
-        log.info("%s", _plan(manifest, reader, loop, small))
-    deterministic(config.seed + ranks.rank)
-    precision = choose(config.precision, device)
-    model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
-    stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision)
-    known, settings = KnownPairs.load(config.dataset, manifest), _settings(config, chosen, reader, loop, ranks, precision)
-    curve, start, save = Curve(), None, None
-    if checkpoints is not None:
-        keeper = Checkpoints(checkpoints, ranks)
-        curve, start = _go_on(keeper, stepper, reader, settings)
-
-        def save(now: Curve) -> None:
-            keeper.save(stepper, _position(reader, now.step, settings), asdict(now))
-
-    batches = reader.batches(loop.steps, start)
-    curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save)
-    trained = expand(full, stepper.weights(), used)
-    return Fitted(trained, curve, settings)
 
 
-def _go_on(
-    keeper: Checkpoints, engine: Engine, reader: TrainingReader, settings: Mapping[str, Any]
-) -> tuple[Curve, Position | None]:
-    """The curve and the place in the data of the newest whole checkpoint, which is loaded; a fresh start without one."""
-    found = keeper.newest()
-    if found is None:
-        return Curve(), None
-    found.position.require_same(_position(reader, 0, settings))
+def _go_on(keeper: Checkpoints, found: Found, engine: Engine, ranks: Ranks) -> Curve:
+    """The curve of the newest whole checkpoint, which is loaded."""
     keeper.load(engine, found)
-    log.warning("going on after step %d from %s", found.position.step, found.path)
-    return Curve.from_json(found.progress), reader.position(found.position.step)
+    before, step = found.position.world, found.position.step
+    log.warning("going on after step %d from %s", step, found.path)
+    curve = Curve.from_json(found.progress)
+    if before != ranks.world and ranks.rank == 0:
+        log.warning(
+            "step %d was of %d ranks, there are %d now: weights and optimizer are those saved and batches are as large, but "
+            "rows come in another order: some of the current epoch come twice or not at all; dropout %s",
+            step, before, ranks.world,
+            f"of ranks {before} to {ranks.world - 1} is drawn anew" if ranks.world > before else f"goes on on {ranks.world}",
+        )  # fmt: skip
+    curve.rows, curve.tokens = (count * before // ranks.world for count in (curve.rows, curve.tokens))
+    return curve
 
 
 def _position(reader: TrainingReader, step: int, settings: Mapping[str, Any]) -> Position:
@@ -148,6 +189,7 @@ def _engine(
     rows: int,
     ranks: Ranks,
     precision: Chosen,
+    universal: bool,
 ) -> Engine:
     groups = parameter_groups(model, lr=chosen.lr, weight_lr=chosen.weight_lr, layers_lr=chosen.layers_lr)
     settings = config.deepspeed_settings(precision)
@@ -155,7 +197,7 @@ def _engine(
     if chosen.encoder.layers:
         model.encoder.encoder.checkpointing = config.activation_checkpointing
     if engine == "deepspeed":
-        return DeepSpeedEngine(model, optimizer(groups), settings, rows)
+        return DeepSpeedEngine(model, optimizer(groups), settings, rows, universal)
     return TorchEngine(model, optimizer(groups), ranks, clip=settings["gradient_clipping"])
 
 
@@ -168,7 +210,13 @@ def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder:
 
 
 def _settings(
-    config: TrainConfig, chosen: Preset, reader: TrainingReader, loop: LoopConfig, ranks: Ranks, precision: str
+    config: TrainConfig,
+    chosen: Preset,
+    reader: TrainingReader,
+    loop: LoopConfig,
+    ranks: Ranks,
+    precision: Chosen,
+    engine: EngineName,
 ) -> dict[str, Any]:
     names = (
         "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
@@ -176,6 +224,8 @@ def _settings(
     )  # fmt: skip
     return {
         "preset": config.preset,
+        "engine": engine,
+        "zero_stage": zero_stage(config.deepspeed_settings(precision)) if engine == "deepspeed" else None,
         "ranks": ranks.world,
         "batch": reader.batch,
         "crops": reader.crops,

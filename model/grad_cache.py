@@ -39,12 +39,13 @@ def cached_step(engine: Engine, parts: Sequence[PackedTexts], loss_of: LossOf) -
         after = _random_state(engine.device)
         for number, (part, state, grad) in enumerate(zip(parts, states, ends, strict=True), start=1):
             _set_random_state(engine.device, state)  # the dropout of the first time
-            again, tau_again = engine.forward(part.to(engine.device))
+            last = number == len(parts)
+            again, tau_again = engine.forward(part.to(engine.device), last=last)
             surrogate = (again.to(grad.dtype) * grad).sum()
             if tau_again.requires_grad:
                 # Every part takes a share, so that each backward pass reaches the same parameters.
                 surrogate = surrogate + (tau_again * tau_grad).sum() / len(parts)
-            engine.backward(surrogate, last=number == len(parts))
+            engine.backward(surrogate, last=last)
         _set_random_state(engine.device, after)
 
     return contrast._replace(loss=contrast.loss.detach()), backward

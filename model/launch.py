@@ -1,4 +1,4 @@
-"""DeepSpeed's launcher as a watched child: its output streams through, its exit code comes back, nothing outlives us."""
+"""DeepSpeed's launcher or torch's as a watched child: its output streams through, its exit code comes back."""
 
 from __future__ import annotations
 
@@ -58,6 +58,14 @@ def run_on_hosts(module: str, arguments: Sequence[str], hosts: Hosts, device: st
     return run_watched(
         [*_WITH_GUARD, *argv], variables | hosts.ssh_variables(), directory=directory, hosts=list(hosts.slots)
     )
+
+
+def torch_command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
+    """That of torch's own launcher, torchrun, for ``ranks`` processes on this machine."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks)),
+        *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--module", module, *arguments),
+    ]
 
 
 def environment(ranks: int, device: str, local: bool) -> dict[str, str]:

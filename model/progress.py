@@ -7,8 +7,8 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from model.loss import Contrast
 from model.ranks import Ranks
+from model.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -41,18 +42,25 @@ class Curve:
     """Tokens of this rank, none of them padding."""
     seconds: float = 0.0
     data_seconds: float = 0.0
+    tracked: dict[str, str] = field(default_factory=dict)
+    """Names by which trackers find their runs again, see :mod:`model.tracking`."""
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Curve:
         """The curve that ``asdict`` made ``raw`` of."""
         return cls(**{**raw, "points": [(step, loss) for step, loss in raw["points"]]})
 
+    def agreed(self, ranks: Ranks) -> Curve:
+        """This curve with losses that are the same on every rank: their means, of which the next point is the same."""
+        return replace(self, losses=_mean(self.losses, ranks))
+
 
 class Meter:
     """Adds to the curve, and on rank 0 shows it."""
 
-    def __init__(self, curve: Curve, ranks: Ranks, steps: int, log_every: int) -> None:
+    def __init__(self, curve: Curve, ranks: Ranks, steps: int, log_every: int, trackers: Sequence[Tracker] = ()) -> None:
         self.curve, self.ranks, self.steps, self.log_every = curve, ranks, steps, log_every
+        self.trackers = trackers if ranks.rank == 0 else ()
         show = ranks.rank == 0 and sys.stderr.isatty()
         self.bar = tqdm(total=steps, initial=curve.step, unit="step", dynamic_ncols=True) if show else None
 
@@ -64,7 +72,7 @@ class Meter:
             self.bar.update()
         if curve.step % self.log_every and curve.step != self.steps:
             return
-        mean = round(self._mean(sum(curve.losses) / len(curve.losses)), 6)
+        mean = round(_mean([sum(curve.losses) / len(curve.losses)], self.ranks)[0], 6)
         curve.losses = []
         curve.points.append((curve.step, mean))
         seconds = max(curve.seconds, 1e-9)
@@ -75,6 +83,8 @@ class Meter:
         }
         row = {"step": curve.step, "loss": mean, **more(), **{name: round(value, 4) for name, value in rates.items()}}
         curve.figures.append(row)
+        for tracker in self.trackers:
+            tracker.log(curve.step, {name: value for name, value in row.items() if name != "step"})
         if self.bar is not None:
             self.bar.set_postfix_str(f"loss {mean:.3f}")
         elif self.ranks.rank == 0:
@@ -84,21 +94,22 @@ class Meter:
         if self.bar is not None:
             self.bar.close()
 
-    def _mean(self, value: float) -> float:
-        """Over all ranks."""
-        if self.ranks.world == 1:
-            return value
-        mean = torch.tensor([value], dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-        dist.all_reduce(mean)
-        return float(mean) / self.ranks.world
+
+def _mean(values: list[float], ranks: Ranks) -> list[float]:
+    """Over all ranks, each value."""
+    if ranks.world == 1:
+        return values
+    mean = torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(mean)
+    return [float(value) / ranks.world for value in mean]
 
 
-def figures(found: Contrast, gradient_norm: float) -> dict[str, float]:
-    """Of one step: what its vectors are like, and what it cost."""
+def figures(found: Contrast, gradient_norm: float | None) -> dict[str, float]:
+    """Of one step: what its vectors are like, and what it cost; without a gradient norm where nobody knows it."""
     gpu = found.titles.is_cuda
     memory = torch.cuda.max_memory_allocated() if gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     values = {
-        "gradient_norm": gradient_norm,
+        **({} if gradient_norm is None else {"gradient_norm": gradient_norm}),
         "tau": found.tau,
         "alignment": alignment(found.queries, found.titles),
         "uniformity": uniformity(found.titles),
@@ -120,9 +131,10 @@ def uniformity(vectors_BD: torch.Tensor) -> float:
 
 def progress_line(row: Mapping[str, float], steps: int, *, eta: float) -> str:
     """As ``step 1200/8000 loss 1.834 … pairs/s 41k tokens/s 1.2M data 6% mem 2.1G eta 38m``; crops count as pairs."""
+    gradient = f"grad {row['gradient_norm']:.3f} " if "gradient_norm" in row else ""
     left = f"{eta / 60:.0f}m" if eta > 90 else f"{eta:.0f}s"
     return (
-        f"step {row['step']:.0f}/{steps} loss {row['loss']:.3f} grad {row['gradient_norm']:.3f} tau {row['tau']:.3f} "
+        f"step {row['step']:.0f}/{steps} loss {row['loss']:.3f} {gradient}tau {row['tau']:.3f} "
         f"align {row['alignment']:.2f} unif {row['uniformity']:.2f} false {100 * row['false_negatives']:.1f}% "
         f"pairs/s {_short(row['pairs_per_s'])} tokens/s {_short(row['tokens_per_s'])} data {100 * row['data_wait']:.0f}% "
         f"mem {row['memory_gb']:.1f}G eta {left}"

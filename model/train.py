@@ -1,10 +1,11 @@
-"""Train an encoder on the dataset of a day with DeepSpeed, and leave a bundle as the candidate for promotion."""
+"""Train an encoder on the dataset of a day, and leave a bundle as the candidate for promotion."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,14 @@ from etl.dataset import verify
 from etl.errors import InputError
 from etl.job import run_job
 from etl.warehouse import Warehouse
-from model import launch
+from model import launch, worker
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
 from model.hosts import Hosts
 from model.precision import choose
 from model.reader import require_enough, smallest_share
+from model.tracking import MLflow
 from model.train_config import TrainConfig
-from model.worker import REFUSED_FILE, RESULT_FILE
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,11 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     config.deepspeed_settings(precision)
     if config.batch:
         require_enough(manifest, config.batch, ranks)
+    if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
+        config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
+        MLflow(uri, "").experiment()
     where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
-    log.info("training %r on %d ranks (%s) of %s", config.preset, ranks, device, where)
+    log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, device, where, config.engine)
     warehouse.checkpoints.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:
         pinned = config.model_copy(update=_pinned(config, device, precision))
@@ -92,23 +96,29 @@ def _pinned(config: TrainConfig, device: str, precision: str) -> dict[str, Any]:
 
 
 def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None) -> str:
-    """Train under the launcher; returns the id of the bundle."""
+    """Train under the launcher, or in this process if it is the only one; returns the id of the bundle."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
-    arguments = ["--settings", str(file)]
-    if hosts:
-        code = launch.run_on_hosts("model.worker", arguments, hosts, config.device, scratch)
-    else:
-        argv = launch.command("model.worker", arguments, ranks=ranks)
-        code = launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
-    refused, result = scratch / REFUSED_FILE, scratch / RESULT_FILE
-    # Of several hosts' exit codes the launcher passes on the largest, which need not be the cause.
+    code = _exit_code(config, ["--settings", str(file)], ranks, hosts)
+    refused, result = scratch / worker.REFUSED_FILE, scratch / worker.RESULT_FILE
+    # Of several ranks' exit codes a launcher passes on one, which need not be the cause.
     if refused.exists():
         raise InputError(f"a training rank refused its input: {refused.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if code or not result.exists():
-        raise TrainingFailed(f"deepspeed ended with exit code {code} and no bundle; what the ranks said stands above")
+        raise TrainingFailed(f"{config.engine} ended with exit code {code} and no bundle; what the ranks said stands above")
     return str(json.loads(result.read_text(encoding="utf-8"))["bundle"])
+
+
+def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, hosts: Hosts | None) -> int:
+    """Of the worker, by whatever starts it."""
+    if hosts:
+        return launch.run_on_hosts("model.worker", arguments, hosts, config.device, Path(arguments[-1]).parent)
+    if config.engine == "torch" and ranks == 1:
+        return worker.main(arguments)
+    command = launch.torch_command if config.engine == "torch" else launch.command
+    argv = command("model.worker", arguments, ranks=ranks)
+    return launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
 
 
 if __name__ == "__main__":

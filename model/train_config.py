@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from etl.config import JobConfig
 from etl.dataset import Manifest
@@ -14,6 +15,7 @@ from etl.errors import InputError
 from etl.warehouse import Warehouse
 from model.augment import CropStyle
 from model.deepspeed_settings import OURS, deepspeed_settings
+from model.engines import EngineName
 from model.hosts import Hosts, read_hostfile
 from model.precision import Chosen, Precision
 from model.presets import Preset, preset
@@ -31,8 +33,11 @@ class TrainConfig(JobConfig):
     preset: Literal["published", "hybrid", "bag", "tiny"] = "hybrid"
     """Encoder and its training settings, see model/presets.py."""
 
+    engine: EngineName = "deepspeed"
+    """deepspeed, or torch: one process without a launcher, several under torchrun; for laptops, on one machine."""
+
     ranks: Annotated[int, Field(ge=0)] = 0
-    """Training processes on this machine; 0: one for each GPU, or two on the CPU. A hostfile says it for each host."""
+    """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch). Hosts have theirs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPUs where there are some."""
@@ -107,10 +112,16 @@ class TrainConfig(JobConfig):
     """Steps between two lines of progress."""
 
     save_every: Annotated[int, Field(ge=0)] = 500
-    """Steps between two checkpoints, the last two of which are kept until the training is over; 0: none."""
+    """Steps between two checkpoints, which are kept until the training is over; 0: none."""
+
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    """How many of them are kept, the newest; each takes three times the parameters."""
 
     resume: bool = True
     """Go on from the newest whole checkpoint of the same day; --no-resume starts afresh and removes it."""
+
+    mlflow_tracking_uri: str = ""
+    """MLflow server that gets the figures too; empty: that of MLFLOW_TRACKING_URI, if it is set."""
 
     deepspeed_config: str = ""
     """JSON file with DeepSpeed's settings instead of ours (model/deepspeed.json)."""
@@ -133,6 +144,13 @@ class TrainConfig(JobConfig):
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
     """How long a rank waits for the others before it fails."""
 
+    @field_validator("mlflow_tracking_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        if urlsplit(uri).password:
+            raise ValueError("holds a password, which would be logged: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead")
+        return uri
+
     def deepspeed_settings(self, precision: Chosen) -> dict[str, Any]:
         """See :func:`model.deepspeed_settings.deepspeed_settings`."""
         path = Path(self.deepspeed_config) if self.deepspeed_config else OURS
@@ -145,16 +163,21 @@ class TrainConfig(JobConfig):
     def where(self) -> tuple[Literal["cpu", "cuda"], int]:
         """Device and number of ranks on this machine."""
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else 2)
+        on_cpu = 1 if self.engine == "torch" else 2
+        return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else on_cpu)
 
     def hosts(self) -> Hosts | None:
         """The machines of the hostfile; None: this one alone.
 
         Raises:
-            InputError: the hostfile cannot be used, or ``ranks`` says something else.
+            InputError: the hostfile cannot be used, or ``ranks`` or ``engine`` says something else.
         """
         if not self.hostfile:
             return None
+        if self.engine == "torch":
+            raise InputError(
+                "hostfile is for --engine deepspeed, whose launcher starts other machines; leave one of them out"
+            )
         if self.ranks:
             raise InputError(f"ranks is {self.ranks}, but the hostfile says how many ranks run where: leave --ranks out")
         file = Path(self.hostfile).expanduser().resolve()

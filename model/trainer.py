@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from model.loss import Contrast, LossConfig, contrastive_loss
 from model.progress import Curve, Meter, figures
 from model.ranks import Ranks
 from model.reader import Batch
+from model.tracking import Tracker
 
 COLLAPSED = 0.999
 """Mean cosine of a batch's titles above which training is over; an untrained published encoder has some .4."""
@@ -60,7 +61,7 @@ def rates(step: int, config: LoopConfig) -> dict[str, float]:
     whole = schedule(step, config.steps, config.warmup)
     join = int(config.steps * config.layers_from)
     layers = schedule(step - join, config.steps - join, max(config.warmup, JOINING)) if join else whole
-    return {"table": whole, "weights": whole, "layers": layers if step >= join else 0.0, "temperature": whole}
+    return {"table": whole, "weights": whole, "layers": layers if step >= join else 0.0}
 
 
 def train(
@@ -72,6 +73,7 @@ def train(
     *,
     curve: Curve | None = None,
     save: Callable[[Curve], None] | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> Curve:
     """Take steps up to ``config.steps``.
 
@@ -83,12 +85,13 @@ def train(
         known: Clicked pairs.
         curve: What happened before, where a training goes on.
         save: Called every ``config.save_every`` steps, but the last.
+        trackers: Get what is logged, on rank 0.
 
     Raises:
         NotFinite, Collapsed: naming the step, before the optimizer moved.
     """
     curve = curve or Curve()
-    meter = Meter(curve, ranks, config.steps, config.log_every)
+    meter = Meter(curve, ranks, config.steps, config.log_every, trackers)
     started = time.monotonic() - curve.seconds
     for step, batch in enumerate(_timed(batches, curve), start=curve.step):
         scales = rates(step, config)
@@ -99,7 +102,8 @@ def train(
         _require_different(found.titles, step, config, ranks)
         backward()
         norm = engine.gradient_norm()
-        _require_finite("gradient norm", norm, step, config, ranks)
+        if norm is not None:
+            _require_finite("gradient norm", norm, step, config, ranks)
         engine.step(scales)
         curve.rows += len(batch.rows)
         curve.tokens += int(batch.texts.lengths.sum())
@@ -135,7 +139,7 @@ def _require_different(titles: torch.Tensor, step: int, config: LoopConfig, rank
     if len(titles) > 1 and cosine > COLLAPSED:
         raise Collapsed(
             f"titles have a mean cosine of {cosine:.4f} at step {step + 1} of {config.steps} (rank {ranks.rank}; expected "
-            f"at most {COLLAPSED}): they are all one vector, no step was taken with them; lower --lr"
+            f"at most {COLLAPSED}): they are all one vector, no step was taken with them; lower --lr, with --no-resume"
         )
 
 
@@ -143,7 +147,7 @@ def _require_finite(what: str, value: float, step: int, config: LoopConfig, rank
     if not math.isfinite(value):
         raise NotFinite(
             f"{what} is {value} at step {step + 1} of {config.steps} (rank {ranks.rank}); no step was taken with it: "
-            "lower --lr, or raise --tau"
+            "lower --lr, or raise --tau, with --no-resume"
         )
 
 

@@ -1,4 +1,4 @@
-"""One training rank: what DeepSpeed's launcher starts. Rank 0 evaluates the result and writes the bundle."""
+"""One training rank: what a launcher starts. Rank 0 evaluates the result and writes the bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,20 @@ from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from model.bundle import write_bundle
 from model.checkpoints import Checkpoints
+from model.engines import EngineName
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
 from model.hosts import name_interface
 from model.ranks import Ranks
 from model.row_groups import ReaderStalled
+from model.tracking import MLflow, TensorBoard, Tracker, closing_trackers
 from model.train_config import TrainConfig
 
 log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
 REFUSED_FILE = "refused"
-"""What a rank has against its input, left beside the settings: the exit codes of many ranks do not all come through."""
+"""What a rank has against its input, left beside the settings: no launcher passes on every rank's exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,45 +102,66 @@ def ends_after(minutes: float) -> Iterator[None]:
 def run(config: TrainConfig, scratch: Path) -> None:
     """Join the other ranks, train with them, and on rank 0 leave a bundle and its id in ``scratch``."""
     device, _ = config.where()
-    local_rank = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device_name = f"cuda:{local_rank}" if device == "cuda" else "cpu"
     with ends_after(2 * config.timeout_minutes):
-        ranks = join(device, config.timeout_minutes)
+        ranks = join(device, config.timeout_minutes, config.engine)
     if ranks.rank:
         logging.getLogger().setLevel(logging.WARNING)
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.
     manifest = verify(config.dataset) if local_rank == 0 else Manifest.read(config.dataset)
-    dist.barrier()
+    _wait(ranks)
     checkpoints = Warehouse.of(config).training_checkpoints(config.ds)
     if not config.resume:
         Checkpoints(checkpoints, ranks).remove()
+        _wait(ranks)
+    trackers = _trackers(config) if ranks.rank == 0 else []
+    with closing_trackers(trackers):
+        fitted = fit(config, manifest, ranks, device_name, checkpoints, trackers)
+        _wait(ranks)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        if ranks.rank == 0:
+            torch.set_num_threads(os.cpu_count() or 1)  # the other ranks are gone
+            path = finish(config, manifest, fitted, device_name, trackers)
+            (scratch / RESULT_FILE).write_text(json.dumps({"bundle": path.name}), encoding="utf-8")
+            Checkpoints(checkpoints, ranks).remove()
+
+
+def _wait(ranks: Ranks) -> None:
+    if ranks.world > 1:
         dist.barrier()
-    fitted = fit(config, manifest, ranks, "deepspeed", device_name, checkpoints)
-    dist.barrier()
-    dist.destroy_process_group()
-    if ranks.rank == 0:
-        torch.set_num_threads(os.cpu_count() or 1)  # the other ranks are gone
-        path = finish(config, manifest, fitted, device_name)
-        (scratch / RESULT_FILE).write_text(json.dumps({"bundle": path.name}), encoding="utf-8")
-        Checkpoints(checkpoints, ranks).remove()
 
 
-def join(device: str, timeout_minutes: float) -> Ranks:
+def _trackers(config: TrainConfig) -> list[Tracker]:
+    found: list[Tracker] = [TensorBoard(Warehouse.of(config).training_figures(config.ds))]
+    if config.mlflow_tracking_uri:
+        found.append(MLflow(config.mlflow_tracking_uri, f"ds={config.ds} {config.preset}"))
+    return found
+
+
+def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") -> Ranks:
     """Meet the other ranks; a rank that never comes is an error after the timeout, not a wait for ever."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    timeout = dt.timedelta(minutes=timeout_minutes)
+    backend = "nccl" if device == "cuda" else "gloo"
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if engine == "torch":
+        if "WORLD_SIZE" not in os.environ:
+            return Ranks()  # no launcher started this one
+        dist.init_process_group(backend, timeout=timeout)
+        return Ranks(dist.get_rank(), dist.get_world_size())
     import deepspeed  # takes seconds, and sets up logging of its own
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         # Only inference uses it, and without a compiler the attempt to build it ends the rank.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    timeout = dt.timedelta(minutes=timeout_minutes)
     # DeepSpeed's own groups, which reduce the gradients, take torch's default: 30 minutes of gloo.
     c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
     name_interface(os.environ["MASTER_ADDR"])
-    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", timeout=timeout, verbose=False)
+    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     if device == "cpu":
         dist.barrier()  # now every rank has opened the others' buffers
@@ -155,13 +178,15 @@ def _unlink_shared_buffer(rank: int) -> None:
     Path(f"/dev/shm/deepspeed_allreduce_buffer_{place}").unlink(missing_ok=True)  # noqa: S108 (DeepSpeed's choice)
 
 
-def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str) -> Path:
+def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str, trackers: Sequence[Tracker] = ()) -> Path:
     """Evaluate a trained encoder and write its bundle; returns the bundle's path."""
     encoder = fitted.encoder
     untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device)
     heldout = evaluate(encoder, config.dataset, manifest, device)
     for split, figures in heldout.items():
         log.info("%s: %s (untrained %s)", split, figures, untrained[split])
+    for tracker in trackers:
+        tracker.log(fitted.curve.step, _by_name(heldout, "heldout") | _by_name(untrained, "untrained"))
     metrics: dict[str, Any] = {
         "heldout": heldout,
         "untrained": untrained,
@@ -180,6 +205,13 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str)
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
+
+
+def _by_name(figures: Mapping[str, Mapping[str, float]], what: str) -> dict[str, float]:
+    """As heldout/valid/recall_at_10: MLflow takes no @ in a name."""
+    return {
+        f"{what}/{split}/{name.replace('@', '_at_')}": value for split, row in figures.items() for name, value in row.items()
+    }
 
 
 if __name__ == "__main__":

@@ -73,9 +73,10 @@ def share(ranks: Ranks) -> Batch:
     return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}))
 
 
-def torch_gradients(ranks: Ranks, case: str = "plain") -> tuple[float, list[torch.Tensor]]:
+def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = False) -> tuple[float, list[torch.Tensor]]:
     """Mean loss over ranks and averaged gradients in float64, without DeepSpeed."""
     made = model().double()
+    made.encoder.encoder.checkpointing = checkpointing
     engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
     found, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
     backward()
@@ -90,14 +91,20 @@ def spawned(rank: int, world: int, directory: str) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(f"{directory}/store{world}", world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=dt.timedelta(seconds=60))
-    found = {case: torch_gradients(Ranks(rank, world), case) for case in CASES}
+    ranks = Ranks(rank, world)
+    found: dict[Any, Any] = {
+        (case, checkpointing): torch_gradients(ranks, case, checkpointing)
+        for case in CASES
+        for checkpointing in (False, True)
+    }
+    found["moved"] = torch_moved(ranks, torch.float64)
     if rank == 0:
         torch.save(found, f"{directory}/world{world}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False) -> DeepSpeedEngine:
+def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False, universal: bool = False) -> DeepSpeedEngine:
     """In fp32, clipping off."""
     made = model()
     made.encoder.encoder.checkpointing = checkpointing
@@ -107,7 +114,7 @@ def deepspeed_engine(stage: int, ranks: Ranks, checkpointing: bool = False) -> D
         "zero_optimization": {"stage": stage, "reduce_bucket_size": 100_000, "allgather_bucket_size": 100_000},
     }
     adam = optimizer(parameter_groups(made, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    return DeepSpeedEngine(made, adam, settings, ROWS // ranks.world)
+    return DeepSpeedEngine(made, adam, settings, ROWS // ranks.world, universal)
 
 
 def deepspeed_gradients(stage: int, ranks: Ranks, case: str, checkpointing: bool) -> tuple[float, list[torch.Tensor]]:
@@ -129,7 +136,7 @@ def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
         engine.encoder.layers_on = step == 2
         _, backward = contrastive_step(engine, share(ranks), LOOP, ranks, known_pairs())
         backward()
-        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2), "temperature": 1.0})
+        engine.step({"table": 1.0, "weights": 1.0, "layers": float(step == 2)})
     found: dict[str, float] = {"table": 0.0, "layers": 0.0}
     for name, value in engine.weights().items():
         group = "table" if "word_embeddings" in name or name.endswith("_weights") else "layers"
@@ -137,11 +144,11 @@ def moved(engine: Engine, ranks: Ranks) -> dict[str, float]:
     return found
 
 
-def torch_moved() -> dict[str, float]:
-    """The same without DeepSpeed, in one process."""
-    made = model()
+def torch_moved(ranks: Ranks, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """The same without DeepSpeed."""
+    made = model().to(dtype)
     adam = optimizer(parameter_groups(made, lr=1e-3, weight_lr=5.0, layers_lr=0.5))
-    return moved(TorchEngine(made, adam, Ranks()), Ranks())
+    return moved(TorchEngine(made, adam, ranks), ranks)
 
 
 def variants() -> Iterator[tuple[int, str, bool]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,14 +18,17 @@ import pytest
 import torch
 
 from etl.dataset import verify
-from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse
+from model import train
 from model.bundle import load_bundle
 from model.checkpoints import COMPLETE, Checkpoints
+from model.engines import TorchEngine
 from model.fit import Fitted, fit
 from model.positions import Position
 from model.ranks import Ranks
 from model.train_config import TrainConfig
+from model.trainer import Collapsed, NotFinite
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -55,6 +60,18 @@ def cut_off(settings: TrainConfig, checkpoints: Path, after: int, monkeypatch) -
         patch.setattr(Checkpoints, "save", save_and_stop)
         with pytest.raises(CutOff):
             fit(settings, verify(settings.dataset), checkpoints=checkpoints)
+
+
+def stopping_after(patch: pytest.MonkeyPatch, steps: int) -> None:
+    """Have plain torch fail in the step after so many."""
+    step, taken = TorchEngine.step, itertools.count(1)
+
+    def step_or_stop(self, scales):
+        if next(taken) > steps:
+            raise CutOff
+        step(self, scales)
+
+    patch.setattr(TorchEngine, "step", step_or_stop)
 
 
 def same(one: Fitted, other: Fitted) -> bool:
@@ -125,6 +142,39 @@ def test_only_the_last_two_are_kept_and_nothing_half_written_is_taken_for_one(sh
     assert found.position.step == 9
 
 
+def test_as_many_as_were_asked_for_are_kept(shop_root, tmp_path, monkeypatch):
+    cut_off(config(shop_root, keep_checkpoints=3), tmp_path, 15, monkeypatch)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000009", "step-00000012", "step-00000015"]
+
+
+def lose_a_gradient(engine: TorchEngine) -> None:
+    engine.encoder.embeddings.word_embeddings.weight.grad.fill_(float("inf"))
+
+
+def collapse(engine: TorchEngine) -> None:
+    with torch.no_grad():
+        engine.encoder.embeddings.word_embeddings.weight.fill_(0.1)
+
+
+@pytest.mark.parametrize(("break_", "error"), [(lose_a_gradient, NotFinite), (collapse, Collapsed)])
+def test_checkpoints_survive_a_training_that_breaks_and_the_next_start_goes_on(
+    shop_root, whole, tmp_path, monkeypatch, break_, error
+):
+    settings, calls, backward = config(shop_root), itertools.count(1), TorchEngine.backward
+
+    def break_in_step_7(self, loss, *, last=True):
+        backward(self, loss, last=last)
+        if next(calls) == 7:
+            break_(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TorchEngine, "backward", break_in_step_7)
+        with pytest.raises(error, match=r"at step [78] of"):
+            fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+    assert Checkpoints(tmp_path, Ranks()).newest().position.step == 6
+    assert same(fit(settings, verify(settings.dataset), checkpoints=tmp_path), whole)
+
+
 def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_root, tmp_path, monkeypatch):
     cut_off(config(shop_root), tmp_path, 3, monkeypatch)
     other = config(shop_root, tau=0.2, seed=5, multi_positives=True)
@@ -158,9 +208,11 @@ class _Saves:
         (directory / "torch.pt").write_bytes(self.content)
 
 
+LONG = ["--ds", str(DS), "--preset", "tiny", "--save-every", "10", "--epochs", "40", "--log-every", "5"]
+
+
 def labeller_train(root: Path, *flags: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "model.train", "--root", str(root), "--ds", str(DS), "--preset", "tiny", "--ranks", "2"]
-    argv += ["--save-every", "10", "--epochs", "40", "--log-every", "5", *flags]
+    argv = [sys.executable, "-m", "model.train", "--root", str(root), *LONG, "--ranks", "2", *flags]
     return subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[1])
 
 
@@ -177,19 +229,61 @@ def ranks_under(root: Path) -> list[int]:
     return found
 
 
+def kill_one_rank(root: Path, *flags: str) -> None:
+    """Start a training on two ranks, and end one by signal 9 when the first checkpoint is there; all end then."""
+    first = labeller_train(root, *flags)
+    place = Warehouse.at(str(root)).training_checkpoints(DS)
+    deadline = time.monotonic() + 120
+    while not list(place.glob(f"step-*/{COMPLETE}")) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(ranks_under(root)[0], signal.SIGKILL)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode not in (0, EXIT_BAD_INPUT), said
+    assert not ranks_under(root)
+
+
+def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
+    root = tmp_path / "killed"
+    shutil.copytree(shop_root, root)
+    kill_one_rank(root, "--engine", "torch")
+    other = labeller_train(root, "--engine", "torch", "--tau", "0.3")
+    assert "tau is 0.3, the position was saved with 0.05" in other.communicate(timeout=300)[1]
+    assert other.returncode == EXIT_BAD_INPUT
+    with caplog.at_level(logging.WARNING):
+        assert train.main(["--root", str(root), *LONG, "--engine", "torch", "--batch", "11"]) == EXIT_BAD_INPUT
+        assert re.search(r"batch is 11, the position was saved with \d\d", caplog.text)
+        assert train.main(["--root", str(root), *LONG, "--engine", "torch"]) == EXIT_OK
+    assert re.search(r"going on after step \d+ ", caplog.text)
+    assert "of 2 ranks, there are 1 now" in caplog.text
+    bundle = load_bundle(next(Warehouse.at(str(root)).bundles.glob("*/manifest.json")).parent)
+    assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
+    assert not Warehouse.at(str(root)).training_checkpoints(DS).exists()
+
+
+@pytest.mark.slow
+def test_a_deepspeed_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
+    root, stage = tmp_path / "killed", tmp_path / "stage2.json"
+    shutil.copytree(shop_root, root)
+    stage.write_text('{"gradient_clipping": 0.0, "zero_optimization": {"stage": 2}}')
+    kill_one_rank(root, "--deepspeed-config", str(stage))
+    assert train.main(["--root", str(root), *LONG, "--engine", "torch"]) == EXIT_BAD_INPUT
+    assert "engine is 'torch', the position was saved with 'deepspeed'" in caplog.text
+    second = labeller_train(root, "--deepspeed-config", str(stage), "--ranks", "1")
+    _, said = second.communicate(timeout=300)
+    assert second.returncode == EXIT_OK, said
+    assert "of 2 ranks, there are 1 now" in said
+
+
 def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle(shop_root, tmp_path):
     shutil.copytree(shop_root, tmp_path / "killed")
     shutil.copytree(shop_root, tmp_path / "whole")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    first = labeller_train(killed)
+    kill_one_rank(killed)
     place = Warehouse.at(str(killed)).training_checkpoints(DS)
-    deadline = time.monotonic() + 120
-    while not list(place.glob(f"step-*/{COMPLETE}")) and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(ranks_under(killed)[0], signal.SIGKILL)
-    _, said = first.communicate(timeout=120)
-    assert first.returncode not in (0, EXIT_BAD_INPUT), said
-    assert not ranks_under(killed)
+    other = labeller_train(killed, "--tau", "0.3")
+    _, said = other.communicate(timeout=300)
+    assert other.returncode == EXIT_BAD_INPUT, said
+    assert said.count("tau is 0.3, the position was saved with 0.05") == 2  # both ranks
     second = labeller_train(killed)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 0, said

@@ -161,14 +161,19 @@ def spawned(request, tmp_path_factory) -> dict[str, tuple[float, list[torch.Tens
     return torch.load(directory / f"world{world}.pt", weights_only=True)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("case", gradient_worker.CASES)
-def test_several_ranks_have_the_loss_and_gradient_of_one_process_in_float64(case, spawned):
+def test_several_ranks_have_the_loss_and_gradient_of_one_process_in_float64(case, checkpointing, spawned):
     # The cached one is compared with the whole batch in one piece.
     value, expected = gradient_worker.torch_gradients(Ranks(), "plain" if case == "cached" else case)
-    found, gradients = spawned[case]
+    found, gradients = spawned[case, checkpointing]
     assert found == pytest.approx(value, abs=1e-10)
     for ours, theirs in zip(gradients, expected, strict=True):
         assert (ours - theirs).abs().max() < 1e-10
+
+
+def test_layers_that_join_late_move_on_several_ranks_as_they_do_on_one(spawned):
+    assert spawned["moved"] == pytest.approx(gradient_worker.torch_moved(Ranks(), torch.float64), rel=1e-6)
 
 
 def test_the_cached_gradient_with_dropout_is_that_of_the_vectors_that_the_loss_saw():
@@ -208,7 +213,7 @@ def under_deepspeed(tmp_path_factory) -> dict[str, dict]:
 @pytest.mark.parametrize("stage", range(4))
 def test_layers_that_join_late_move_under_deepspeed_as_they_do_without(under_deepspeed, stage):
     # Adam makes a step of the sign of a gradient that is zero but for rounding, so sums of squares are compared.
-    assert under_deepspeed["moved"][stage] == pytest.approx(gradient_worker.torch_moved(), rel=0.05)
+    assert under_deepspeed["moved"][stage] == pytest.approx(gradient_worker.torch_moved(Ranks()), rel=0.05)
 
 
 @pytest.mark.parametrize(("stage", "case", "checkpointing"), list(gradient_worker.variants()))

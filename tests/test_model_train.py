@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
@@ -45,6 +46,18 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root):
     assert set(Path("/dev/shm").glob("deepspeed*")) <= shared
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_plain_torch_leaves_a_bundle_and_figures_too(shop_root, ranks):
+    assert run(shop_root, "--engine", "torch", "--ranks", str(ranks)) == EXIT_OK
+    bundle = load_bundle(candidate(Warehouse.at(str(shop_root))))
+    assert [bundle.metrics["settings"][name] for name in ("engine", "ranks")] == ["torch", ranks]
+    written = EventAccumulator(str(Warehouse.at(str(shop_root)).training_figures(DS))).Reload()
+    steps = [event.step for event in written.Scalars("loss")]
+    assert steps == [step for step, _ in bundle.metrics["curve"]]
+    (found,) = written.Scalars("heldout/valid/recall_at_10")
+    assert found.value == pytest.approx(bundle.metrics["heldout"]["valid"]["recall@10"])
+
+
 def test_a_dataset_that_does_not_match_its_manifest_is_refused_by_file(shop_root, capsys):
     file = shop_root / "datasets" / f"ds={DS}" / "pairs" / "part-1.parquet"
     file.write_bytes(file.read_bytes()[:-1])
@@ -68,6 +81,8 @@ def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root,
         (["--ranks", "9"], "pairs/ has 4 files with rows in them for 9 ranks"),
         (["--epochs", "0"], "epochs"),
         (["--deepspeed-config", "/nowhere.json"], "cannot be read"),
+        (["--batch", "1000"], "batch is 1000 pairs a rank, and each of 2 ranks has"),
+        (["--engine", "torch", "--hostfile", "hosts"], "hostfile is for --engine deepspeed"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_the_launch(shop_root, capsys, more, message):

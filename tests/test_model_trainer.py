@@ -182,6 +182,8 @@ def test_progress_says_step_loss_figures_rate_waiting_and_time_left():
         "step 1200/8000 loss 1.834 grad 0.523 tau 0.050 align 0.61 unif -2.90 false 1.2% pairs/s 41k tokens/s 1.2M data 6% "
         "mem 2.1G eta 6m"
     )
+    unknown = {name: value for name, value in row.items() if name != "gradient_norm"}
+    assert progress_line(unknown, 8000, eta=60.0).startswith("step 1200/8000 loss 1.834 tau 0.050 ")
 
 
 def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
@@ -196,10 +198,9 @@ def test_lines_of_progress_are_logged_without_a_terminal(shop_root, caplog):
 def test_weights_of_rows_and_layers_have_learning_rates_of_their_own():
     model = DualEncoder(Encoder(replace(PRESETS["tiny"].encoder, token_weights=True)), learn_tau=True)
     groups = {g["name"]: g for g in parameter_groups(model, lr=1.0, weight_lr=5.0, layers_lr=0.25)}
-    assert {name: g["lr"] for name, g in groups.items()} == {
-        "table": 1.0, "weights": 5.0, "layers": 0.25, "temperature": 1.0,
-    }  # fmt: skip
-    assert (len(groups["table"]["params"]), len(groups["weights"]["params"])) == (1, 2)
+    assert {name: g["lr"] for name, g in groups.items()} == {"table": 1.0, "weights": 5.0, "layers": 0.25}
+    assert [len(groups[name]["params"]) for name in ("table", "weights")] == [2, 2]
+    assert groups["table"]["params"][1] is model.log_tau
     assert sum(len(g["params"]) for g in groups.values()) == len(list(model.parameters()))
 
 
