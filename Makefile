@@ -28,10 +28,10 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 # One attempt only: a person who watches wants the error now, not after five minutes.
 export LABELLER_RETRIES ?= 0
 
-.PHONY: help setup preflight nightly label sample doctor tables test test-slow lint types format lock clean
+.PHONY: help setup preflight nightly label sample doctor tables test test-slow lint types format lock clean system-packages
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 17
 	@echo
 	@echo "Variables: ROOT=warehouse DS=YYYY-MM-DD CLICKS=size of the sample PYTHON=interpreter"
 
@@ -71,6 +71,13 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 	@mkdir -p $(AIRFLOW_HOME)
 	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
+
+system-packages:  ## Install the Debian packages that the tests of many machines need; as root
+	@for program in pdsh sshd ip ssh; do command -v $$program >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 >/dev/null; \
+	fi
 
 lock: .venv-uv/.ready  ## Refresh the pinned requirements from the .in files
 	$(UV) pip compile --quiet --upgrade --python-version 3.11 requirements/jobs.in -o requirements/jobs.txt

@@ -33,6 +33,8 @@ ROOT = os.environ.get("LABELLER_ROOT", str(CHECKOUT / "warehouse" / "sample"))
 RETRIES = int(os.environ.get("LABELLER_RETRIES", "1"))
 NOTHING_DUE = 99
 DAY = '--ds "$LABELLER_DS"'
+# Two words, or none where the parameter is empty: then the warehouse's own setting holds.
+HOSTFILE = '${LABELLER_HOSTFILE:+--hostfile "$LABELLER_HOSTFILE"}'
 
 
 def stage(
@@ -47,6 +49,7 @@ def stage(
             "LABELLER_DS": "{{ params.ds or (data_interval_start | ds) }}",
             "LABELLER_SAMPLE": "{{ params.sample }}",
             "LABELLER_SAMPLE_CLICKS": "{{ params.sample_clicks }}",
+            "LABELLER_HOSTFILE": "{{ params.hostfile or '' }}",
             "LABELLER_FORCE": "{{ '--force' if params.force_training else '--no-force' }}",
         },
         append_env=True,
@@ -70,6 +73,12 @@ with DAG(
         "ds": Param(None, type=["null", "string"], format="date", description="Day to label; empty: the data interval's."),
         "sample": Param(False, type="boolean", description="Generate a sample warehouse under root, if it is not there."),
         "sample_clicks": Param(320_000, type="integer", minimum=2_000, maximum=10_000_000, description="Its clicks."),
+        "hostfile": Param(
+            None,
+            type=["null", "string"],
+            pattern="^(/.*)?$",  # absolute: Airflow runs each task in a directory of its own
+            description="DeepSpeed hostfile of the machines that train; empty: as warehouse.toml says, or this one.",
+        ),
         "force_training": Param(False, type="boolean", description="Train even if the champion is fresh."),
     },
     tags=["labelling"],
@@ -89,7 +98,7 @@ with DAG(
         due = stage("train-due", f'{DAY} "$LABELLER_FORCE"', timeout_hours=0.5)
         dataset = stage("dataset")
         # The published model takes most of a day on one node; a hang is ended by the process group's own time-out.
-        train = stage("train", timeout_hours=24)
+        train = stage("train", f"{DAY} {HOSTFILE}", timeout_hours=24)
         calibrate = stage("calibrate")
         promote = stage("promote", timeout_hours=0.5)
 

@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import IO
+
+from model.hosts import Hosts
+
+log = logging.getLogger(__name__)
+
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 GRACE_SECONDS = 15.0
+FAILURE_GRACE_SECONDS = 5.0
+"""For what other hosts' ranks have to say after one has failed."""
+
+_WITH_GUARD = ("sh", "-c", 'exec 3<&0; { cat <&3; kill -KILL 0; } >/dev/null 2>&1 & exec "$@"', "sh")
+"""Runs a command beside a guard that kills the process group when standard input ends: pdsh does not look at its own."""
 
 
-def command(module: str, arguments: Sequence[str], *, ranks: int, hostfile: str = "") -> list[str]:
-    """The launcher's command line for ``ranks`` processes a machine of ``python -m module``."""
-    where = ["--hostfile", hostfile] if hostfile else ["--hostfile", "", "--master_addr", "127.0.0.1"]
-    return [
-        str(Path(sys.executable).with_name("deepspeed")),
-        *where,
-        *("--num_accelerators", str(ranks), "--master_port", str(free_port())),
-        *("--log_level", "error", "--no_local_rank", "--module", module, *arguments),
-    ]
+def command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
+    """The launcher's command line for ``ranks`` processes on this machine of ``python -m module``."""
+    where = ["--hostfile", "", "--master_addr", "127.0.0.1", "--num_accelerators", str(ranks)]
+    return _deepspeed(*where, "--master_port", str(free_port()), "--module", module, *arguments)
+
+
+def run_on_hosts(module: str, arguments: Sequence[str], hosts: Hosts, device: str, directory: Path) -> int:
+    """Run ``python -m module`` in all ranks of ``hosts`` by DeepSpeed's own ssh launcher; returns its exit code.
+
+    Args:
+        module: What each rank runs.
+        arguments: Of the module; they may hold no blanks.
+        hosts: All machines.
+        device: ``cpu`` or ``cuda``.
+        directory: One that all hosts have, for the launcher's files.
+
+    Raises:
+        InputError: a program is missing here, or a host cannot be reached or lacks a path.
+    """
+    master = hosts.meet([Path(sys.executable), CHECKOUT, directory])
+    variables = environment(max(hosts.slots.values()), device, local=False)
+    hosts.write_environment(directory, variables)
+    # --force_multi: DeepSpeed takes a hostfile of one host for this machine. We have seen to ssh ourselves, on all hosts.
+    where = ["--hostfile", str(hosts.file), "--force_multi", "--no_ssh_check", "--master_addr", master]
+    argv = _deepspeed(*where, "--master_port", str(hosts.master_port), "--module", module, *arguments)
+    return run_watched(
+        [*_WITH_GUARD, *argv], variables | hosts.ssh_variables(), directory=directory, hosts=list(hosts.slots)
+    )
 
 
 def torch_command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
@@ -40,7 +74,7 @@ def environment(ranks: int, device: str, local: bool) -> dict[str, str]:
     variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // ranks))
     # ninja, with which DeepSpeed builds its shared-memory op, lies beside our interpreter.
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)])
-    variables["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[1]), variables.get("PYTHONPATH", "")])
+    variables["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), variables.get("PYTHONPATH", "")])
     if device == "cpu":
         variables["DS_ACCELERATOR"] = "cpu"
     if local and device == "cpu":
@@ -50,17 +84,56 @@ def environment(ranks: int, device: str, local: bool) -> dict[str, str]:
     return variables
 
 
-def run_watched(argv: Sequence[str], variables: Mapping[str, str]) -> int:
+def run_watched(
+    argv: Sequence[str], variables: Mapping[str, str], *, directory: Path | None = None, hosts: Sequence[str] = ()
+) -> int:
     """Run a command and everything it starts to its end; returns its exit code, 128 + n where signal n ended it.
 
-    If we are interrupted or terminated, the whole process group goes with us.
+    If we are interrupted or terminated, the whole process group goes with us. Its standard input ends when we do, by which
+    ranks notice where we were killed. With ``hosts``, pdsh is among it: where one of them fails, the others are ended.
     """
-    with _terminate_as_exit(), subprocess.Popen(list(argv), env=dict(variables), start_new_session=True) as process:
+    pipe = subprocess.PIPE
+    with (
+        _terminate_as_exit(),
+        subprocess.Popen(
+            list(argv),
+            env=dict(variables),
+            cwd=directory,
+            stdin=pipe,
+            stderr=pipe if hosts else None,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
+            if process.stderr:
+                _pass_on(process.stderr, hosts, lambda: _end_group(process, (signal.SIGKILL,)))
             code = process.wait()
         finally:
-            _end_group(process)
+            # On SIGTERM DeepSpeed's launcher kills by name on each host, and so the ranks of other trainings there. Killed,
+            # it takes ssh along, and that the ranks' standard input.
+            _end_group(process, (signal.SIGKILL,) if hosts else (signal.SIGTERM, signal.SIGKILL))
     return code if code >= 0 else 128 - code
+
+
+def _pass_on(said: IO[bytes], hosts: Sequence[str], end: Callable[[], None]) -> None:
+    """Pass the launcher's lines on to their end; from pdsh's first that a host failed, the others have a grace for theirs.
+
+    pdsh waits for all hosts, and where one never started the others would wait for it until their own time-out.
+    """
+    names = "|".join(re.escape(host.rpartition("@")[2]) for host in hosts)
+    failed = re.compile(rf"pdsh@[^:]*: ({names}): (.+)".encode())
+    ending: threading.Timer | None = None
+    for line in said:
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+        match = failed.match(line)
+        if match and not ending:
+            log.error("host %s failed (%s): the others are ended", match[1].decode(), match[2].decode())
+            ending = threading.Timer(FAILURE_GRACE_SECONDS, end)
+            ending.daemon = True
+            ending.start()
+    if ending:
+        ending.cancel()
 
 
 def free_port() -> int:
@@ -70,8 +143,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def _end_group(process: subprocess.Popen[bytes], signals: Sequence[signal.Signals]) -> None:
+    for number in signals:
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
@@ -81,6 +154,10 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
                 process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 continue
+
+
+def _deepspeed(*arguments: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("deepspeed")), "--log_level", "error", "--no_local_rank", *arguments]
 
 
 @contextmanager

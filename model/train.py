@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from etl import config as settings
 from etl.dataset import verify
-from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.errors import InputError
 from etl.job import run_job
 from etl.warehouse import Warehouse
 from model import launch, worker
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
+from model.hosts import Hosts
 from model.precision import choose
 from model.reader import require_enough, smallest_share
 from model.tracking import MLflow
@@ -55,6 +56,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     """
     warehouse = Warehouse.of(config)
     device, ranks = config.where()
+    hosts = config.hosts()
+    ranks = hosts.ranks if hosts else ranks
     manifest = verify(config.dataset)
     chosen = config.chosen_preset(manifest)
     for part in PARTS if chosen.crops else PARTS[:1]:
@@ -65,18 +68,19 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
                 "build the dataset with --ranks a multiple of these",
                 part, len(manifest.files(part)), ranks, 100 * (1 - used),
             )  # fmt: skip
-    config.deepspeed_settings(choose(config.precision, device))
+    precision = choose(config.precision, device)
+    config.deepspeed_settings(precision)
     if config.batch:
         require_enough(manifest, config.batch, ranks)
-    if config.engine == "torch" and config.hostfile:
-        raise InputError("hostfile is for --engine deepspeed, whose launcher starts other machines; leave one of them out")
     if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
         config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
         MLflow(uri, "").experiment()
-    log.info("training %r on %d x %s by %s", config.preset, ranks, device, config.engine)
+    where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
+    log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, device, where, config.engine)
     warehouse.checkpoints.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:
-        bundle = warehouse.bundles / _launch(config, Path(scratch), ranks, device)
+        pinned = config.model_copy(update=_pinned(config, device, precision))
+        bundle = warehouse.bundles / _launch(pinned, Path(scratch), ranks, hosts)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
     metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
@@ -84,25 +88,37 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     return {"bundle": bundle.name, **figures, "path": bundle}
 
 
-def _launch(config: TrainConfig, scratch: Path, ranks: int, device: str) -> str:
+def _pinned(config: TrainConfig, device: str, precision: str) -> dict[str, Any]:
+    """What this machine decides for all: another may have another processor, and runs in another directory."""
+    deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
+    root = str(Warehouse.of(config).root)
+    return {"root": root, "device": device, "precision": precision, "deepspeed_config": deepspeed_config}
+
+
+def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None) -> str:
     """Train under the launcher, or in this process if it is the only one; returns the id of the bundle."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
-    arguments = ["--settings", str(file)]
-    if config.engine == "torch" and ranks == 1:
-        code = worker.main(arguments)
-    else:
-        argv = launch.torch_command("model.worker", arguments, ranks=ranks)
-        if config.engine == "deepspeed":
-            argv = launch.command("model.worker", arguments, ranks=ranks, hostfile=config.hostfile)
-        code = launch.run_watched(argv, launch.environment(ranks, device, local=not config.hostfile))
-    if code == EXIT_BAD_INPUT or (scratch / worker.REFUSED_FILE).exists():
-        raise InputError("a training rank refused its input; its message stands above")
-    result = scratch / worker.RESULT_FILE
+    code = _exit_code(config, ["--settings", str(file)], ranks, hosts)
+    refused, result = scratch / worker.REFUSED_FILE, scratch / worker.RESULT_FILE
+    # Of several ranks' exit codes a launcher passes on one, which need not be the cause.
+    if refused.exists():
+        raise InputError(f"a training rank refused its input: {refused.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if code or not result.exists():
         raise TrainingFailed(f"{config.engine} ended with exit code {code} and no bundle; what the ranks said stands above")
     return str(json.loads(result.read_text(encoding="utf-8"))["bundle"])
+
+
+def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, hosts: Hosts | None) -> int:
+    """Of the worker, by whatever starts it."""
+    if hosts:
+        return launch.run_on_hosts("model.worker", arguments, hosts, config.device, Path(arguments[-1]).parent)
+    if config.engine == "torch" and ranks == 1:
+        return worker.main(arguments)
+    command = launch.torch_command if config.engine == "torch" else launch.command
+    argv = command("model.worker", arguments, ranks=ranks)
+    return launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
 
 
 if __name__ == "__main__":

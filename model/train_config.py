@@ -17,6 +17,7 @@ from etl.warehouse import Warehouse
 from model.augment import CropStyle
 from model.deepspeed_settings import OURS, deepspeed_settings
 from model.engines import EngineName
+from model.hosts import Hosts, read_hostfile
 from model.precision import Chosen, Precision
 from model.presets import PRESETS, Preset, preset
 from model.pretrained import Pretrained
@@ -45,7 +46,7 @@ class TrainConfig(JobConfig):
     """deepspeed, or torch: one process without a launcher, several under torchrun; for laptops, on one machine."""
 
     ranks: Annotated[int, Field(ge=0)] = 0
-    """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch)."""
+    """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch). Hosts have theirs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPUs where there are some."""
@@ -138,7 +139,19 @@ class TrainConfig(JobConfig):
     """JSON file with DeepSpeed's settings instead of ours (model/deepspeed.json)."""
 
     hostfile: str = ""
-    """DeepSpeed hostfile, to train on several machines that share the warehouse's path."""
+    """DeepSpeed hostfile, to train on several machines that share the paths of warehouse, code and environment."""
+
+    master_addr: str = ""
+    """With a hostfile: address of its first host for the others; empty: the first of that host's own."""
+
+    master_port: Annotated[int, Field(ge=1, le=65_535)] = 29_500
+    """With a hostfile: free port of its first host, another for each training that runs there at once."""
+
+    ssh_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """With a hostfile: port of the hosts' sshd; none: as ssh's configuration says."""
+
+    interface: str = ""
+    """With a hostfile: network interface of the collectives (gloo, NCCL); empty: each host's way to the first host."""
 
     timeout_minutes: Annotated[float, Field(gt=0)] = 10.0
     """How long a rank waits for the others before it fails."""
@@ -172,6 +185,24 @@ class TrainConfig(JobConfig):
             InputError: the directory cannot be used.
         """
         return Pretrained.read(Path(self.init_from).expanduser()) if self.init_from else None
+
+    def hosts(self) -> Hosts | None:
+        """The machines of the hostfile; None: this one alone.
+
+        Raises:
+            InputError: the hostfile cannot be used, or ``ranks`` or ``engine`` says something else.
+        """
+        if not self.hostfile:
+            return None
+        if self.engine == "torch":
+            raise InputError(
+                "hostfile is for --engine deepspeed, whose launcher starts other machines; leave one of them out"
+            )
+        if self.ranks:
+            raise InputError(f"ranks is {self.ranks}, but the hostfile says how many ranks run where: leave --ranks out")
+        file = Path(self.hostfile).expanduser().resolve()
+        network = {name: getattr(self, name) for name in ("master_addr", "master_port", "ssh_port", "interface")}
+        return Hosts(file=file, slots=read_hostfile(file), **network)
 
     def chosen_preset(self, manifest: Manifest) -> Preset:
         """The preset for the dataset, with what was configured in place of its own.

@@ -9,13 +9,16 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed as dist
+from torch.distributed import distributed_c10d as c10d
 
 from etl.dataset import ROW_PARTS, Manifest, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
@@ -27,6 +30,7 @@ from model.checkpoints import Checkpoints
 from model.engines import EngineName
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
+from model.hosts import name_interface
 from model.ranks import Ranks
 from model.row_groups import ReaderStalled
 from model.tracking import MLflow, TensorBoard, Tracker, closing_trackers
@@ -35,9 +39,8 @@ from model.train_config import TrainConfig
 log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
-
 REFUSED_FILE = "refused"
-"""Left beside the settings by a rank whose input is bad: torchrun comes back with 1 whatever a rank's exit code is."""
+"""What a rank has against its input, left beside the settings: no launcher passes on every rank's exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,18 +49,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--settings", type=Path, required=True, help="JSON file that `labeller train` wrote")
     args = parser.parse_args(argv)
     configure_logging()
+    if "LOCAL_RANK" in os.environ:
+        threading.Thread(target=_end_with_launcher, daemon=True).start()
     config = TrainConfig.model_validate_json(args.settings.read_text(encoding="utf-8"))
     try:
         run(config, args.settings.parent)
     except InputError as error:
         log.error("%s", error)
-        args.settings.with_name(REFUSED_FILE).touch()
+        args.settings.with_name(REFUSED_FILE).write_text(str(error), encoding="utf-8")
         return EXIT_BAD_INPUT
     except ReaderStalled as error:
-        log.error("%s", error)
-        logging.shutdown()
-        os._exit(EXIT_BUG)  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
+        _end(str(error))  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
+
+
+def _end_with_launcher() -> None:
+    """End this rank when standard input does: `labeller train` holds its other end, by way of ssh on another host.
+
+    A launcher that was killed ends nothing by itself, and sshd leaves running what it started.
+    """
+    while os.read(0, 1024):  # the bare descriptor: at exit Python cannot take a buffer's lock from this thread
+        pass
+    _end("the launcher is gone, and this rank with it")
+
+
+def _end(why: str) -> None:
+    """End this process from any of its threads, whatever the others do."""
+    log.error("%s", why)
+    logging.shutdown()
+    os._exit(EXIT_BUG)
+
+
+@contextmanager
+def ends_after(minutes: float) -> Iterator[None]:
+    """End this rank if the others are not met by then.
+
+    The process group's own time-out is shorter, but DeepSpeed builds its op before it joins one, and waits for ever for
+    the lock that a killed build has left.
+    """
+    why = (
+        f"the other ranks were not met in {minutes:g} minutes (a file `lock` in ~/.cache/torch_extensions stops all builds)"
+    )
+    timer = threading.Timer(60 * minutes, _end, [why])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def run(config: TrainConfig, scratch: Path) -> None:
@@ -65,7 +104,8 @@ def run(config: TrainConfig, scratch: Path) -> None:
     device, _ = config.where()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device_name = f"cuda:{local_rank}" if device == "cuda" else "cpu"
-    ranks = join(device, config.timeout_minutes, config.engine)
+    with ends_after(2 * config.timeout_minutes):
+        ranks = join(device, config.timeout_minutes, config.engine)
     if ranks.rank:
         logging.getLogger().setLevel(logging.WARNING)
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.
@@ -118,6 +158,9 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         # Only inference uses it, and without a compiler the attempt to build it ends the rank.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # DeepSpeed's own groups, which reduce the gradients, take torch's default: 30 minutes of gloo.
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
+    name_interface(os.environ["MASTER_ADDR"])
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     if device == "cpu":

@@ -112,6 +112,15 @@ def test_the_day_is_the_data_intervals_when_none_is_given(tmp_path: Path) -> Non
     assert "2024-05-07" in arguments(task)
 
 
+def test_a_hostfile_reaches_the_training_and_none_leaves_the_warehouses_own(rendered: dict, tmp_path: Path) -> None:
+    assert "--hostfile" not in arguments(rendered["tasks"]["model.train"])
+    evil = f"/data/my hosts $(touch {tmp_path}/canary) \" ' *"
+    task = render(tmp_path, hostfile=evil)["tasks"]["model.train"]
+    _, command, *flags = arguments(task)
+    assert cli.job_parser(command).parse_args(flags).hostfile == evil
+    assert not (tmp_path / "canary").exists()
+
+
 def test_a_parameter_is_never_read_by_the_shell(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     evil = f"/data/$(touch {canary}); `touch {canary}` \"; touch {canary}; '"
@@ -135,7 +144,7 @@ def run_dag(conf: dict, labeller: Path) -> str:
     return f"{done.stdout}{done.stderr}\nexit code {done.returncode}"
 
 
-@pytest.mark.parametrize("conf", [{"ds": "yesterday"}, {"root": ""}, {"sample_clicks": 5}])
+@pytest.mark.parametrize("conf", [{"ds": "yesterday"}, {"root": ""}, {"sample_clicks": 5}, {"hostfile": "hosts"}])
 def test_a_parameter_that_does_not_fit_is_refused_before_any_task(conf: dict, tmp_path: Path) -> None:
     printed = run_dag({"root": str(tmp_path)} | conf, Path("/bin/false"))
     assert "exit code 0" not in printed

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -134,6 +135,21 @@ def test_storage_that_hangs_ends_the_training_of_all_ranks_with_the_files_it_wai
             process.kill()
     assert process.returncode == EXIT_BUG, "".join(said)
     assert "no row group came within 2 s (pairs, epoch" in "".join(said), "".join(said)[-6000:]
+
+
+@pytest.mark.slow
+def test_ranks_of_a_command_that_was_killed_end(shop_root):
+    flags = "--preset tiny --epochs 4000 --device cpu --log-every 1 --save-every 0"
+    argv = [sys.executable, "-m", "model.train", "--root", str(shop_root), "--ds", str(DS), *flags.split()]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
+        assert any("progress: step" in line for line in process.stderr)
+        ranks = [
+            child for child in psutil.Process(process.pid).children(recursive=True) if "model.worker" in child.cmdline()
+        ]
+        assert len(ranks) >= 2
+        process.kill()
+        _, alive = psutil.wait_procs(ranks, timeout=30)
+        assert not alive
 
 
 def test_ranks_share_the_cores_and_stay_on_the_loopback():

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import require_or_skip
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -55,6 +57,30 @@ def test_a_python_of_another_version_is_refused(bare: Path) -> None:
     assert done.returncode != 0
     assert "Python 3.9.1" in done.stderr
     assert "PYTHON=/usr/bin/python3.11" in done.stderr
+
+
+def test_debian_is_asked_for_the_packages_of_many_machines_only_where_a_program_is_missing(bare: Path) -> None:
+    program(bare, "apt-get", f'echo "$@" >> {bare}/asked')
+    env = {"PATH": str(bare), "HOME": os.environ["HOME"]}
+    command = ["make", "system-packages"]
+    for name in ("ip", "ssh", "sshd"):
+        program(bare, name, "exit 0")
+    subprocess.run(command, cwd=CHECKOUT, env=env, check=True)
+    assert "pdsh openssh-server" in (bare / "asked").read_text()
+    (bare / "asked").unlink()
+    program(bare, "pdsh", "exit 0")
+    subprocess.run(command, cwd=CHECKOUT, env=env, check=True)
+    assert not (bare / "asked").exists()
+
+
+def test_what_a_laptop_lacks_skips_a_test_and_fails_it_where_all_must_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_or_skip("sh")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="needs no-such-program on PATH"):
+        require_or_skip("sh", "no-such-program")
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="needs no-such-program on PATH"):
+        require_or_skip("no-such-program")
 
 
 def test_no_route_to_maven_is_one_sentence_with_the_cure(tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""What a test needs of the machine and a person's laptop may lack; where all tests must run, its lack is a failure."""
+
+import os
+import shutil
+
+import pytest
+
+
+def require_or_skip(*programs: str, root: bool = False) -> None:
+    """Skip the test with the reason, or fail it where the variable ``CI`` is set."""
+    lacking = [f"{name} on PATH" for name in programs if shutil.which(name) is None]
+    lacking += ["to be root"] * (root and os.geteuid() != 0)
+    if not lacking:
+        return
+    reason = f"needs {', '.join(lacking)} (`make system-packages` as root installs what Debian has)"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
