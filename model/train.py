@@ -92,7 +92,9 @@ def _pinned(config: TrainConfig, device: str, precision: str) -> dict[str, Any]:
     """What this machine decides for all: another may have another processor, and runs in another directory."""
     deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
     root = str(Warehouse.of(config).root)
-    return {"root": root, "device": device, "precision": precision, "deepspeed_config": deepspeed_config}
+    init_from = str(Path(config.init_from).expanduser().resolve()) if config.init_from else ""
+    paths = {"root": root, "deepspeed_config": deepspeed_config, "init_from": init_from}
+    return {**paths, "device": device, "precision": precision}
 
 
 def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None) -> str:
