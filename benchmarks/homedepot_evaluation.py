@@ -49,18 +49,7 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
     bundle = load_bundle(path)
     query_BD, title_ND = bundle.encode(list(relevant), "query"), bundle.encode(list(titles.values()), "title")
     log.info("encoded %d queries and %d titles in %.0f s", len(relevant), len(titles), time.monotonic() - started)
-    plain = bm25_scores(list(relevant), list(titles.values()), lambda text: re.findall(r"\w+", text.lower()))
-    singular = bm25_scores(list(relevant), list(titles.values()), bm25_tokens)
-    sums: dict[str, np.ndarray] = {}
-    gold = [np.isin(list(titles), list(products)) for products in relevant.values()]
-    for start in range(0, len(relevant), BATCH):
-        batch = slice(start, start + BATCH)
-        for name, scores_BN in systems(query_BD[batch] @ title_ND.T, plain(batch), singular(batch)):
-            for scores, wanted in zip(scores_BN, gold[batch], strict=True):
-                sums[name] = sums.get(name, np.zeros(3)) + measures(scores, wanted)
-    figures = {
-        name: dict(zip(MEASURES, (total / len(relevant)).round(4).tolist(), strict=True)) for name, total in sums.items()
-    }
+    figures = compare(query_BD, title_ND, relevant, titles)
     figures["prototype (published figure)"] = dict(zip(MEASURES, PROTOTYPE, strict=True))
     result = {
         "task": f"{len(relevant)} unseen queries with a product judged >= {CLICKED}, against all {len(titles)} titles",
@@ -72,6 +61,31 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
     }
     target = write_result(warehouse.root / "reports" / SET, result)
     return {"queries": len(relevant), "titles": len(titles), "bundle": bundle.id, "path": target}
+
+
+def compare(
+    query_BD: np.ndarray, title_ND: np.ndarray, relevant: Mapping[str, set[str]], titles: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """MEASURES of vectors, of BM25 and of both together, by system.
+
+    Args:
+        query_BD: Unit vectors of the queries of ``relevant``.
+        title_ND: Unit vectors of ``titles``.
+        relevant: Query -> its relevant products.
+        titles: Product -> title, of the whole catalogue.
+    """
+    plain = bm25_scores(list(relevant), list(titles.values()), lambda text: re.findall(r"\w+", text.lower()))
+    singular = bm25_scores(list(relevant), list(titles.values()), bm25_tokens)
+    sums: dict[str, np.ndarray] = {}
+    gold = [np.isin(list(titles), list(products)) for products in relevant.values()]
+    for start in range(0, len(relevant), BATCH):
+        batch = slice(start, start + BATCH)
+        for name, scores_BN in systems(query_BD[batch] @ title_ND.T, plain(batch), singular(batch)):
+            for scores, wanted in zip(scores_BN, gold[batch], strict=True):
+                sums[name] = sums.get(name, np.zeros(3)) + measures(scores, wanted)
+    return {
+        name: dict(zip(MEASURES, (total / len(relevant)).round(4).tolist(), strict=True)) for name, total in sums.items()
+    }
 
 
 def relevant_products(judgements: Sequence[Judgement]) -> dict[str, set[str]]:

@@ -1,0 +1,146 @@
+"""The presets side by side on Home Depot's unseen queries, each trained for the same CPU minutes.
+
+Give --root a warehouse of `python -m benchmarks.homedepot warehouse`. A preset that has run its own epochs before its
+minutes are over stops there: more overfits. Finished rows are kept in ROOT/presets and not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from rich.table import Table
+
+from benchmarks.homedepot_evaluation import MEASURES, compare, relevant_products
+from benchmarks.homedepot_judgements import HomeDepotConfig, read_judgements, titles_by_product
+from etl import build_dataset, build_pairs
+from etl.build_dataset import DatasetConfig
+from etl.config import arg_parser, from_args
+from etl.contracts import INPUTS
+from etl.dataset import Manifest, verify
+from etl.job import run_job
+from etl.pairs_config import PairsConfig
+from etl.tokenizer import load_tokenizer
+from etl.warehouse import Warehouse
+from labeling.machine import hardware
+from labeling.terminal import console
+from model.encoder import Encoder
+from model.fit import fit
+from model.inference import embed
+from model.packing import tokenised
+from model.presets import PRESETS
+from model.train_config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+TRIAL = 10
+"""Steps of the shorter of two trainings whose difference is what a step costs."""
+
+NAMES = ("bag", "hybrid", "published")
+ROWS = {"wordhash": 262_144, "wordpiece": 30_000}
+SYSTEMS = ("this bundle", "this bundle + BM25, plural s cut (0.3)")
+
+
+class PresetsConfig(HomeDepotConfig):
+    """Settings of the comparison."""
+
+    minutes: Annotated[float, Field(gt=0)] = 15.0
+    """CPU minutes of each training."""
+
+    seed: int = 1
+    """Of the trainings."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(PresetsConfig, "python -m benchmarks.presets", __doc__ or ""), PresetsConfig, run, argv)
+
+
+def run(config: PresetsConfig) -> Mapping[str, Any]:
+    """Make every row that is not there yet, print the table; returns the number of rows."""
+    rows = {name: row(config, name) for name in NAMES}
+    shown = Table(f"{config.minutes:g} CPU minutes each", "CPU minutes", "epochs", *MEASURES, "with BM25")
+    for name, found in rows.items():
+        alone, fused = (found["figures"][system] for system in SYSTEMS)
+        values = [f"{alone[measure]:.3f}" for measure in MEASURES]
+        shown.add_row(name, f"{found['cpu_minutes']:.1f}", f"{found['epochs']:.2f}", *values, f"{fused[MEASURES[0]]:.3f}")
+    console().print(shown)
+    return {"rows": len(rows), "hardware": hardware()}
+
+
+def row(config: PresetsConfig, name: str) -> dict[str, Any]:
+    """Train one preset, and measure it on the unseen queries."""
+    result = Path(config.root).resolve() / "presets" / f"{name}-{config.minutes:g}-{config.seed}.json"
+    if result.is_file():
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+    dataset = dataset_of(config, PRESETS[name].encoder.tokens)
+    manifest = verify(dataset)
+    settings = _settings(TrainConfig, dataset.parents[1], config.ds, preset=name, ranks=1, device="cpu", seed=config.seed)
+    epochs = affordable(settings, manifest, config.minutes)
+    started = time.process_time()
+    fitted = fit(settings.model_copy(update={"epochs": epochs}), manifest)
+    spent = (time.process_time() - started) / 60
+    found = {
+        "cpu_minutes": round(spent, 2),
+        "epochs": round(epochs, 3),
+        "steps": fitted.settings["steps"],
+        "figures": measured(config, dataset, fitted.encoder),
+    }
+    result.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    log.info("%s: %s", name, found)
+    return found
+
+
+def dataset_of(config: PresetsConfig, tokens: str) -> Path:
+    """The dataset with these tokens, below a directory of its own beside the warehouse's inputs."""
+    root = Path(config.root).resolve() / "presets" / tokens
+    dataset = Warehouse(root).dataset(config.ds)
+    if not dataset.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
+            if (root.parents[1] / file).exists() and not (root / file).exists():
+                (root / file).symlink_to(root.parents[1] / file)
+        build_pairs.run(_settings(PairsConfig, root, config.ds))
+        build_dataset.run(_settings(DatasetConfig, root, config.ds, tokenizer=tokens, rows=ROWS[tokens]))
+    return dataset
+
+
+def affordable(settings: TrainConfig, manifest: Manifest, minutes: float) -> float:
+    """Epochs that take ``minutes`` of CPU time, or the preset's own if those are fewer."""
+    chosen = settings.chosen_preset(manifest)
+    spent = []
+    for steps in (TRIAL, 2 * TRIAL):
+        # Half a step more, since the number of steps is rounded down.
+        epochs = (steps + 0.5) * chosen.batch / manifest.rows("pairs")
+        started = time.process_time()
+        fit(settings.model_copy(update={"epochs": epochs}), manifest)
+        spent.append(time.process_time() - started)
+    step = (spent[1] - spent[0]) / TRIAL
+    steps = max(1, math.floor((60 * minutes - (spent[0] - TRIAL * step)) / step))
+    log.info("%s: %.2f CPU seconds a step, %d steps in %g minutes", settings.preset, step, steps, minutes)
+    return min(chosen.epochs, (steps + 0.5) * chosen.batch / manifest.rows("pairs"))
+
+
+def measured(config: PresetsConfig, dataset: Path, encoder: Encoder) -> dict[str, dict[str, float]]:
+    """Figures on the unseen queries against all titles."""
+    judgements, tokenizer = read_judgements(config.data), load_tokenizer(dataset)
+    titles, relevant = titles_by_product(judgements), relevant_products(judgements)
+    query_BD = embed(encoder, *tokenised(tokenizer, list(relevant), "query"))
+    title_ND = embed(encoder, *tokenised(tokenizer, list(titles.values()), "title"))
+    return compare(query_BD, title_ND, relevant, titles)
+
+
+def _settings(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
+    """Settings as the job itself reads them, from the warehouse's warehouse.toml, with ``changes``."""
+    args = arg_parser(kind, "presets", "").parse_args(["--root", str(root), "--ds", str(ds)])
+    return from_args(kind, args).model_copy(update=changes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
