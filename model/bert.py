@@ -36,13 +36,13 @@ class SelfAttention(nn.Module):
         """
         q_TH = self.query(x_TH) * (x_TH.shape[1] // self.heads) ** -0.5
         k_TH, v_TH = self.key(x_TH), self.value(x_TH)
-        parts, start = [], 0
-        for length, count in groups:
-            stop = start + length * count
-            q, k, v = (self._heads(y[start:stop], length) for y in (q_TH, k_TH, v_TH))
+        parts = []
+        sizes = [length * count for length, count in groups]
+        # Of split and not of a slice, whose gradient is as large as the whole: 46 groups of those were a fifth of the step.
+        for (length, count), *own in zip(groups, *(y.split(sizes) for y in (q_TH, k_TH, v_TH)), strict=True):
+            q, k, v = (self._heads(y, length) for y in own)
             attention = F.dropout(torch.softmax(q @ k.transpose(-1, -2), dim=-1), self.dropout, self.training)
             parts.append((attention @ v).transpose(1, 2).reshape(length * count, -1))
-            start = stop
         return torch.cat(parts)
 
     def _heads(self, y_TH: torch.Tensor, length: int) -> torch.Tensor:
