@@ -7,7 +7,6 @@ every step, and then waits for a line; waiting costs no CPU time.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -28,8 +27,15 @@ def pause() -> None:
 class Paced:
     """One of them, from outside."""
 
-    def __init__(self, argv: Sequence[str], task: Mapping[str, Any]) -> None:
-        self.errors = TemporaryFile("w+")
+    def __init__(self, argv: Sequence[str], task: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+        """Started, and ready when this returns.
+
+        Args:
+            argv: Command.
+            task: Its last argument, as JSON; ``threads`` of it may compute.
+            variables: Environment.
+        """
+        self.errors = TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
         threads = {"OMP_NUM_THREADS": str(task["threads"]), "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [*argv, json.dumps(task)],
@@ -37,7 +43,7 @@ class Paced:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=dict(os.environ) | threads,
+            env=dict(variables) | threads,
         )
         self.spent = self._spent()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -36,6 +37,7 @@ from etl.text import normalise
 from etl.tokenizer import WordHashTokenizer
 from labeling.machine import hardware
 from labeling.terminal import console
+from model.launch import environment
 from model.precision import has_amx
 from model.presets import PRESETS
 
@@ -47,7 +49,7 @@ LONGEST = 100
 
 
 def ours(task: Task) -> Paced:
-    return Paced([sys.executable, "-m", "benchmarks.training_worker"], asdict(task))
+    return Paced([sys.executable, "-m", "benchmarks.training_worker"], asdict(task), environment(1, "cpu", local=True))
 
 
 def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
@@ -83,7 +85,8 @@ def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
         "longest": LONGEST,
         "mini_batch": 32,
     }
-    return Paced([str(THEIRS), str(Path(__file__).with_name("sentence_transformers_worker.py"))], task | changes)
+    worker = Path(__file__).with_name("sentence_transformers_worker.py")
+    return Paced([str(THEIRS), str(worker)], task | changes, os.environ)
 
 
 def encoder(args: argparse.Namespace, root: Path) -> Table:

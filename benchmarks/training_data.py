@@ -56,7 +56,8 @@ def home_depot(directory: str) -> Pairs:
     """Pairs judged a click of the queries that may be seen, and all titles."""
     judgements = read_judgements(directory)
     unseen = unseen_queries(judgements)
-    clicks = [(normalise(j.query), normalise(j.title)) for j in judgements if j.query not in unseen and j.relevance >= CLICKED]
+    clicked = [j for j in judgements if j.query not in unseen and j.relevance >= CLICKED]
+    clicks = [(normalise(j.query), normalise(j.title)) for j in clicked]
     titles = map(normalise, titles_by_product(judgements).values())
     return Pairs(clicks, list(dict.fromkeys([*titles, *(title for _, title in clicks)])))
 
@@ -84,14 +85,13 @@ def write(root: Path, pairs: Pairs, tokenizer: Tokenizer) -> float:
     dataset.mkdir(parents=True)
     started = time.process_time()
     dtype = "uint32" if isinstance(tokenizer, WordPieceTokenizer) else "int64"
-    queries, titles = (list(dict.fromkeys(column)) for column in ([q for q, _ in pairs.clicks], pairs.titles))
+    queries, titles = list(dict.fromkeys(query for query, _ in pairs.clicks)), list(dict.fromkeys(pairs.titles))
     ids = {
         side: [encode_ids(tokenizer.ids(text, side), dtype) for text in texts]
         for side, texts in (("query", queries), ("title", titles))
     }
-    asked, shown = (_numbers(texts, column) for texts, column in zip((queries, titles), zip(*pairs.clicks, strict=True)))
-    parts = _parts(ids, asked, shown)
-    for part, columns in parts.items():
+    asked, shown = _numbers(queries, [q for q, _ in pairs.clicks]), _numbers(titles, [t for _, t in pairs.clicks])
+    for part, columns in _parts(ids, asked, shown).items():
         _write(dataset / part, pa.table(columns))
     tokenizer.save(dataset)
     if isinstance(tokenizer, WordHashTokenizer):
@@ -100,7 +100,9 @@ def write(root: Path, pairs: Pairs, tokenizer: Tokenizer) -> float:
     return time.process_time() - started
 
 
-def write_for_others(directory: Path, pairs: Pairs, tokenizer: WordPieceTokenizer, encode: Mapping[str, Sequence[str]]) -> None:
+def write_for_others(
+    directory: Path, pairs: Pairs, tokenizer: WordPieceTokenizer, encode: Mapping[str, Sequence[str]]
+) -> None:
     """What :mod:`benchmarks.sentence_transformers_worker` reads, and texts that it shall encode in the end."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "pairs.json").write_text(json.dumps(pairs.clicks), encoding="utf-8")

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import struct
+from pathlib import Path
 
 _TCP_INFO_BYTES_SENT = 200
 """Offset of tcpi_bytes_sent in Linux's struct tcp_info (include/uapi/linux/tcp.h; since 4.19)."""
@@ -13,7 +14,7 @@ _TCP_INFO_BYTES_SENT = 200
 
 def sent() -> int:
     """Payload of all connections that are open now, and what was sent again."""
-    return sum(map(_sent_by, map(int, os.listdir("/proc/self/fd"))))
+    return sum(_sent_by(int(entry.name)) for entry in Path("/proc/self/fd").iterdir())
 
 
 def _sent_by(fd: int) -> int:
