@@ -35,7 +35,7 @@ class Paced:
             task: Its last argument, as JSON; ``threads`` of it may compute.
             variables: Environment.
         """
-        self.errors = TemporaryFile("w+")  # noqa: SIM115 (as long as the process)
+        self.errors = TemporaryFile()  # noqa: SIM115 (as long as the process)
         threads = {"OMP_NUM_THREADS": str(task["threads"]), "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [*argv, json.dumps(task)],
@@ -80,7 +80,7 @@ class Paced:
     def _failure(self) -> RuntimeError:
         code = self.process.wait()
         self.errors.seek(0)
-        said = self.errors.read()[-2000:]
+        said = self.errors.read().decode(errors="replace")[-2000:]
         return RuntimeError(f"{self.process.args} ended with {code} before it had taken its steps:\n{said}")
 
 

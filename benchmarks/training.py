@@ -17,35 +17,43 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 
-from benchmarks import scaling, training_deepspeed
+from benchmarks import deepspeed_worker, scaling, training_deepspeed
 from benchmarks.homedepot_evaluation import measures, relevant_products
 from benchmarks.homedepot_judgements import read_judgements, titles_by_product
 from benchmarks.pacing import Paced, interval, race
-from benchmarks.training_data import WORDHASH, WORDPIECE, home_depot, made_up, wordpiece, write, write_for_others
+from benchmarks.training_data import WORDHASH, WORDPIECE, Pairs, home_depot, made_up, wordpiece, write, write_for_others
 from benchmarks.training_worker import SIDES, Task
 from etl.errors import InputError
 from etl.text import normalise
-from etl.tokenizer import WordHashTokenizer
+from etl.tokenizer import WordHashTokenizer, WordPieceTokenizer
 from labeling.machine import hardware
 from labeling.terminal import console
+from model.dual_encoder import DualEncoder
+from model.encoder import Encoder
+from model.engines import TorchEngine
 from model.launch import environment
 from model.precision import has_amx
 from model.presets import PRESETS
+from model.ranks import Ranks
+from model.trainer import LoopConfig, contrastive_step
 
 PARTS = ("encoder", "bag", "cached", "deepspeed", "scaling")
 BATCH = 128
 THEIRS = Path(".venv-benchmarks/bin/python")
 WARM_UP = 1
 LONGEST = 100
+SAME_GRADIENT = 1e-5
+"""Relative L2 between two ways to the same gradient in fp32."""
 
 
 def ours(task: Task) -> Paced:
@@ -89,10 +97,17 @@ def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
     return Paced([str(THEIRS), str(worker)], task | changes, os.environ)
 
 
+def texts_of(args: argparse.Namespace) -> tuple[Pairs, WordPieceTokenizer]:
+    """Home Depot's where its directory is given, made-up ones otherwise."""
+    if args.data is None:
+        return made_up(BATCH * 16)
+    pairs = home_depot(args.data)
+    return pairs, wordpiece(pairs)
+
+
 def encoder(args: argparse.Namespace, root: Path) -> Table:
     """Ours beside sentence-transformers, on one thread and on two."""
-    pairs, tokenizer = made_up(BATCH * 16) if args.data is None else (home_depot(args.data), None)
-    tokenizer = tokenizer or wordpiece(pairs)
+    pairs, tokenizer = texts_of(args)
     write(root, pairs, tokenizer)
     write_for_others(root, pairs, tokenizer, {})
     lengths = [np.mean([len(tokenizer.ids(p[n], side)) for p in pairs.clicks[:2048]]) for n, side in enumerate(SIDES)]
@@ -164,15 +179,34 @@ def bag(args: argparse.Namespace, root: Path) -> Table:
     return table
 
 
+def gradient_distance(texts: int) -> float:
+    """Relative L2 between the gradients of GradCache in parts of ``texts`` and of the batch at once, dropout off."""
+    config = replace(PRESETS["published"].encoder, dropout=0.0)
+    model = DualEncoder(Encoder(config), PRESETS["published"].tau).train()
+    engine = TorchEngine(model, torch.optim.SGD(model.parameters()), Ranks())
+    task = deepspeed_worker.Task(stages=[], encoder=config.to_json(), batch=texts, steps=1, out="")
+    found = []
+    for at_once in (0, texts):
+        loop = LoopConfig(steps=1, cache_texts=at_once)
+        _, backward = contrastive_step(engine, deepspeed_worker.batch(task, 0, Ranks()), loop, Ranks(), None)
+        backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        model.zero_grad()
+    return float((found[1] - found[0]).norm() / found[0].norm())
+
+
 def cached(args: argparse.Namespace, root: Path) -> Table:
     """GradCache in parts of 128 pairs beside the same batch of 512 at once."""
-    pairs, tokenizer = made_up(BATCH * 16) if args.data is None else (home_depot(args.data), None)
-    write(root, pairs, tokenizer or wordpiece(pairs))
+    distance = gradient_distance(32)
+    if distance > SAME_GRADIENT:
+        raise RuntimeError(f"GradCache's gradient is {distance:.1e} off the batch's at once (expected <= {SAME_GRADIENT:g})")
+    write(root, *texts_of(args))
     steps, batch = args.steps + WARM_UP, 4 * BATCH
     task = {"root": str(root), "preset": "published", "batch": batch, "steps": steps, "threads": args.threads[0]}
     runs = {name: ours(Task(**task, cache_texts=texts)) for name, texts in (("at once", 0), ("cached", 2 * BATCH))}
     found = race(runs, steps, WARM_UP)
-    table = Table("step", "CPU s", "of at once", title=f"batch {batch}, parts of {BATCH} pairs, on {hardware()}")
+    title = f"batch {batch}, parts of {BATCH} pairs, gradients {distance:.0e} apart, on {hardware()}"
+    table = Table("step", "CPU s", "of at once", title=title)
     for name, seconds in found.items():
         ratio, low, high = interval(seconds, found["at once"])
         table.add_row(name, f"{median(seconds):.2f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})")

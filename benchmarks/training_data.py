@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,7 @@ from etl.tokenizer import (
 )
 from etl.warehouse import Warehouse
 
+TokenType = Literal["int64", "uint32"]
 DS = dt.date(2024, 5, 7)
 WORDPIECE = TokenizerSpec(kind="wordpiece", rows=30_000, normaliser=normalise.hash)
 WORDHASH = TokenizerSpec(kind="wordhash", normaliser=normalise.hash)
@@ -62,7 +63,7 @@ def home_depot(directory: str) -> Pairs:
     return Pairs(clicks, list(dict.fromkeys([*titles, *(title for _, title in clicks)])))
 
 
-def made_up(count: int) -> tuple[Pairs, Tokenizer]:
+def made_up(count: int) -> tuple[Pairs, WordPieceTokenizer]:
     """Pairs of words that are one piece each, few of them frequent, and the tokenizer that has just those."""
     rng = np.random.default_rng(0)
     words = [f"w{n:05}" for n in range(WORDPIECE.rows - len(SPECIAL))]
@@ -84,11 +85,11 @@ def write(root: Path, pairs: Pairs, tokenizer: Tokenizer) -> float:
     dataset = Warehouse.at(str(root)).dataset(DS)
     dataset.mkdir(parents=True)
     started = time.process_time()
-    dtype = "uint32" if isinstance(tokenizer, WordPieceTokenizer) else "int64"
+    dtype: TokenType = "uint32" if isinstance(tokenizer, WordPieceTokenizer) else "int64"
     queries, titles = list(dict.fromkeys(query for query, _ in pairs.clicks)), list(dict.fromkeys(pairs.titles))
     ids = {
-        side: [encode_ids(tokenizer.ids(text, side), dtype) for text in texts]
-        for side, texts in (("query", queries), ("title", titles))
+        "query": [encode_ids(tokenizer.ids(text, "query"), dtype) for text in queries],
+        "title": [encode_ids(tokenizer.ids(text, "title"), dtype) for text in titles],
     }
     asked, shown = _numbers(queries, [q for q, _ in pairs.clicks]), _numbers(titles, [t for _, t in pairs.clicks])
     for part, columns in _parts(ids, asked, shown).items():
@@ -167,7 +168,7 @@ def _write_tokens(dataset: Path, tokenizer: WordHashTokenizer, texts: Sequence[t
     pq.write_table(pa.table(columns), dataset / "tokens.parquet")
 
 
-def _manifest(dataset: Path, spec: TokenizerSpec, dtype: str) -> None:
+def _manifest(dataset: Path, spec: TokenizerSpec, dtype: TokenType) -> None:
     paths: dict[Any, list[Path]] = {part: sorted((dataset / part).glob("*")) for part in ("pairs", "titles", "corpus")}
     paths |= {part: sorted((dataset / part).glob("*")) for part in ("heldout", "known")}
     paths |= {"tokens": sorted(dataset.glob("tokens.parquet")), "tokenizer": sorted(dataset.glob("tokenizer*.json"))}
