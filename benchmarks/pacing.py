@@ -81,7 +81,7 @@ class Paced:
         code = self.process.wait()
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace")[-2000:]
-        return RuntimeError(f"{self.process.args} ended with {code} before it had taken its steps:\n{said}")
+        return RuntimeError(f"{self.process.args!r} ended with {code} before it had taken its steps:\n{said}")
 
 
 def race(processes: Mapping[str, Paced], steps: int, warm_up: int) -> dict[str, list[float]]:

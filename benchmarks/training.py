@@ -110,7 +110,8 @@ def encoder(args: argparse.Namespace, root: Path) -> Table:
     pairs, tokenizer = texts_of(args)
     write(root, pairs, tokenizer)
     write_for_others(root, pairs, tokenizer, {})
-    lengths = [np.mean([len(tokenizer.ids(p[n], side)) for p in pairs.clicks[:2048]]) for n, side in enumerate(SIDES)]
+    some = pairs.clicks[:2048]
+    lengths = [np.mean([len(tokenizer.ids(text, "title")) for text in side]) for side in zip(*some, strict=True)]
     texts = "made-up pairs" if args.data is None else "Home Depot's pairs"
     title = f"{texts}, {lengths[0]:.1f} + {lengths[1]:.1f} tokens, batch {BATCH}, on {hardware()}"
     table = Table("trainer", "threads", "CPU s a step", "pairs a CPU s", "relative", title=title)
@@ -151,10 +152,17 @@ def bag(args: argparse.Namespace, root: Path) -> Table:
     batch, epochs = args.batch, args.epochs
     steps = len(pairs.clicks) // batch * epochs
     runs = {
-        f"StaticEmbedding, lr {args.static_lr:g}": theirs(
-            root / "theirs", steps, 1, model="static", batch=batch, lr=args.static_lr, tau=PRESETS["bag"].tau
+        f"StaticEmbedding, {args.static_dim} wide, lr {args.static_lr:g}": theirs(
+            root / "theirs",
+            steps,
+            1,
+            batch=batch,
+            tau=PRESETS["bag"].tau,
+            lr=args.static_lr,
+            model="static",
+            dim=args.static_dim,
         ),
-        f"ours, {args.crops:g} crops a pair": ours(
+        f"ours, {PRESETS['bag'].encoder.dim} wide, {args.crops:g} crops a pair": ours(
             Task(
                 root=str(root / "ours"),
                 preset="bag",
@@ -223,6 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=512, help="bag: pairs a step (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=6, help="bag: passes over the pairs (default: %(default)s)")
     parser.add_argument("--crops", type=float, default=0.5, help="bag: ours, crops a pair (default: %(default)s)")
+    parser.add_argument("--static-dim", type=int, default=256, help="bag: StaticEmbedding's width (default: %(default)s)")
     parser.add_argument("--static-lr", type=float, default=2e-2, help="bag: StaticEmbedding's rate (default: %(default)s)")
     args = parser.parse_args(argv)
     parts = {"encoder": encoder, "bag": bag, "cached": cached}
