@@ -22,16 +22,18 @@ SAMPLE_DS := 2024-05-07
 BIN := $(CURDIR)/.venv/bin
 UV := $(CURDIR)/.venv-uv/bin/uv
 AIRFLOW_BIN := $(CURDIR)/.venv-airflow/bin
+BENCHMARKS_BIN := $(CURDIR)/.venv-benchmarks/bin
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 # One attempt only: a person who watches wants the error now, not after five minutes.
 export LABELLER_RETRIES ?= 0
 
-.PHONY: help setup preflight nightly label sample doctor tables test test-slow lint types format lock clean system-packages
+.PHONY: help setup benchmarks-setup system-packages preflight nightly label sample doctor tables test test-slow lint types format
+.PHONY: lock clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 17
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 18
 	@echo
 	@echo "Variables: ROOT=warehouse DS=YYYY-MM-DD CLICKS=size of the sample PYTHON=interpreter"
 
@@ -79,9 +81,18 @@ system-packages:  ## Install the Debian packages that the tests of many machines
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 >/dev/null; \
 	fi
 
+benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training compares with
+
+.venv-benchmarks/.ready: requirements/benchmarks.txt | .venv-uv/.ready preflight
+	@echo "set-up: sentence-transformers' trainer in an environment of its own, .venv-benchmarks"
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-benchmarks
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BENCHMARKS_BIN)/python requirements/benchmarks.txt
+	@touch $@
+
 lock: .venv-uv/.ready  ## Refresh the pinned requirements from the .in files
 	$(UV) pip compile --quiet --upgrade --python-version 3.11 requirements/jobs.in -o requirements/jobs.txt
 	$(UV) pip compile --quiet --upgrade --python-version 3.11 requirements/airflow.in -o requirements/airflow.txt
+	$(UV) pip compile --quiet --upgrade --python-version 3.11 requirements/benchmarks.in -o requirements/benchmarks.txt
 
 # ---------------------------------------------------------------- running
 
@@ -123,4 +134,4 @@ format: setup  ## Rewrite to the house format
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:  ## Remove environments, sample warehouse and build files
-	rm -rf .venv .venv-uv .venv-airflow build warehouse/sample
+	rm -rf .venv .venv-uv .venv-airflow .venv-benchmarks build warehouse/sample

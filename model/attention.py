@@ -54,12 +54,11 @@ def in_groups(
 
     Texts are short: on a CPU this takes two thirds of the time of scaled_dot_product_attention; there is nothing to mask.
     """
-    q_TAD, parts, start = q_TAD * q_TAD.shape[2] ** -0.5, [], 0
-    for length, count in groups:
-        stop = start + length * count
-        # [N, A, L, D] each
-        q, k, v = (y[start:stop].view(count, length, *y.shape[1:]).transpose(1, 2) for y in (q_TAD, k_TAD, v_TAD))
+    q_TAD, parts = q_TAD * q_TAD.shape[2] ** -0.5, []
+    sizes = [length * count for length, count in groups]
+    # Of split and not of a slice, whose gradient is as large as the whole: 46 groups of those were a fifth of the step.
+    for (length, count), *own in zip(groups, *(y.split(sizes) for y in (q_TAD, k_TAD, v_TAD)), strict=True):
+        q, k, v = (y.view(count, length, *y.shape[1:]).transpose(1, 2) for y in own)  # [N, A, L, D] each
         probabilities = F.dropout(torch.softmax(q @ k.transpose(-1, -2), dim=-1), dropout)
         parts.append((probabilities @ v).transpose(1, 2).reshape(length * count, *v_TAD.shape[1:]))
-        start = stop
     return torch.cat(parts)

@@ -132,11 +132,9 @@ class Encoder(nn.Module):
         tokens_T = packed.tokens[torch.from_numpy(index).to(device)]
         x_TH = self.embeddings.sequence(words_UD, tokens_T, torch.from_numpy(positions).to(device))
         x_TH = self.encoder(x_TH, Layout.of(groups, device)) if groups else x_TH
-        parts, start = [x_TH.new_zeros(len(packed) - sum(count for _, count in groups), x_TH.shape[1])], 0
-        for length, count in groups:
-            stop = start + length * count
-            parts.append(x_TH[start:stop].view(count, length, -1).mean(dim=1))
-            start = stop
+        parts = [x_TH.new_zeros(len(packed) - sum(count for _, count in groups), x_TH.shape[1])]
+        for (length, count), own in zip(groups, x_TH.split([length * count for length, count in groups]), strict=True):
+            parts.append(own.view(count, length, -1).mean(dim=1))
         return torch.cat(parts)[torch.from_numpy(np.argsort(order)).to(device)]
 
 
