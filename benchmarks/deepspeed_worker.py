@@ -68,7 +68,7 @@ class Watched:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.encoder, self.device = engine.encoder, engine.device
+        self.encoder, self.device, self.sharded = engine.encoder, engine.device, engine.sharded
         self.backward, self.gradient_norm, self.step = engine.backward, engine.gradient_norm, engine.step
         self.weights, self.save, self.load = engine.weights, engine.save, engine.load
         self.mark = 0
