@@ -261,7 +261,7 @@ def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_
 
 
 @pytest.mark.slow
-def test_a_deepspeed_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
+def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
     root, stage = tmp_path / "killed", tmp_path / "stage2.json"
     shutil.copytree(shop_root, root)
     stage.write_text('{"gradient_clipping": 0.0, "zero_optimization": {"stage": 2}}')
