@@ -51,7 +51,7 @@ SYSTEMS = ("this bundle", "this bundle + BM25, plural s cut (0.3)")
 class PresetsConfig(HomeDepotConfig):
     """Settings of the comparison."""
 
-    minutes: Annotated[float, Field(gt=0)] = 15.0
+    minutes: Annotated[float, Field(gt=0)] = 10.0
     """CPU minutes of each training."""
 
     seed: int = 1
