@@ -100,7 +100,7 @@ def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
 def texts_of(args: argparse.Namespace) -> tuple[Pairs, WordPieceTokenizer]:
     """Home Depot's where its directory is given, made-up ones otherwise."""
     if args.data is None:
-        return made_up(BATCH * 16)
+        return made_up(BATCH * 64)
     pairs = home_depot(args.data)
     return pairs, wordpiece(pairs)
 
