@@ -160,6 +160,15 @@ def test_ranks_share_the_cores_and_stay_on_the_loopback():
     assert "DS_ACCELERATOR" not in launch.environment(1, "cuda", local=True) or "DS_ACCELERATOR" in os.environ
 
 
+def test_ranks_on_the_cpu_keep_their_memory_unless_somebody_set_it_otherwise(monkeypatch):
+    for name in launch.KEEP_MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    assert launch.KEEP_MEMORY.items() <= launch.environment(2, "cpu", local=True).items()
+    assert not launch.KEEP_MEMORY.keys() & launch.environment(2, "cuda", local=True).keys()
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    assert launch.environment(2, "cpu", local=True)["MALLOC_MMAP_MAX_"] == "65536"
+
+
 def test_the_launcher_is_deepspeeds_own():
     argv = launch.command("model.worker", ["--settings", "x.json"], ranks=3)
     assert argv[0].endswith("/bin/deepspeed")
