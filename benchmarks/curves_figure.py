@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 LEAST = 1e-6
 """To which losses are kept: the axis of the differences is linear below it, so that none at all has a place."""
-STYLES = (
-    {"color": "#c9c9c9", "linewidth": 8.0, "linestyle": "-"},
-    {"color": "#0072b2", "linewidth": 3.5, "linestyle": "-"},
-    {"color": "#000000", "linewidth": 1.3, "linestyle": (0, (4, 3))},
-    {"color": "#d55e00", "linewidth": 1.3, "linestyle": "-"},
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#c9c9c9", "linewidth": 9.0, "zorder": 2.0},
+    {"color": "#56b4e9", "linewidth": 4.5, "zorder": 2.1},
+    {"color": "#000000", "linewidth": 1.3, "zorder": 2.3, "linestyle": (0, (4, 4))},
+    {"color": "#d55e00", "linewidth": 2.0, "zorder": 2.2},
 )
-"""Wide and light to thin and dark, in colours that the colour-blind tell apart (Okabe & Ito 2008)."""
+"""From wide and light to thin and dark, so that of lines that coincide each is seen; colours of Okabe & Ito (2008)."""
+MARKERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"color": "#56b4e9", "marker": "o", "markersize": 8.0, "zorder": 2.1},
+    {"color": "#000000", "marker": "x", "markersize": 3.5, "zorder": 2.3},
+    {"color": "#d55e00", "marker": ".", "markersize": 9.0, "zorder": 2.2},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +58,16 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for run, style in zip(runs, STYLES[: len(runs)], strict=True):
         above.plot(list(run.curve), list(run.curve.values()), label=run.name, **style)
-    for run, style in zip(runs[1:], STYLES[1:], strict=False):
+    for run, style in list(zip(runs, MARKERS, strict=False))[1:]:
         apart = run.differences(runs[0])
-        below.plot(list(apart), list(apart.values()), label=run.name, **style)
+        below.plot(list(apart), list(apart.values()), linestyle="", **style)
     for axes in (above, below):
         _mark_kills(axes, runs)
         axes.grid(alpha=0.3)
     above.set_ylabel("loss, mean of all ranks")
     above.legend()
     below.set_yscale("symlog", linthresh=LEAST)
-    below.set_ylim(-LEAST / 2, 1)
+    below.set_ylim(-LEAST / 2, 3)
     below.set_ylabel("difference from the first")
     below.set_xlabel("step")
     figure.savefig(file, dpi=100)
@@ -68,7 +75,9 @@ def draw(runs: Sequence[Run], file: Path) -> None:
 
 def _mark_kills(axes: Axes, runs: Sequence[Run]) -> None:
     """The steps between checkpoint and kill, which were done again."""
+    label = "kill -9, and the steps since the checkpoint"
     for run in runs:
         if run.killed is not None and run.resumed is not None:
-            axes.axvspan(run.resumed, run.killed, color="#e69f00", alpha=0.2, linewidth=0)
-            axes.axvline(run.killed, color="#a00000", linewidth=1, linestyle=":")
+            axes.axvspan(run.resumed, run.killed, color="#e69f00", alpha=0.15, linewidth=0)
+            axes.axvline(run.killed, color="#a00000", linewidth=1.2, linestyle=":", label=label)
+            label = ""  # one entry of the legend for all

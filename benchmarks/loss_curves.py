@@ -85,9 +85,12 @@ class Training:
             RuntimeError: it ended otherwise.
         """
         last, process = 0, self._start(RANKS)
+        ranks: list[int] = []
         for line in self._said(process):
             last = _number(r"progress: step (\d+)/", line) or last
-            if last >= step and (ranks := ranks_of(process)):
+            if last and not ranks:
+                ranks = ranks_of(process)  # looked up before: that takes as long as some steps
+            if last >= step and ranks:
                 os.kill(ranks[0], signal.SIGKILL)
                 step = self.steps + 1
         if process.returncode == 0 or last >= self.steps or step <= self.steps:
@@ -114,7 +117,7 @@ class Training:
     def _said(self, process: subprocess.Popen[str]) -> Iterator[str]:
         """Its lines, which are kept too; it has ended with them, or ends where we are ended."""
         assert process.stdout is not None
-        with process, (self.root / LOG_FILE).open("a", encoding="utf-8") as log:
+        with process, (self.root / LOG_FILE).open("a", buffering=1, encoding="utf-8") as log:
             try:
                 for line in process.stdout:
                     log.write(line)
@@ -165,7 +168,7 @@ def killed(training: Training, name: str, ranks: int) -> Run:
 def compared(found: Sequence[Run]) -> Table:
     """Greatest difference of each run's loss from the first one's, before and after it was gone on with."""
     title = f"{len(found[0].curve)} steps, two ranks of {BATCH} pairs, on {hardware()}"
-    columns = ("run", "killed after", "gone on after", "greatest difference", "of it, to there")
+    columns = ("run", "killed after", "gone on after", "greatest difference", "up to there")
     table = Table(*columns, title=title)
     for run in found:
         apart = run.differences(found[0])
