@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.namespaces import PORT, PROGRAMS, Cluster, cluster, gone_within
 from etl.errors import EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model.bundle import candidate, load_bundle
 from tests.model_data import DS, small_shop, write_dataset
-from tests.namespaces import PORT, PROGRAMS, Cluster, cluster, gone_within
 from tests.needs import require_or_skip
 
 LABELLER = str(Path(sys.executable).with_name("labeller"))
