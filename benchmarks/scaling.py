@@ -26,7 +26,7 @@ class StepShape:
     parameters: int
     stage: int = PLAIN
     reduce_scatter: bool = False
-    """Whether the backend has one (nccl); gloo makes an all-reduce of it, as DeepSpeed's default buckets do."""
+    """Whether the backend has one (nccl); gloo makes an all-reduce of it."""
 
 
 def bytes_sent(shape: StepShape) -> dict[str, float]:
@@ -39,7 +39,8 @@ def bytes_sent(shape: StepShape) -> dict[str, float]:
     others, share = shape.world - 1, (shape.world - 1) / shape.world
     vectors, model = 2 * shape.batch * shape.dim * FLOAT, shape.parameters * FLOAT
     gathered = share * model
-    scattered = shape.reduce_scatter and shape.stage > 0
+    # At stages 1 and 2 DeepSpeed's default, use_multi_rank_bucket_allreduce, is an all-reduce whatever the backend has.
+    scattered = shape.reduce_scatter and shape.stage == 3
     return {
         "forward": others * (vectors + shape.batch * IDS) + (gathered if shape.stage == 3 else 0.0),
         "embeddings": (1 if shape.reduce_scatter else 2) * others * vectors,
@@ -51,7 +52,9 @@ def bytes_sent(shape: StepShape) -> dict[str, float]:
 PARAMETERS = 34_327_552
 """Of ``published``, a test counts them."""
 BATCHES = (2_048, 16_384)
-"""Pairs of a node; the larger ones in parts (cache_texts), a third more computing."""
+"""Pairs of a node; the larger ones in parts (cache_texts)."""
+CACHED = 4 / 3
+"""Computing of a batch in parts, of that of a batch at once: another forward pass."""
 FLOP_PER_PAIR = 4.2e9
 """Of ``published`` in training, at 7.5 + 29 tokens."""
 FLOP_PER_SECOND = 0.4 * 790e12
@@ -63,7 +66,8 @@ GIGABITS = (10, 25, 100)
 def efficiency(shape: StepShape, gigabits: float) -> float:
     """Share of the time of a step in which it computes, if nothing is sent meanwhile."""
     loss = 16 * shape.batch * shape.world * shape.batch * shape.dim  # two sides, four products each
-    computing = (shape.batch * FLOP_PER_PAIR + loss) / FLOP_PER_SECOND
+    encoding = shape.batch * FLOP_PER_PAIR * (CACHED if shape.batch > BATCHES[0] else 1)
+    computing = (encoding + loss) / FLOP_PER_SECOND
     sending = sum(bytes_sent(shape).values()) * 8 / (gigabits * 1e9)
     return computing / (computing + sending)
 

@@ -76,6 +76,8 @@ def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
         "num_attention_heads": config.heads,
         "intermediate_size": config.ffn,
         "max_position_embeddings": LONGEST,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
     }
     task = {
         "directory": str(directory),

@@ -1,7 +1,7 @@
 """Cross entropies of rows against many columns, tile by tile: no more than one tile of the similarity is ever held.
 
-The backward pass computes each tile again (as Dao et al. 2022, "FlashAttention", do for softmax). So memory is linear in the
-number of columns: the vectors, their gradients, and a tile.
+The backward pass computes each tile again (as Dao et al. 2022, "FlashAttention", do for softmax), unless there is but one. So
+memory is linear in the number of columns: the vectors, their gradients, and a tile.
 """
 
 # B rows, C columns, P positives, D embedding; R x K the rows and columns of a tile
@@ -101,15 +101,17 @@ class _TiledCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         negatives_B = x_BD.new_full((len(x_BD),), -torch.inf)
         excluded.count.zero_()
-        for rows, columns in _tiles(len(x_BD), len(y_CD), tile):
+        tiles, only = list(_tiles(len(x_BD), len(y_CD), tile)), None
+        for rows, columns in tiles:
             logits, mask = _logits(x_BD[rows] * scale, y_CD[columns], scale, bias_C[columns], excluded, rows, columns)
+            only = logits if len(tiles) == 1 else None
             excluded.count += mask.sum()
             negatives_B[rows] = torch.logaddexp(negatives_B[rows], torch.logsumexp(logits, dim=1))
         row_P, column_P = (torch.from_numpy(x).to(x_BD.device) for x in (positives.rows, positives.columns))
         share_P = 1 / torch.bincount(row_P, minlength=len(x_BD)).to(x_BD)[row_P]
         behind_P = negatives_B[row_P] - (x_BD[row_P] * y_CD[column_P]).sum(dim=1) * scale - bias_C[column_P]
         ctx.save_for_backward(x_BD, y_CD, scale, bias_C, negatives_B, row_P, column_P, share_P * behind_P.sigmoid())
-        ctx.excluded, ctx.tile = excluded, tile
+        ctx.excluded, ctx.tiles, ctx.only = excluded, tiles, only
         losses_P = F.softplus(behind_P, threshold=50.0) * share_P  # e^-50 is nothing in float64 too
         return x_BD.new_zeros(len(x_BD)).index_add_(0, row_P, losses_P)
 
@@ -120,10 +122,11 @@ class _TiledCrossEntropy(torch.autograd.Function):
         slope_B = x_BD.new_zeros(len(x_BD)).index_add_(0, row_P, slope_P)
         x_grad, y_grad = torch.zeros_like(x_BD), torch.zeros_like(y_CD, memory_format=torch.contiguous_format)
         negatives_B = negatives_B.masked_fill(negatives_B == -torch.inf, 0.0)  # e^(-inf - 0) is 0, as it should be
-        for rows, columns in _tiles(len(x_BD), len(y_CD), ctx.tile):
-            scaled, y = x_BD[rows] * scale, y_CD[columns]
-            logits, _ = _logits(scaled, y, scale, bias_C[columns], ctx.excluded, rows, columns)
-            share = logits.sub_(negatives_B[rows, None]).exp_().mul_(slope_B[rows, None])
+        for rows, columns in ctx.tiles:
+            scaled, y, logits = x_BD[rows] * scale, y_CD[columns], ctx.only
+            if logits is None:
+                logits, _ = _logits(scaled, y, scale, bias_C[columns], ctx.excluded, rows, columns)
+            share = (logits - negatives_B[rows, None]).exp_().mul_(slope_B[rows, None])
             x_grad[rows].addmm_(share, y)
             y_grad[columns].addmm_(share.T, scaled)
         x_grad.index_add_(0, row_P, y_CD[column_P] * -slope_P[:, None])
