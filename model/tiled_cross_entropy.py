@@ -1,7 +1,7 @@
 """Cross entropies of rows against many columns, tile by tile: no more than one tile of the similarity is ever held.
 
-The backward pass computes each tile again (as Dao et al. 2022, "FlashAttention", do for softmax), unless there is but one. So
-memory is linear in the number of columns: the vectors, their gradients, and a tile.
+The backward pass computes each tile again (as Dao et al. 2022, "FlashAttention", do for softmax), unless there is but one.
+So memory is linear in the number of columns: the vectors, their gradients, and a tile.
 """
 
 # B rows, C columns, P positives, D embedding; R x K the rows and columns of a tile
