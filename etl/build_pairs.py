@@ -24,7 +24,7 @@ from etl import cleaning, config, duplicates, propensity, sampling, sessions, sp
 from etl.catalogue import read_catalogue, with_title_id
 from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, SPLITS, TITLE_GROUPS
 from etl.errors import InputError
-from etl.inputs import read_day, read_input, version_of
+from etl.inputs import no_rows, read_input, version_of
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.propensity import as_counts
@@ -130,11 +130,12 @@ def read_window(
     Days of the window without any are named in the log.
 
     Raises:
-        InputError: as :func:`etl.inputs.read_day` for ds itself.
+        InputError: as :func:`etl.inputs.read_input`, of all these days at once; ds itself has no events.
     """
-    read_day(spark, warehouse, CLICK_LOG, config.ds, without=without)
     events = read_input(spark, warehouse, CLICK_LOG, days=config.partitions, without=without)
     found = {row["ds"] for row in events.select("ds").distinct().collect()}
+    if config.ds not in found:
+        raise no_rows(spark, warehouse, CLICK_LOG, config.ds)
     missing = [day for day in config.partitions if day not in found]
     if missing:
         days = ", ".join(map(str, missing))

@@ -95,10 +95,15 @@ def read_day(
     """
     frame = read_input(spark, warehouse, table, days=[ds], without=without, further=further)
     if frame.isEmpty():
-        first, last = read_input(spark, warehouse, table).agg(F.min("ds"), F.max("ds")).collect()[0]
-        span = f"{first} to {last}" if first else "no day at all"
-        raise InputError(f"{table.name}/ds={ds} has 0 rows (expected >= 1; the table holds {span}): is that day complete?")
+        raise no_rows(spark, warehouse, table, ds)
     return frame
+
+
+def no_rows(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> InputError:
+    """The error on a day that has no rows; says which days the table holds."""
+    first, last = read_input(spark, warehouse, table).agg(F.min("ds"), F.max("ds")).collect()[0]
+    span = f"{first} to {last}" if first else "no day at all"
+    return InputError(f"{table.name}/ds={ds} has 0 rows (expected >= 1; the table holds {span}): is that day complete?")
 
 
 def version_of(

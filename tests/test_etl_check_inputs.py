@@ -101,6 +101,29 @@ def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_d
     assert "column dwell_ms is string (expected bigint or int)" in message
 
 
+def test_differences_in_files_of_several_days_of_the_window_are_all_told_at_once(spark, root):
+    earlier = DS - dt.timedelta(days=2)
+    small_warehouse(spark, root, click_log=[event(), event(ds=earlier)])
+    for day, column in ((DS, "event"), (earlier, "user_id")):
+        file = next((root / "click_log" / f"ds={day}").glob("*.parquet"))
+        pq.write_table(pq.read_table(file, partitioning=None).drop_columns([column]), file)
+    message = refused(root)
+    assert f"ds={DS}/part-" in message
+    assert "column event is missing" in message
+    assert f"ds={earlier}/part-" in message
+    assert "column user_id is missing" in message
+
+
+def test_bad_files_of_several_days_of_the_window_are_all_told_at_once(spark, root):
+    days = [DS, DS - dt.timedelta(days=2)]
+    small_warehouse(spark, root, click_log=[event(ds=day) for day in days])
+    bad = [root / "click_log" / f"ds={day}" / f"part-{day.day}.parquet" for day in days]
+    for file in bad:
+        file.write_bytes(b"no parquet")
+    message = refused(root)
+    assert [str(file) in message for file in bad] == [True, True]
+
+
 @pytest.mark.parametrize("table", ["click_log", "vocabulary"])
 def test_one_bad_file_among_good_ones_is_refused_by_name(spark, root, table):
     small_warehouse(spark, root)
