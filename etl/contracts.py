@@ -6,6 +6,7 @@ are all derived from here (:mod:`etl.tables`, :mod:`etl.inputs`). Nothing is imp
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field
 
 
@@ -54,6 +55,7 @@ _DAY_TYPES = ("string",)
 
 # ---------------------------------------------------------------- inputs
 
+EARLIEST = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)  # clocks that lost their battery say 1970 or 1980
 MAX_TITLE_CHARACTERS = 2_000  # the longest real titles seen have some 300; a page pasted into the field has more
 
 CLICK_LOG = Table(
@@ -342,7 +344,7 @@ RUNS = Table(
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package with a hash of its source, and the git revision where known."),
         Column("inputs", "string", "Versions of what was read, as JSON."),
-        Column("counts", "string", "Rows read, written, reused, as JSON."),
+        Column("counts", "string", "Rows read, written, reused, and days whose pairs lack late events, as JSON."),
         Column("seconds", "double", "Wall time of the stage."),
         Column("finished_at", "timestamp", "When it ended (UTC)."),
     ),

@@ -67,6 +67,21 @@ def test_a_missing_table_is_refused_by_name_and_place(spark, root, table):
     assert f"input table {table.name} is not at {root / table.name}" in refused(root)
 
 
+def test_a_day_without_one_event_of_a_known_kind_is_refused_with_the_kinds_found(spark, root):
+    kinds = ["view_item"] * 5 + ["purchase"]
+    small_warehouse(spark, root, click_log=[event(event=kind) for kind in kinds])
+    message = refused(root)
+    assert f"table click_log, ds={DS}: column event is of a known kind in none of 6 rows" in message
+    assert "expected impression, click, cart or order; found 'view_item' 5 times, 'purchase' 1 times" in message
+
+
+def test_a_day_most_of_whose_events_are_of_no_known_kind_passes_with_a_warning(spark, root, caplog):
+    small_warehouse(spark, root, click_log=[event(event=kind) for kind in ("hover", "hover", None, "order")])
+    with caplog.at_level(logging.WARNING):
+        assert check_inputs.run(config(root))["events"] == 4
+    assert f"click_log/ds={DS}: 3 of 4 events are of no known kind" in caplog.text
+
+
 def test_a_missing_column_is_refused_by_name(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "click_log")).drop("event").localCheckpoint()
