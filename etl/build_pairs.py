@@ -71,6 +71,12 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
             what was there stays.
     """
     started = time.monotonic()
+    usual = PairsConfig.model_fields["min_users"].default
+    if config.min_users < usual:
+        log.warning(
+            "[pairs] min_users is %d: queries that fewer than %d people asked leave the log; keep that to invented shoppers",
+            config.min_users, usual,
+        )  # fmt: skip
     warehouse = Warehouse.of(config)
     spark = start_session("labeller pairs", config)
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from etl import build_pairs, cleaning
 from etl.cleaning import RULES
-from etl.contracts import CATALOGUE
+from etl.contracts import CATALOGUE, CLICK_LOG
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
@@ -214,6 +214,27 @@ def test_a_missing_table_is_refused(spark, root):
     small_warehouse(spark, root)
     (root / "catalogue").rename(root / "elsewhere")
     assert "input table catalogue is not at" in refused(root)
+
+
+def test_fewer_users_than_ten_are_said_aloud(spark, root, caplog):
+    refused(root)
+    assert "min_users" not in caplog.text
+    refused(root, min_users=9)
+    assert "[pairs] min_users is 9: queries that fewer than 10 people asked leave the log" in caplog.text
+
+
+@pytest.mark.parametrize(("position_bias", "weights"), [("pbm", {800.0}), ("none", {600.0})])
+def test_the_weight_of_a_pair_undoes_the_bias_of_its_positions_unless_none_is_asked_for(spark, position_bias, weights):
+    rows = []
+    for n in range(800):  # all click what stands first, half what stands second: its propensity is a half
+        shown, who = ("a", "b") if n % 2 else ("b", "a"), {"user_id": f"u{n}", "session_id": f"s{n}"}
+        rows += [event(item_id=i, event="impression", position=k, **who) for k, i in enumerate(shown, 1)]
+        rows += [event(item_id=i, position=k, **who) for k, i in enumerate(shown, 1) if k == 1 or n % 4 < 2]
+    log = spark.createDataFrame([tuple(row[name] for name in CLICK_LOG.names) for row in rows], CLICK_LOG.ddl)
+    items = spark.createDataFrame([("a", 1), ("b", 2)], "item_id string, title_id bigint")
+    groups = items.select("title_id", F.col("title_id").alias("item_group"))
+    kept = build_pairs.clean(log, items, groups, config(Path(), position_bias=position_bias)).kept
+    assert {round(row["weight"], 1) for row in build_pairs.as_weighted_pairs(kept).collect()} == weights
 
 
 def test_an_item_that_is_twice_in_the_catalogue_is_refused(spark, root):
