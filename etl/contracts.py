@@ -159,7 +159,11 @@ PAIRS = Table(
     (
         _DS,
         Column("query_id", "bigint", "xxhash64 of the normalised query."),
-        Column("query", "string", "The query, normalised; asked by at least k distinct users."),
+        Column(
+            "query",
+            "string",
+            "The query, normalised only, since a raw spelling may be one person's; asked by at least k distinct users.",
+        ),
         Column("query_group", "bigint", "Queries that differ in word order or a plural s only share it."),
         Column("item_id", "string", "The item that was clicked."),
         Column("title_id", "bigint", "xxhash64 of the item's normalised text: equal texts are one product."),
