@@ -24,7 +24,7 @@ from etl import cleaning, config, duplicates, propensity, sampling, sessions, sp
 from etl.catalogue import read_catalogue, with_title_id
 from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, SPLITS, TITLE_GROUPS
 from etl.errors import InputError
-from etl.inputs import read_day, read_input, version_of
+from etl.inputs import no_rows, read_input, version_of
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.propensity import as_counts
@@ -71,10 +71,16 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
             what was there stays.
     """
     started = time.monotonic()
+    usual = PairsConfig.model_fields["min_users"].default
+    if config.min_users < usual:
+        log.warning(
+            "[pairs] min_users is %d: queries that fewer than %d people asked leave the log; keep that to invented shoppers",
+            config.min_users, usual,
+        )  # fmt: skip
     warehouse = Warehouse.of(config)
     spark = start_session("labeller pairs", config)
 
-    def work(without: frozenset[str]) -> tuple[dict[str, str], dict[str, int]]:
+    def work(without: frozenset[str]) -> tuple[dict[str, str], dict[str, int | str]]:
         return _build(spark, warehouse, config, without)
 
     (inputs, summary), left_out = with_quarantine(work, config.max_bad_files)
@@ -86,7 +92,7 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
 
 def _build(
     spark: SparkSession, warehouse: Warehouse, config: PairsConfig, without: frozenset[str]
-) -> tuple[dict[str, str], dict[str, int]]:
+) -> tuple[dict[str, str], dict[str, int | str]]:
     """Write the three tables; returns versions of what was read, and the figures of the summary."""
     events = read_window(spark, warehouse, config, without)
     catalogue = read_catalogue(spark, warehouse, config.ds, config.product_text)
@@ -102,7 +108,8 @@ def _build(
     cleaned = clean(events, items, groups, config)
     rows = reconcile(cleaned.counts)
     _refuse_nothing(rows, config)
-    _say_what_came_late(cleaned.late, config)
+    affected = affected_days(cleaned.late, config)
+    _say_what_came_late(cleaned.late, affected, config)
     log.info("%d events are kept; next the pairs", totals(rows)["kept"])
     pairs = as_weighted_pairs(cleaned.kept).transform(as_pairs(items, groups, config))
     metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
@@ -111,8 +118,12 @@ def _build(
     written = write_slice(pairs, warehouse.table(PAIRS), PAIRS, where, metadata)
     frame = spark.createDataFrame([(config.ds, *row) for row in rows], ETL_COUNTS.ddl).coalesce(1)
     write_slice(frame, warehouse.table(ETL_COUNTS), ETL_COUNTS, where, metadata)
-    counts = {"late": sum(cleaned.late.values()), "title_groups": grouped, "pairs": written}
-    return inputs, totals(rows) | counts | count_splits(spark, warehouse, config.ds)
+    counts: dict[str, int | str] = {
+        "late": sum(cleaned.late.values()),
+        "affected_days": " ".join(map(str, affected)) or "none",
+    }
+    counts |= {"title_groups": grouped, "pairs": written} | count_splits(spark, warehouse, config.ds)
+    return inputs, totals(rows) | counts
 
 
 def count_splits(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict[str, int]:
@@ -127,18 +138,22 @@ def read_window(
 ) -> DataFrame:
     """CLICK_LOG events that arrived in the window, and those of its days in partitions before it and up to ``arrived_by``.
 
-    Days of the window without any are named in the log.
+    Days of the window without any are named in the log. Of a log without days, events that are of no day come as of ds.
 
     Raises:
-        InputError: as :func:`etl.inputs.read_day` for ds itself.
+        InputError: as :func:`etl.inputs.read_input`, of all these days at once; ds itself has no events.
     """
-    read_day(spark, warehouse, CLICK_LOG, config.ds, without=without)
     events = read_input(spark, warehouse, CLICK_LOG, days=config.partitions, without=without)
     found = {row["ds"] for row in events.select("ds").distinct().collect()}
+    if config.ds not in found:
+        raise no_rows(spark, warehouse, CLICK_LOG, config.ds)
     missing = [day for day in config.partitions if day not in found]
     if missing:
         days = ", ".join(map(str, missing))
         log.warning("click_log has no events on %d of %d days: %s", len(missing), len(config.partitions), days)
+    if None in found:
+        # A log without days has events that are of none, see read_input: they count as arrived on ds, and are rejected.
+        events = events.withColumn("ds", F.coalesce("ds", F.lit(config.ds)))
     # Of partitions around the window only what belongs to it was ever asked for.
     inside = F.col("ds").between(F.lit(config.first_day), F.lit(config.ds))
     start, end = cleaning.midnight(config.first_day), cleaning.midnight(config.ds + _DAY)
@@ -159,7 +174,7 @@ def clean(events: DataFrame, items: DataFrame, groups: DataFrame, config: PairsC
     marked = events.transform(cleaning.with_event_rules(config))
     limits = config.max_actions_per_hour, config.max_impressions_per_hour
     marked = marked.transform(cleaning.with_robot_rule(settle(marked.transform(cleaning.robot_hours(*limits)))))
-    arrived, late = count_arrivals(marked)
+    arrived, late = count_arrivals(marked, config.last_arrival)
     shown = sum(n for (_, rule), n in arrived.items() if rule == "impression")
     acted = sum(n for (_, rule), n in arrived.items() if rule is None)
     theta = propensity.estimate(marked, shown) if config.position_bias == "pbm" and shown else None
@@ -190,15 +205,14 @@ def clean(events: DataFrame, items: DataFrame, groups: DataFrame, config: PairsC
     return Cleaned(supported.where(F.col("rule").isNull()).select(*KEPT_COLUMNS), counts, late, theta)
 
 
-def count_arrivals(marked: DataFrame) -> tuple[Counter[tuple[dt.date, str | None]], dict[dt.date, int]]:
-    """Events by (partition, rule), and acts of the newest partition by their own, earlier day."""
+def count_arrivals(marked: DataFrame, newest: dt.date) -> tuple[Counter[tuple[dt.date, str | None]], dict[dt.date, int]]:
+    """Events by (partition, rule), and acts of the partition ``newest`` by their own, earlier day."""
     day = F.to_date("event_time")
     late_day = F.when(F.col("rule").isNull() & (day < F.col("ds")), day)
     rows = marked.groupBy("ds", "rule", late_day.alias("late_day")).count().collect()
     counts: Counter[tuple[dt.date, str | None]] = Counter()
     for row in rows:
         counts[row["ds"], row["rule"]] += row["count"]
-    newest = max((row["ds"] for row in rows), default=None)
     late = {row["late_day"]: row["count"] for row in rows if row["late_day"] is not None and row["ds"] == newest}
     return counts, dict(sorted(late.items()))
 
@@ -254,11 +268,18 @@ def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> cleani
     return transform
 
 
-def _say_what_came_late(late: Mapping[dt.date, int], config: PairsConfig) -> None:
-    """Name the days whose pairs were made before these events came, and how to make them again."""
+def affected_days(late: Mapping[dt.date, int], config: PairsConfig) -> list[dt.date]:
+    """Days whose pairs lack what came late, by its own day; the pairs of ds are being made with it."""
     if not late:
+        return []
+    days = (min(late) + n * _DAY for n in range((config.last_arrival - min(late)).days))
+    return [day for day in days if day != config.ds]
+
+
+def _say_what_came_late(late: Mapping[dt.date, int], affected: Sequence[dt.date], config: PairsConfig) -> None:
+    """Name the days whose pairs were made before these events came, and how to make them again."""
+    if not affected:
         return
-    affected = [min(late) + dt.timedelta(days=n) for n in range((config.last_arrival - min(late)).days)]
     log.info(
         "%d acts in click_log/ds=%s are of earlier days (%s); pairs of %s lack them: rerun with `labeller pairs --ds DAY "
         "--arrived-by %s` where that matters",

@@ -7,17 +7,19 @@ Names table, column and value of everything that is wrong, all at once. Single r
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
 from etl.build_pairs import read_window
 from etl.catalogue import read_catalogue, with_title_id
+from etl.cleaning import EVENT_KINDS
 from etl.config import SparkJobConfig, from_args
 from etl.contracts import MAX_TITLE_CHARACTERS, OVERRIDES
 from etl.errors import InputError
@@ -80,10 +82,11 @@ def _checks(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> l
         window = from_args(PairsConfig, argparse.Namespace(config=None, root=config.root, ds=config.ds))
 
         def count(without: frozenset[str]) -> int:
-            return read_window(spark, warehouse, window, without).where(F.col("ds") == F.lit(config.ds)).count()
+            events = read_window(spark, warehouse, window, without)
+            return count_events(events.where(F.col("ds") == F.lit(config.ds)), config.ds)
 
-        events, left_out = with_quarantine(count, window.max_bad_files)
-        return {"events": events, "bad_files": len(left_out)}
+        found, left_out = with_quarantine(count, window.max_bad_files)
+        return {"events": found, "bad_files": len(left_out)}
 
     def catalogue() -> dict[str, int]:
         return title_figures(spark, warehouse, config)
@@ -104,6 +107,30 @@ def _checks(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> l
         else:
             checks.append(check)
     return [*checks, overrides] if warehouse.has(OVERRIDES) else checks
+
+
+def count_events(events: DataFrame, ds: dt.date) -> int:
+    """Number of CLICK_LOG events of ``ds``.
+
+    Raises:
+        InputError: not one is of a known kind.
+    """
+    kinds = events.groupBy("event").count()
+    is_known = F.coalesce(F.col("event").isin(*EVENT_KINDS), F.lit(False))
+    total, known = kinds.agg(F.sum("count"), F.sum(F.when(is_known, F.col("count")).otherwise(0))).collect()[0]
+    if known >= total / 2:
+        return int(total)
+    others = kinds.where(~is_known).orderBy(F.desc("count"), "event").limit(5).collect()
+    found = ", ".join(f"{row['event']!r} {row['count']} times" for row in others)
+    expected = f"expected {', '.join(EVENT_KINDS[:-1])} or {EVENT_KINDS[-1]}; found {found}"
+    if not known:
+        raise InputError(
+            f"table click_log, ds={ds}: column event is of a known kind in none of {total} rows ({expected}): write them "
+            "under these names, or read the log through a view that does"
+        )
+    log.warning("click_log/ds=%s: %d of %d events are of no known kind and make no pairs (%s)",
+                ds, total - known, total, expected)  # fmt: skip
+    return int(total)
 
 
 def title_figures(spark: SparkSession, warehouse: Warehouse, config: CheckConfig) -> dict[str, int]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from etl.contracts import EARLIEST
 from etl.pairs_config import PairsConfig
 from etl.privacy import COUNTRIES, personal_data
 from etl.splits import query_key
@@ -46,15 +47,15 @@ RULES = {
 """Names in the order in which they apply, and why an event is dropped."""
 
 ACTIONS = ("click", "cart", "order")
+EVENT_KINDS = ("impression", *ACTIONS)
 _COLUMNS = ("ds", "event_time", "user_id", "session_id", "query", "item_id", "event", "position", "dwell_ms")
-_EARLIEST = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)  # clocks that lost their battery say 1970 or 1980
 
 
 def with_event_rules(config: PairsConfig) -> Transform:
     """CLICK_LOG events -> the same with ``rule``, for rules that look at one event only."""
 
     def transform(events: DataFrame) -> DataFrame:
-        incomplete = ~F.col("event").isin("impression", *ACTIONS)
+        incomplete = ~F.col("event").isin(*EVENT_KINDS)
         for name in ("event", "event_time", "user_id", "item_id"):
             incomplete = F.col(name).isNull() | incomplete
         time, query = F.col("event_time"), F.make_valid_utf8("query")
@@ -62,7 +63,7 @@ def with_event_rules(config: PairsConfig) -> Transform:
         outside = (time < midnight(config.first_day)) | (time >= midnight(config.ds + dt.timedelta(days=1)))
         rule = first_of(
             ("unknown_event", incomplete),
-            ("bad_date", (time < F.lit(_EARLIEST)) | ahead),
+            ("bad_date", (time < F.lit(EARLIEST)) | ahead),
             ("outside_window", outside),
             ("too_late", F.date_diff("ds", time.cast("date")) > config.watermark_days),
             ("impression", F.col("event") == "impression"),

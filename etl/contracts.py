@@ -6,6 +6,7 @@ are all derived from here (:mod:`etl.tables`, :mod:`etl.inputs`). Nothing is imp
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, field
 
 
@@ -54,6 +55,7 @@ _DAY_TYPES = ("string",)
 
 # ---------------------------------------------------------------- inputs
 
+EARLIEST = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)  # clocks that lost their battery say 1970 or 1980
 MAX_TITLE_CHARACTERS = 2_000  # the longest real titles seen have some 300; a page pasted into the field has more
 
 CLICK_LOG = Table(
@@ -157,7 +159,11 @@ PAIRS = Table(
     (
         _DS,
         Column("query_id", "bigint", "xxhash64 of the normalised query."),
-        Column("query", "string", "The query, normalised; asked by at least k distinct users."),
+        Column(
+            "query",
+            "string",
+            "The query, normalised only, since a raw spelling may be one person's; asked by at least k distinct users.",
+        ),
         Column("query_group", "bigint", "Queries that differ in word order or a plural s only share it."),
         Column("item_id", "string", "The item that was clicked."),
         Column("title_id", "bigint", "xxhash64 of the item's normalised text: equal texts are one product."),
@@ -342,7 +348,7 @@ RUNS = Table(
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package with a hash of its source, and the git revision where known."),
         Column("inputs", "string", "Versions of what was read, as JSON."),
-        Column("counts", "string", "Rows read, written, reused, as JSON."),
+        Column("counts", "string", "Rows read, written, reused, and days whose pairs lack late events, as JSON."),
         Column("seconds", "double", "Wall time of the stage."),
         Column("finished_at", "timestamp", "When it ended (UTC)."),
     ),

@@ -104,12 +104,14 @@ def check_files(
     problems = _by_file({file: schema_problems(columns, expected, source) for file, columns in found.items()}, place)
     if known is None:
         problems += _mixed_types(held, table, source, place)
-    reasons = [f"{_shown(file, place)}: {reason}" for file, reason in damaged.items()]
     if problems:
+        reasons = [f"{_shown(file, place)}: {reason}" for file, reason in damaged.items()]
         raise InputError.of(problems + reasons, heading=f"input table {table.name} at {place} does not fit its contract:")
     if damaged:
+        # Whole paths: with_quarantine lists these reasons beside others', under a heading that names no table.
         error = UnreadableFiles.of(
-            reasons, heading=f"input table {table.name} at {place} has files that cannot be read, write them again:"
+            [f"{file}: {reason}" for file, reason in damaged.items()],
+            heading=f"input table {table.name} at {place} has files that cannot be read, write them again:",
         )
         error.files = frozenset(map(str, damaged))
         raise error

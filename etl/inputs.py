@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # What a further column may be: whatever has one obvious text.
 _PLAIN_TYPES = ("boolean", "tinyint", "smallint", "int", "bigint", "float", "double", "decimal", "date", "timestamp")
+_YEAR = dt.timedelta(days=366)
 
 
 def read_input(
@@ -46,6 +47,10 @@ def read_input(
     further: Sequence[str] = (),
 ) -> DataFrame:
     """An input table, its columns as the contract names and types them; further columns are left out.
+
+    A click log without a column ``ds`` gets the day of ``event_time``. Of such a log ``days`` also brings the events that
+    are of no day, with null for ``ds``: those without a time, before 2000, or a year after the last of these days. Nearer
+    ones cannot be told from those of days to come, since nothing says when an event arrived.
 
     Args:
         spark: The session.
@@ -76,7 +81,9 @@ def read_input(
     ignored = sorted(set(frame.columns) - {_found(frame, source.theirs(name), source) for name in wanted.names})
     if ignored:
         log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(ignored))
-    return _of_days(frame, table, source, days).select(*(_as_ours(frame, c, source).alias(c.name) for c in wanted.columns))
+    return _of_days(frame, table, source, days).select(
+        *(_as_ours(frame, c, source, days).alias(c.name) for c in wanted.columns)
+    )
 
 
 def read_day(
@@ -95,10 +102,15 @@ def read_day(
     """
     frame = read_input(spark, warehouse, table, days=[ds], without=without, further=further)
     if frame.isEmpty():
-        first, last = read_input(spark, warehouse, table).agg(F.min("ds"), F.max("ds")).collect()[0]
-        span = f"{first} to {last}" if first else "no day at all"
-        raise InputError(f"{table.name}/ds={ds} has 0 rows (expected >= 1; the table holds {span}): is that day complete?")
+        raise no_rows(spark, warehouse, table, ds)
     return frame
+
+
+def no_rows(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> InputError:
+    """The error on a day that has no rows; says which days the table holds."""
+    first, last = read_input(spark, warehouse, table).agg(F.min("ds"), F.max("ds")).collect()[0]
+    span = f"{first} to {last}" if first else "no day at all"
+    return InputError(f"{table.name}/ds={ds} has 0 rows (expected >= 1; the table holds {span}): is that day complete?")
 
 
 def version_of(
@@ -227,19 +239,32 @@ def _of_days(frame: DataFrame, table: Table, source: Source, days: Sequence[dt.d
     theirs = _found(frame, source.theirs("ds"), source)
     if theirs is None:
         time = _column(source.theirs("event_time"))
-        start, end = (dt.datetime.combine(day, dt.time(), dt.UTC) for day in (min(days), max(days) + dt.timedelta(days=1)))
-        return frame.where((time >= F.lit(start)) & (time < F.lit(end)) & time.cast("date").isin(list(days)))
+        start, end = (F.lit(_midnight(day)) for day in (min(days), max(days) + dt.timedelta(days=1)))
+        inside = (time >= start) & (time < end) & time.cast("date").isin(list(days))
+        return frame.where(inside | time.isNull() | ~_has_day(time, days))
     if dict(frame.dtypes)[theirs] == "date":
         return frame.where(_column(theirs).isin(list(days)))
     return frame.where(_day_text(frame, theirs, source).isin([source.day(day) for day in days]))
 
 
-def _as_ours(frame: DataFrame, column: contracts.Column, source: Source) -> Column:
+def _has_day(time: Column, days: Sequence[dt.date] | None) -> Column:
+    """Whether a time can be that of an event, as far as a log without days tells; null for null."""
+    good = time >= F.lit(contracts.EARLIEST)
+    return good & (time < F.lit(_midnight(max(days) + _YEAR))) if days else good
+
+
+def _midnight(day: dt.date) -> dt.datetime:
+    return dt.datetime.combine(day, dt.time(), dt.UTC)
+
+
+def _as_ours(frame: DataFrame, column: contracts.Column, source: Source, days: Sequence[dt.date] | None) -> Column:
     """A column of the contract, cast to its type."""
     theirs = _found(frame, source.theirs(column.name), source)
+    if theirs is None and column.name == "ds":
+        time = _column(source.theirs("event_time"))
+        return F.when(_has_day(time, days), time.cast(column.type))
     if theirs is None:
-        derived = _column(source.theirs("event_time")) if column.name == "ds" else F.lit(None)
-        return derived.cast(column.type)
+        return F.lit(None).cast(column.type)
     if column.name == "ds" and source.day_format and dict(frame.dtypes)[theirs] != "date":
         return F.try_to_timestamp(_day_text(frame, theirs, source), F.lit(source.day_format)).cast("date")
     # try_cast: under ANSI one partition called ds=yesterday would end the job in the middle; it is no day, so never read.

@@ -29,7 +29,7 @@ def record_stage(
     stage: str,
     *,
     inputs: Mapping[str, str],
-    counts: Mapping[str, int],
+    counts: Mapping[str, int | str],
     seconds: float,
     run_id: str | None = None,
     bundle: str | None = None,
@@ -42,7 +42,7 @@ def record_stage(
         ds: Day that the stage worked for.
         stage: Its name, as in the contract.
         inputs: Versions of what was read, by table.
-        counts: Rows read, written, dropped.
+        counts: Rows read, written, dropped; days, where a stage names some.
         seconds: Wall time.
         run_id: The labelling run it belongs to.
         bundle: The encoder it used or made.

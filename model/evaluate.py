@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from etl.dataset import Manifest, decode_ids, load_token_table
 from model.encoder import Encoder
 from model.inference import embed
 from model.retrieval import top_k
+
+log = logging.getLogger(__name__)
 
 CUTOFFS = (10, 100)
 
@@ -30,6 +33,7 @@ def evaluate(encoder: Encoder, dataset: Path, manifest: Manifest, device: str = 
     titles = pa.concat_tables(parts).sort_by("title_id")
     title_ids = titles["title_id"].to_numpy()
     heldout = _read(dataset, manifest, "heldout").sort_by([("split", "descending"), ("query_id", "ascending")])
+    log.info("evaluating %d held-out queries against %d titles", len(heldout), len(titles))
     corpus = embed(encoder, _ids(titles["title"], manifest), table, device)
     figures = {}
     for split in heldout["split"].unique().to_pylist():

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from etl import build_pairs, cleaning
 from etl.cleaning import RULES
-from etl.contracts import CATALOGUE
+from etl.contracts import CATALOGUE, CLICK_LOG
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
@@ -216,6 +216,27 @@ def test_a_missing_table_is_refused(spark, root):
     assert "input table catalogue is not at" in refused(root)
 
 
+def test_fewer_users_than_ten_are_said_aloud(spark, root, caplog):
+    refused(root)
+    assert "min_users" not in caplog.text
+    refused(root, min_users=9)
+    assert "[pairs] min_users is 9: queries that fewer than 10 people asked leave the log" in caplog.text
+
+
+@pytest.mark.parametrize(("position_bias", "weights"), [("pbm", {800.0}), ("none", {600.0})])
+def test_the_weight_of_a_pair_undoes_the_bias_of_its_positions_unless_none_is_asked_for(spark, position_bias, weights):
+    rows = []
+    for n in range(800):  # all click what stands first, half what stands second: its propensity is a half
+        shown, who = ("a", "b") if n % 2 else ("b", "a"), {"user_id": f"u{n}", "session_id": f"s{n}"}
+        rows += [event(item_id=i, event="impression", position=k, **who) for k, i in enumerate(shown, 1)]
+        rows += [event(item_id=i, position=k, **who) for k, i in enumerate(shown, 1) if k == 1 or n % 4 < 2]
+    log = spark.createDataFrame([tuple(row[name] for name in CLICK_LOG.names) for row in rows], CLICK_LOG.ddl)
+    items = spark.createDataFrame([("a", 1), ("b", 2)], "item_id string, title_id bigint")
+    groups = items.select("title_id", F.col("title_id").alias("item_group"))
+    kept = build_pairs.clean(log, items, groups, config(Path(), position_bias=position_bias)).kept
+    assert {round(row["weight"], 1) for row in build_pairs.as_weighted_pairs(kept).collect()} == weights
+
+
 def test_an_item_that_is_twice_in_the_catalogue_is_refused(spark, root):
     small_warehouse(spark, root, catalogue=[item(), item(title="Another"), item(None)])
     message = refused(root)
@@ -267,12 +288,53 @@ def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_th
     yesterday = {"ds": DS - dt.timedelta(days=1), "window_days": 1}
     assert build_pairs.run(config(root, **yesterday))["kept"] == 12
     with caplog.at_level(logging.INFO):
-        assert build_pairs.run(config(root, window_days=2))["late"] == 3
+        found = build_pairs.run(config(root, window_days=2))
+    assert (found["late"], found["affected_days"]) == (3, "2024-05-06")
     assert (
         "3 acts in click_log/ds=2024-05-07 are of earlier days (2024-05-06: 3); pairs of 2024-05-06 lack them" in caplog.text
     )
+    assert '"affected_days": "2024-05-06"' in rows_of(root, "runs")[-1]["counts"]
+    caplog.clear()
     again = build_pairs.run(config(root, arrived_by=DS, **yesterday))
     assert (again["kept"], again["events"]) == (15, 15)
+    assert (again["late"], again["affected_days"]) == (3, "none")
+    assert "lack them" not in caplog.text
+
+
+def test_days_that_lack_late_events_are_those_from_theirs_on_but_the_one_being_made(root):
+    later = config(root, arrived_by=DS + dt.timedelta(days=1))
+    late = {DS - dt.timedelta(days=2): 4, DS: 1}
+    assert build_pairs.affected_days(late, later) == [DS - dt.timedelta(days=n) for n in (2, 1)]
+    assert build_pairs.affected_days({}, later) == []
+
+
+def test_only_the_last_partition_that_is_looked_into_holds_late_events(spark):
+    row = (DS, dt.datetime(2024, 5, 6, 23), None)
+    marked = spark.createDataFrame([row], "ds date, event_time timestamp, rule string")
+    assert build_pairs.count_arrivals(marked, DS)[1] == {DS - dt.timedelta(days=1): 1}
+    assert build_pairs.count_arrivals(marked, DS + dt.timedelta(days=1))[1] == {}
+
+
+def lay_down_without_days(spark, root: Path, rows: list[dict]) -> None:
+    small_warehouse(spark, root, click_log=rows)
+    (root / "click_log").rename(root / "by day")
+    spark.read.parquet(str(root / "by day")).drop("ds").write.parquet(str(root / "click_log"))
+
+
+def test_events_of_no_day_in_a_log_without_days_are_counted_rejects_of_ds(spark, root):
+    times = [dt.datetime(1970, 1, 2), dt.datetime(2034, 1, 2), dt.datetime(9999, 12, 31), None, dt.datetime(2024, 5, 9)]
+    rows = [event(user_id=f"u{n}", session_id=f"s{n}") for n in range(12)]
+    lay_down_without_days(spark, root, rows + [event(event_time=time) for time in times])
+    found = build_pairs.run(config(root, window_days=1))
+    assert {rule: found[rule] for rule in ("events", "bad_date", "unknown_event", "kept")} == {
+        "events": 16, "bad_date": 3, "unknown_event": 1, "kept": 12}  # fmt: skip
+    assert_reconciled(root, Counter({DS: 16}))
+
+
+def test_events_of_no_day_do_not_make_a_day_of_a_log_without_days(spark, root):
+    yesterday = dt.datetime(2024, 5, 6, 12)
+    lay_down_without_days(spark, root, [event(event_time=time) for time in (yesterday, dt.datetime(1970, 1, 2), None)])
+    assert f"click_log/ds={DS} has 0 rows (expected >= 1; the table holds 2024-05-06 to 2024-05-06)" in refused(root)
 
 
 @pytest.mark.parametrize(("skew", "kept"), [(60, 12), (1_440, 15)])

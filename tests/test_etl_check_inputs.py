@@ -67,6 +67,21 @@ def test_a_missing_table_is_refused_by_name_and_place(spark, root, table):
     assert f"input table {table.name} is not at {root / table.name}" in refused(root)
 
 
+def test_a_day_without_one_event_of_a_known_kind_is_refused_with_the_kinds_found(spark, root):
+    kinds = ["view_item"] * 5 + ["purchase"]
+    small_warehouse(spark, root, click_log=[event(event=kind) for kind in kinds])
+    message = refused(root)
+    assert f"table click_log, ds={DS}: column event is of a known kind in none of 6 rows" in message
+    assert "expected impression, click, cart or order; found 'view_item' 5 times, 'purchase' 1 times" in message
+
+
+def test_a_day_most_of_whose_events_are_of_no_known_kind_passes_with_a_warning(spark, root, caplog):
+    small_warehouse(spark, root, click_log=[event(event=kind) for kind in ("hover", "hover", None, "order")])
+    with caplog.at_level(logging.WARNING):
+        assert check_inputs.run(config(root))["events"] == 4
+    assert f"click_log/ds={DS}: 3 of 4 events are of no known kind" in caplog.text
+
+
 def test_a_missing_column_is_refused_by_name(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "click_log")).drop("event").localCheckpoint()
@@ -99,6 +114,29 @@ def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_d
     assert f"ds={DS}/part-" in message
     assert "column query is missing (expected string" in message
     assert "column dwell_ms is string (expected bigint or int)" in message
+
+
+def test_differences_in_files_of_several_days_of_the_window_are_all_told_at_once(spark, root):
+    earlier = DS - dt.timedelta(days=2)
+    small_warehouse(spark, root, click_log=[event(), event(ds=earlier)])
+    for day, column in ((DS, "event"), (earlier, "user_id")):
+        file = next((root / "click_log" / f"ds={day}").glob("*.parquet"))
+        pq.write_table(pq.read_table(file, partitioning=None).drop_columns([column]), file)
+    message = refused(root)
+    assert f"ds={DS}/part-" in message
+    assert "column event is missing" in message
+    assert f"ds={earlier}/part-" in message
+    assert "column user_id is missing" in message
+
+
+def test_bad_files_of_several_days_of_the_window_are_all_told_at_once(spark, root):
+    days = [DS, DS - dt.timedelta(days=2)]
+    small_warehouse(spark, root, click_log=[event(ds=day) for day in days])
+    bad = [root / "click_log" / f"ds={day}" / f"part-{day.day}.parquet" for day in days]
+    for file in bad:
+        file.write_bytes(b"no parquet")
+    message = refused(root)
+    assert [str(file) in message for file in bad] == [True, True]
 
 
 @pytest.mark.parametrize("table", ["click_log", "vocabulary"])

@@ -196,6 +196,11 @@ def test_a_file_of_a_delta_table_is_named_and_never_left_out(spark, damaged):
     assert str(file) in str(error.value)
 
 
+def test_a_failed_task_is_told_once_by_the_exception_and_not_by_its_executor_too(spark):
+    logger = spark._jvm.org.apache.logging.log4j.LogManager.getLogger("org.apache.spark.executor.Executor")
+    assert str(logger.getLevel()) == "OFF"
+
+
 def test_a_corrupt_page_ends_a_job_as_bad_input_that_names_the_file(spark, damaged, capsys):
     catalogue = damaged / "catalogue" / f"ds={DS}"
     for checksum in catalogue.glob(".*.crc"):

@@ -57,14 +57,16 @@ def test_training_finds_held_out_queries_better_than_the_random_start(shop_root)
     assert after["test"]["queries"] == before["test"]["queries"] == 4
 
 
-def test_evaluation_has_every_split_and_searches_the_titles_that_no_crop_shows(tmp_path):
+def test_evaluation_has_every_split_and_searches_the_titles_that_no_crop_shows(tmp_path, caplog):
     shop = small_shop()
     shop.corpus = {9000: "red kettle nobody trains on"}
     shop.heldout += [("time", 0, [1001]), ("item", 1, [9000])]
     shop.queries[1] = shop.corpus[9000]
     manifest = write_dataset(tmp_path, shop)
     encoder = draw(config(tmp_path).chosen_preset(manifest).encoder, seed=1)
-    figures = evaluate(encoder, tmp_path, manifest)
+    with caplog.at_level(logging.INFO):
+        figures = evaluate(encoder, tmp_path, manifest)
+    assert "evaluating 10 held-out queries against 161 titles" in caplog.text
     assert list(figures) == ["valid", "time", "test", "item"]
     assert figures["item"] == {"queries": 1, "recall@10": 1.0, "recall@100": 1.0, "mrr@10": 1.0}
 
