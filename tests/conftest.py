@@ -12,6 +12,23 @@ from etl.config import SparkJobConfig
 from etl.session import start_session
 
 
+LAUNCHING = ("checkpoints", "hosts", "loss", "many_nodes", "resize", "train")
+"""Files of the training whose tests start ranks of their own, test_model_….py."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap files first; then the two nights, which take longest, so that nothing waits for them; then all that starts much."""
+    launching = {f"test_model_{name}.py" for name in LAUNCHING}
+    sparking = {item.path for item in items if "spark" in getattr(item, "fixturenames", ())}
+
+    def place(item: pytest.Item) -> int:
+        if item.path.name == "test_nightly_end_to_end.py":
+            return 1
+        return 2 * (item.path in sparking or item.path.name in launching)
+
+    items.sort(key=place)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked gpu are skipped without one."""
     if item.get_closest_marker("gpu") is not None:
