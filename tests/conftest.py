@@ -11,13 +11,12 @@ from pyspark.sql import SparkSession
 from etl.config import SparkJobConfig
 from etl.session import start_session
 
-
 LAUNCHING = ("checkpoints", "hosts", "loss", "many_nodes", "resize", "train")
 """Files of the training whose tests start ranks of their own, test_model_….py."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap files first; then the two nights, which take longest, so that nothing waits for them; then all that starts much."""
+    """Cheap files first; then the two nights, which take longest; then all that starts Spark or ranks."""
     launching = {f"test_model_{name}.py" for name in LAUNCHING}
     sparking = {item.path for item in items if "spark" in getattr(item, "fixturenames", ())}
 
