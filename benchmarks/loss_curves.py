@@ -158,7 +158,8 @@ def runs(root: Path, steps: int) -> Iterator[Run]:
 
 def killed(training: Training, name: str, ranks: int) -> Run:
     """A run that is killed between two checkpoints past its middle, and gone on with so many ranks."""
-    last = training.run_killed(training.steps // 2 + SAVE_EVERY // 2)
+    # Soon after a checkpoint: until the signal arrives some more steps are taken.
+    last = training.run_killed(training.steps // 2 + SAVE_EVERY // 5)
     resumed = _number(r"going on after step (\d+) from", training.run(ranks))
     if resumed is None:
         raise RuntimeError(f"{training.root} did not go on from a checkpoint, see its {LOG_FILE}")

@@ -10,9 +10,7 @@ from matplotlib.image import imread
 from benchmarks import loss_curves
 from benchmarks.curves_figure import Run, draw
 from benchmarks.loss_curves import Training, compared, require_able
-from benchmarks.namespaces import PROGRAMS
 from etl.errors import InputError
-from tests.needs import require_or_skip
 
 ONE = Run("one", {1: 2.0, 2: 1.5, 3: 1.25})
 OTHER = Run("other", {1: 2.0, 2: 1.500001, 3: 1.0}, killed=2, resumed=1)
@@ -70,16 +68,3 @@ def test_a_training_that_fails_is_an_error_that_names_its_output(tmp_path):
     training.argv = [sys.executable, "-c", "raise SystemExit(3)"]
     with pytest.raises(RuntimeError, match=r"training ended with 3, see .*run/output.log"):
         training.run()
-
-
-@pytest.mark.slow
-def test_hosts_and_a_killed_training_have_the_curve_of_one_host_and_fewer_ranks_have_it_up_to_the_checkpoint(tmp_path):
-    require_or_skip(*PROGRAMS, root=True)
-    one, *others = loss_curves.runs(tmp_path, 40)
-    apart = {run.name: run.differences(one) for run in others}
-    hosts, again, fewer = apart.values()
-    assert list(one.curve) == list(range(1, 41))
-    assert max(hosts.values()) <= 2e-5
-    assert max(again.values()) == 0
-    assert max(difference for step, difference in fewer.items() if step <= others[2].resumed) <= 2e-5
-    assert max(fewer.values()) > 1e-3  # other rows, as docs/decisions/engines.md says
