@@ -123,9 +123,9 @@ def fit(
 
 
 def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks: Ranks) -> Preset:
-    """The preset as configured; going on with another number of ranks, these share the batch unless one is configured."""
+    """The preset as configured; a training that goes on keeps the batch of all ranks, unless one is configured."""
     chosen = config.chosen_preset(manifest)
-    if found is None or config.batch is not None or found.position.world == ranks.world:
+    if found is None or config.batch is not None:
         return chosen
     together = found.position.settings["batch"] * found.position.world
     return chosen.with_settings(batch=max(1, together // ranks.world))
@@ -133,8 +133,9 @@ def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks:
 
 def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Found | None) -> LoopConfig:
     steps = max(1, int(chosen.epochs * reader.steps_per_epoch))
-    if found is not None and found.position.world != reader.ranks.world:
-        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first.
+    if found is not None:
+        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first, however often
+        # their number has changed. Other epochs are refused as such.
         steps = found.position.settings["steps"]
     return LoopConfig(
         steps=steps,

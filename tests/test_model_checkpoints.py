@@ -175,6 +175,36 @@ def test_checkpoints_survive_a_training_that_breaks_and_the_next_start_goes_on(
     assert same(fit(settings, verify(settings.dataset), checkpoints=tmp_path), whole)
 
 
+def as_if_two_ranks_had_saved(path: Path) -> None:
+    """Plain torch saves the same state on any number of ranks; so only the manifest says how many they were."""
+    manifest = json.loads((path / COMPLETE).read_text())
+    manifest["position"]["world"] = 2
+    manifest["position"]["settings"] |= {"ranks": 2, "batch": 15, "crops": 15, "steps": 34}
+    (path / COMPLETE).write_text(json.dumps(manifest))
+
+
+def test_a_training_that_went_on_with_another_number_of_ranks_goes_on_again_by_the_first_plan(
+    shop_root, tmp_path, monkeypatch, caplog
+):
+    settings = config(shop_root)
+    cut_off(settings, tmp_path, 3, monkeypatch)
+    as_if_two_ranks_had_saved(tmp_path / "step-00000003")
+    cut_off(settings, tmp_path, 6, monkeypatch)
+    again = fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+    assert "going on after step 6" in caplog.text
+    assert [again.settings[name] for name in ("ranks", "batch", "crops", "steps")] == [1, 30, 30, 34]
+    assert again.curve.points[-1][0] == 34
+
+
+def test_a_training_that_goes_on_with_other_epochs_or_batch_is_refused(shop_root, tmp_path, monkeypatch):
+    cut_off(config(shop_root), tmp_path, 3, monkeypatch)
+    as_if_two_ranks_had_saved(tmp_path / "step-00000003")
+    cut_off(config(shop_root), tmp_path, 6, monkeypatch)
+    other = config(shop_root, batch=29, epochs=5.0)
+    with pytest.raises(InputError, match=r"batch is 29, .* saved with 30\n.*\n.*epochs is 5.0, .* saved with 4.0"):
+        fit(other, verify(other.dataset), checkpoints=tmp_path)
+
+
 def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_root, tmp_path, monkeypatch):
     cut_off(config(shop_root), tmp_path, 3, monkeypatch)
     other = config(shop_root, tau=0.2, seed=5, multi_positives=True)
@@ -242,7 +272,7 @@ def kill_one_rank(root: Path, *flags: str) -> None:
     assert not ranks_under(root)
 
 
-def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
+def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one_and_that_again(shop_root, tmp_path, caplog, monkeypatch):
     root = tmp_path / "killed"
     shutil.copytree(shop_root, root)
     kill_one_rank(root, "--engine", "torch")
@@ -252,9 +282,13 @@ def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_
     with caplog.at_level(logging.WARNING):
         assert train.main(["--root", str(root), *LONG, "--engine", "torch", "--batch", "11"]) == EXIT_BAD_INPUT
         assert re.search(r"batch is 11, the position was saved with \d\d", caplog.text)
+        with monkeypatch.context() as patch, pytest.raises(CutOff):
+            stopping_after(patch, steps=15)
+            train.main(["--root", str(root), *LONG, "--engine", "torch"])
         assert train.main(["--root", str(root), *LONG, "--engine", "torch"]) == EXIT_OK
-    assert re.search(r"going on after step \d+ ", caplog.text)
-    assert "of 2 ranks, there are 1 now" in caplog.text
+    first, second = map(int, re.findall(r"going on after step (\d+) ", caplog.text))
+    assert second > first
+    assert caplog.text.count("of 2 ranks, there are 1 now") == 1
     bundle = load_bundle(next(Warehouse.at(str(root)).bundles.glob("*/manifest.json")).parent)
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert not Warehouse.at(str(root)).training_checkpoints(DS).exists()
