@@ -33,7 +33,7 @@ from model.precision import Chosen, autocast, choose
 from model.presets import EncoderConfig, Preset
 from model.progress import Curve
 from model.ranks import Ranks
-from model.reader import TrainingReader
+from model.reader import TrainingReader, fit_batch
 from model.tracking import Tracker
 from model.train_config import TrainConfig
 from model.trainer import LoopConfig, train
@@ -123,10 +123,12 @@ def fit(
 
 
 def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks: Ranks) -> Preset:
-    """The preset as configured; a training that goes on keeps the batch of all ranks, unless one is configured."""
+    """The preset as configured; a batch that nobody asked for fits the data, or what the training goes on from."""
     chosen = config.chosen_preset(manifest)
-    if found is None or config.batch is not None:
+    if config.batch is not None:
         return chosen
+    if found is None:
+        return chosen.with_settings(batch=fit_batch(manifest, chosen.batch, ranks.world))
     together = found.position.settings["batch"] * found.position.world
     return chosen.with_settings(batch=max(1, together // ranks.world))
 

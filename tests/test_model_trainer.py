@@ -307,6 +307,15 @@ def test_a_batch_that_was_asked_for_and_is_larger_than_the_data_is_refused(shop_
     require_enough(manifest, share, 2)
     with pytest.raises(InputError, match=rf"batch is {share + 1} pairs a rank, and each of 2 ranks has {share} "):
         require_enough(manifest, share + 1, 2)
+    with pytest.raises(InputError, match="batch is 302 pairs a rank, and each of 1 ranks has 301 "):
+        fit(config(shop_root, batch=302), manifest)
+
+
+def test_a_batch_that_was_asked_for_is_kept_where_a_presets_own_is_made_smaller(shop_root):
+    manifest = verify(config(shop_root).dataset)
+    asked, own = (fit(config(shop_root, preset="bag", batch=n, epochs=1.0), manifest).settings for n in (100, None))
+    assert (asked["batch"], asked["steps"]) == (100, 3)
+    assert own["batch"] == 301 // 8
 
 
 def test_vectors_that_are_all_alike_stop_the_training_before_the_step(shop_root):
