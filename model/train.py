@@ -73,8 +73,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     if config.batch:
         require_enough(manifest, config.batch, ranks)
     if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
+        MLflow(uri, "").experiment()  # refuses an address with a password, also the variable's
         config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
-        MLflow(uri, "").experiment()
     where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
     log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, device, where, config.engine)
     warehouse.checkpoints.mkdir(exist_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
@@ -51,9 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging()
     if "LOCAL_RANK" in os.environ:
         threading.Thread(target=_end_with_launcher, daemon=True).start()
-    config = TrainConfig.model_validate_json(args.settings.read_text(encoding="utf-8"))
     try:
-        run(config, args.settings.parent)
+        run(_settings(args.settings), args.settings.parent)
     except InputError as error:
         log.error("%s", error)
         args.settings.with_name(REFUSED_FILE).write_text(str(error), encoding="utf-8")
@@ -61,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReaderStalled as error:
         _end(str(error))  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
+
+
+def _settings(file: Path) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise InputError(f"settings {file} that `labeller train` wrote: {error}") from None
 
 
 def _end_with_launcher() -> None:
