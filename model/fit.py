@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def fit(
     if keeper is not None:
 
         def save(now: Curve) -> None:
-            keeper.save(stepper, replace(here, step=now.step), asdict(now.agreed(ranks)))
+            keeper.save(stepper, replace(here, step=now.step), now.agreed(ranks))
 
     for tracker in trackers if ranks.rank == 0 else ():
         tracker.open(curve.step, curve.tracked, settings)
@@ -160,7 +160,7 @@ def _go_on(keeper: Checkpoints, found: Found, engine: Engine, ranks: Ranks) -> C
     keeper.load(engine, found)
     before, step = found.position.world, found.position.step
     log.warning("going on after step %d from %s", step, found.path)
-    curve = Curve.from_json(found.progress)
+    curve = found.progress
     if before != ranks.world and ranks.rank == 0:
         log.warning(
             "step %d was of %d ranks, there are %d now: weights and optimizer are those saved and batches are as large, but "

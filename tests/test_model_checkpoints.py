@@ -22,10 +22,9 @@ from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse
 from model import train
 from model.bundle import load_bundle
-from model.checkpoints import COMPLETE, Checkpoints
+from model.checkpoints import COMPLETE, Checkpoints, Found
 from model.engines import TorchEngine
 from model.fit import Fitted, fit
-from model.positions import Position
 from model.ranks import Ranks
 from model.train_config import TrainConfig
 from model.trainer import Collapsed, NotFinite
@@ -125,6 +124,30 @@ def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(
     assert same(again, whole)
 
 
+def lose_the_position(path: Path) -> None:
+    manifest = json.loads((path / COMPLETE).read_text())
+    del manifest["position"]
+    (path / COMPLETE).write_text(json.dumps(manifest))
+
+
+def write_a_field_of_another_version(path: Path) -> None:
+    manifest = json.loads((path / COMPLETE).read_text())
+    manifest["progress"]["best_loss"] = 0.1
+    (path / COMPLETE).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("change", [lose_the_position, write_a_field_of_another_version])
+def test_a_checkpoint_of_another_version_is_passed_over_loudly_too(shop_root, tmp_path, monkeypatch, caplog, change):
+    cut_off(config(shop_root), tmp_path, 6, monkeypatch)
+    change(tmp_path / "step-00000006")
+    found = Checkpoints(tmp_path, Ranks()).newest()
+    assert found is not None
+    assert found.position.step == 3
+    assert re.search(
+        r"step-00000006 is not used: COMPLETE.json cannot be read \((Key|Type)Error: .*(position|best_loss)", caplog.text
+    )
+
+
 def test_without_any_whole_checkpoint_training_starts_afresh(shop_root, whole, tmp_path, monkeypatch):
     settings = config(shop_root)
     cut_off(settings, tmp_path, 3, monkeypatch)
@@ -219,9 +242,8 @@ def test_a_checkpoint_that_does_not_load_is_an_error_and_no_fresh_start(shop_roo
     cut_off(settings, tmp_path, 3, monkeypatch)
     path = tmp_path / "step-00000003"
     torch.save({"model": {}, "adam": {}}, path / "torch.pt")
-    manifest = json.loads((path / COMPLETE).read_text())
-    position = Position(**manifest["position"])
-    Checkpoints(tmp_path, Ranks()).save(_Saves(path / "torch.pt"), position, manifest["progress"])
+    found = Found.of(path, json.loads((path / COMPLETE).read_text()))
+    Checkpoints(tmp_path, Ranks()).save(_Saves(path / "torch.pt"), found.position, found.progress)
     with pytest.raises(RuntimeError, match=r"step-00000003 cannot be loaded: rank 0: RuntimeError: Error\(s\) in loading"):
         fit(settings, verify(settings.dataset), checkpoints=tmp_path)
 
