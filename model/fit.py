@@ -24,7 +24,6 @@ from model.engines import (
     TorchEngine,
     optimizer,
     parameter_groups,
-    zero_stage,
 )
 from model.known import KnownPairs
 from model.loss import LossConfig
@@ -94,13 +93,13 @@ def fit(
     if reader.table is not None:
         small, reader.table, used = compact(full, reader.table)
     loop = _loop(config, chosen, reader, found)
-    if ranks.rank == 0:
-        log.info("%s", _plan(manifest, reader, loop, small))
-    deterministic(config.seed + ranks.rank)
     precision = choose(config.precision, device)
+    settings = training_settings(config, chosen, reader, loop, ranks, precision, engine)
+    if ranks.rank == 0:
+        log.info("%s", _plan(manifest, reader, loop, small, settings["gradient_clipping"]))
+    deterministic(config.seed + ranks.rank)
     model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
     known = KnownPairs.load(config.dataset, manifest)
-    settings = _settings(config, chosen, reader, loop, ranks, precision, engine)
     settings["init"] = pretrained.digest if pretrained else None
     here = _position(reader, 0, settings)
     if found is not None:
@@ -213,15 +212,16 @@ def _engine(
     return TorchEngine(model, optimizer(groups), ranks, clip=settings["gradient_clipping"])
 
 
-def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder) -> str:
+def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder, clipping: float) -> str:
     return (
         f"{manifest.rows('pairs')} pairs, {manifest.rows('titles')} titles; {loop.steps} steps of {reader.ranks.world} x "
         f"({reader.batch} pairs + {reader.crops} crops), {reader.steps_per_epoch} an epoch; "
-        f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} million parameters in reach"
+        f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} million parameters in reach; "
+        f"{f'gradients are clipped at a norm of {clipping:g}' if clipping else 'no gradient clipping'}"
     )
 
 
-def _settings(
+def training_settings(
     config: TrainConfig,
     chosen: Preset,
     reader: TrainingReader,
@@ -230,15 +230,19 @@ def _settings(
     precision: Chosen,
     engine: EngineName,
 ) -> dict[str, Any]:
+    """All that the result depends on beside the dataset, by name; what a checkpoint must have to be gone on from."""
     names = (
         "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
-        "learn_tau", "matryoshka", "seed",
+        "learn_tau", "cache_texts", "seed",
     )  # fmt: skip
+    theirs = config.deepspeed_settings(precision)
+    clipping = theirs.pop("gradient_clipping")
     return {
         "preset": config.preset,
-        "dim": chosen.encoder.dim,
         "engine": engine,
-        "zero_stage": zero_stage(config.deepspeed_settings(precision)) if engine == "deepspeed" else None,
+        "gradient_clipping": clipping,
+        **(_flat("deepspeed", theirs) if engine == "deepspeed" else {}),
+        **_flat("encoder", chosen.encoder.to_json()),
         "ranks": ranks.world,
         "batch": reader.batch,
         "crops": reader.crops,
@@ -247,3 +251,11 @@ def _settings(
         **{name: getattr(config, name) for name in names},
         "precision": precision,
     }
+
+
+def _flat(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted names, so that each that differs has a line of its own."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(f"{name}.{key}", value) if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return found

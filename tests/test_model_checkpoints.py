@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,12 @@ from model import train
 from model.bundle import load_bundle
 from model.checkpoints import COMPLETE, Checkpoints, Found
 from model.engines import TorchEngine
-from model.fit import Fitted, fit
+from model.fit import Fitted, fit, training_settings
+from model.presets import PRESETS
 from model.ranks import Ranks
+from model.reader import TrainingReader
 from model.train_config import TrainConfig
-from model.trainer import Collapsed, NotFinite
+from model.trainer import Collapsed, LoopConfig, NotFinite
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -235,6 +238,40 @@ def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_ro
         fit(other, verify(other.dataset), checkpoints=tmp_path)
     for part in ("tau is 0.2, the position was saved with 0.05", "seed is 5", "multi_positives is True"):
         assert part in str(error.value)
+
+
+def test_a_checkpoint_of_another_encoder_clipping_or_cache_is_refused_with_every_difference(
+    shop_root, tmp_path, monkeypatch, caplog
+):
+    with caplog.at_level(logging.INFO):
+        cut_off(config(shop_root), tmp_path, 3, monkeypatch)
+    assert "million parameters in reach; no gradient clipping" in caplog.text
+    clipped = tmp_path / "clipped.json"
+    clipped.write_text('{"gradient_clipping": 0.5}')
+    encoder = replace(PRESETS["tiny"].encoder, ffn=64, dropout=0.1)
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], encoder=encoder))
+    other = config(shop_root, deepspeed_config=str(clipped), cache_texts=16)
+    with caplog.at_level(logging.INFO), pytest.raises(InputError) as error:
+        fit(other, verify(other.dataset), checkpoints=tmp_path)
+    assert [problem.split(" is ")[0] for problem in error.value.problems] == [
+        "cache_texts", "encoder.dropout", "encoder.ffn", "gradient_clipping",
+    ]  # fmt: skip
+    assert "gradients are clipped at a norm of 0.5" in caplog.text
+
+
+def test_all_of_deepspeeds_settings_are_kept_each_under_a_name_of_its_own(shop_root, tmp_path):
+    file = tmp_path / "stage1.json"
+    file.write_text('{"gradient_clipping": 0.5, "zero_optimization": {"stage": 1}, "prescale_gradients": true}')
+    settings = config(shop_root, deepspeed_config=str(file))
+    manifest = verify(settings.dataset)
+    chosen = settings.chosen_preset(manifest)
+    reader = TrainingReader(settings.dataset, manifest, settings.reader(chosen), Ranks())
+    kept = training_settings(settings, chosen, reader, LoopConfig(steps=1), Ranks(), "fp32", "deepspeed")
+    assert {name: value for name, value in kept.items() if name.startswith("deepspeed.")} == {
+        "deepspeed.zero_optimization.stage": 1,
+        "deepspeed.prescale_gradients": True,
+    }
+    assert kept["gradient_clipping"] == 0.5
 
 
 def test_a_checkpoint_that_does_not_load_is_an_error_and_no_fresh_start(shop_root, tmp_path, monkeypatch):
