@@ -49,9 +49,11 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root, mon
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_plain_torch_leaves_a_bundle_and_figures_too(shop_root, ranks):
+    (shop_root / "checkpoints" / "ds=2024-05-06" / "step-00000500").mkdir(parents=True)  # of a night that broke
     assert run(shop_root, "--engine", "torch", "--ranks", str(ranks)) == EXIT_OK
     bundle = load_bundle(candidate(Warehouse.at(str(shop_root))))
     assert [bundle.metrics["settings"][name] for name in ("engine", "ranks")] == ["torch", ranks]
+    assert list((shop_root / "checkpoints").iterdir()) == []
     written = EventAccumulator(str(Warehouse.at(str(shop_root)).training_figures(DS))).Reload()
     steps = [event.step for event in written.Scalars("loss")]
     assert steps == [step for step, _ in bundle.metrics["curve"]]
