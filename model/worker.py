@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,9 @@ from model.train_config import TrainConfig
 log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
+POLL_SECONDS = 0.2
+_HERE = "labeller/ranks that have verified their machine's dataset"
+
 REFUSED_FILE = "refused"
 """What a rank has against its input, left beside the settings: no launcher passes on every rank's exit code."""
 
@@ -117,7 +121,8 @@ def run(config: TrainConfig, scratch: Path) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.
     manifest = verify(config.dataset) if local_rank == 0 else Manifest.read(config.dataset)
-    _wait(ranks)
+    if ranks.world > 1:
+        wait_unhurried(c10d._get_default_store(), ranks.world)
     checkpoints = Warehouse.of(config).training_checkpoints(config.ds)
     if not config.resume:
         Checkpoints(checkpoints, ranks).remove()
@@ -138,6 +143,17 @@ def run(config: TrainConfig, scratch: Path) -> None:
 def _wait(ranks: Ranks) -> None:
     if ranks.world > 1:
         dist.barrier()
+
+
+def wait_unhurried(store: dist.Store, world: int) -> None:
+    """Wait until all ranks are here, however long one of them hashes the dataset.
+
+    A barrier ends after the process group's time-out: 10 minutes are 60 GB at 100 MB/s. Of a rank that is gone the launcher
+    tells, and without rank 0 the store does.
+    """
+    store.add(_HERE, 1)
+    while store.add(_HERE, 0) < world:
+        time.sleep(POLL_SECONDS)
 
 
 def _trackers(config: TrainConfig) -> list[Tracker]:
