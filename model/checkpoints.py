@@ -23,6 +23,7 @@ from torch import distributed as dist
 
 from model.engines import Engine
 from model.positions import Position
+from model.progress import Curve
 from model.ranks import Ranks
 from model.universal import to_universal
 
@@ -38,7 +39,16 @@ class Found:
 
     path: Path
     position: Position
-    progress: Mapping[str, Any]
+    progress: Curve
+
+    @classmethod
+    def of(cls, path: Path, manifest: Mapping[str, Any]) -> Found:
+        """The one under ``path``.
+
+        Raises:
+            KeyError, TypeError, ValueError: its manifest is of another version.
+        """
+        return cls(path, Position(**manifest["position"]), Curve.from_json(manifest["progress"]))
 
 
 class Checkpoints:
@@ -47,13 +57,13 @@ class Checkpoints:
     def __init__(self, directory: Path, ranks: Ranks, keep: int = 2) -> None:
         self.directory, self.ranks, self.keep = directory, ranks, keep
 
-    def save(self, engine: Engine, position: Position, progress: Mapping[str, Any]) -> None:
+    def save(self, engine: Engine, position: Position, progress: Curve) -> None:
         """Write one, and remove all but the newest ``keep``; every rank calls this after the same step.
 
         Args:
             engine: Its weights and optimizer.
             position: After which batches, of which settings.
-            progress: What the loop wants back, as JSON has it.
+            progress: What the loop goes on from.
         """
         final = self.directory / f"step-{position.step:08d}"
         aside = final.with_suffix(".partial")
@@ -66,7 +76,7 @@ class Checkpoints:
         self._wait()
         if self.ranks.rank == 0:
             files = {str(f.relative_to(aside)): _digest(f) for f in sorted(aside.rglob("*")) if f.is_file()}
-            manifest = {"position": asdict(position), "progress": dict(progress), "files": files}
+            manifest = {"position": asdict(position), "progress": asdict(progress), "files": files}
             _write_durably(aside / COMPLETE, json.dumps(manifest))
             shutil.rmtree(final, ignore_errors=True)
             aside.rename(final)
@@ -88,8 +98,7 @@ class Checkpoints:
         name = self._told(name)
         if not name:
             return None
-        manifest = json.loads((self.directory / name / COMPLETE).read_text(encoding="utf-8"))
-        return Found(self.directory / name, Position(**manifest["position"]), manifest["progress"])
+        return Found.of(self.directory / name, _manifest(self.directory / name))
 
     def load(self, engine: Engine, found: Found) -> None:
         """Put weights, optimizer and random numbers back as they were.
@@ -149,15 +158,20 @@ class Checkpoints:
 def _problem(path: Path) -> str | None:
     """Why a checkpoint cannot be trusted, or None."""
     try:
-        manifest = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
-        files: Mapping[str, str] = manifest["files"]
-    except (OSError, ValueError, KeyError) as error:
-        return f"{COMPLETE} cannot be read ({error})"
+        manifest = _manifest(path)
+        Found.of(path, manifest)
+        files = dict[str, str](manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{COMPLETE} cannot be read ({type(error).__name__}: {error})"
     missing = [name for name in files if not (path / name).is_file()]
     if missing:
         return f"{', '.join(missing)} is missing"
     changed = [name for name, digest in files.items() if _digest(path / name) != digest]
     return f"{', '.join(changed)} is not what was written" if changed else None
+
+
+def _manifest(path: Path) -> Any:
+    return json.loads((path / COMPLETE).read_text(encoding="utf-8"))
 
 
 def _digest(file: Path) -> str:

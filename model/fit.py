@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from model.engines import (
     TorchEngine,
     optimizer,
     parameter_groups,
-    zero_stage,
 )
 from model.known import KnownPairs
 from model.loss import LossConfig
@@ -33,7 +32,7 @@ from model.precision import Chosen, autocast, choose
 from model.presets import EncoderConfig, Preset
 from model.progress import Curve
 from model.ranks import Ranks
-from model.reader import TrainingReader
+from model.reader import TrainingReader, fit_batch
 from model.tracking import Tracker
 from model.train_config import TrainConfig
 from model.trainer import LoopConfig, train
@@ -94,13 +93,13 @@ def fit(
     if reader.table is not None:
         small, reader.table, used = compact(full, reader.table)
     loop = _loop(config, chosen, reader, found)
-    if ranks.rank == 0:
-        log.info("%s", _plan(manifest, reader, loop, small))
-    deterministic(config.seed + ranks.rank)
     precision = choose(config.precision, device)
+    settings = training_settings(config, chosen, reader, loop, ranks, precision, engine)
+    if ranks.rank == 0:
+        log.info("%s", _plan(manifest, reader, loop, small, settings["gradient_clipping"]))
+    deterministic(config.seed + ranks.rank)
     model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
     known = KnownPairs.load(config.dataset, manifest)
-    settings = _settings(config, chosen, reader, loop, ranks, precision, engine)
     settings["init"] = pretrained.digest if pretrained else None
     here = _position(reader, 0, settings)
     if found is not None:
@@ -112,7 +111,7 @@ def fit(
     if keeper is not None:
 
         def save(now: Curve) -> None:
-            keeper.save(stepper, replace(here, step=now.step), asdict(now.agreed(ranks)))
+            keeper.save(stepper, replace(here, step=now.step), now.agreed(ranks))
 
     for tracker in trackers if ranks.rank == 0 else ():
         tracker.open(curve.step, curve.tracked, settings)
@@ -123,18 +122,21 @@ def fit(
 
 
 def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks: Ranks) -> Preset:
-    """The preset as configured; going on with another number of ranks, these share the batch unless one is configured."""
+    """The preset as configured; a batch that nobody asked for fits the data, or what the training goes on from."""
     chosen = config.chosen_preset(manifest)
-    if found is None or config.batch is not None or found.position.world == ranks.world:
+    if config.batch is not None:
         return chosen
+    if found is None:
+        return chosen.with_settings(batch=fit_batch(manifest, chosen.batch, ranks.world))
     together = found.position.settings["batch"] * found.position.world
     return chosen.with_settings(batch=max(1, together // ranks.world))
 
 
 def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Found | None) -> LoopConfig:
     steps = max(1, int(chosen.epochs * reader.steps_per_epoch))
-    if found is not None and found.position.world != reader.ranks.world:
-        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first.
+    if found is not None:
+        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first, however often
+        # their number has changed. Other epochs are refused as such.
         steps = found.position.settings["steps"]
     return LoopConfig(
         steps=steps,
@@ -157,7 +159,7 @@ def _go_on(keeper: Checkpoints, found: Found, engine: Engine, ranks: Ranks) -> C
     keeper.load(engine, found)
     before, step = found.position.world, found.position.step
     log.warning("going on after step %d from %s", step, found.path)
-    curve = Curve.from_json(found.progress)
+    curve = found.progress
     if before != ranks.world and ranks.rank == 0:
         log.warning(
             "step %d was of %d ranks, there are %d now: weights and optimizer are those saved and batches are as large, but "
@@ -210,15 +212,16 @@ def _engine(
     return TorchEngine(model, optimizer(groups), ranks, clip=settings["gradient_clipping"])
 
 
-def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder) -> str:
+def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder, clipping: float) -> str:
     return (
         f"{manifest.rows('pairs')} pairs, {manifest.rows('titles')} titles; {loop.steps} steps of {reader.ranks.world} x "
         f"({reader.batch} pairs + {reader.crops} crops), {reader.steps_per_epoch} an epoch; "
-        f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} million parameters in reach"
+        f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} million parameters in reach; "
+        f"{f'gradients are clipped at a norm of {clipping:g}' if clipping else 'no gradient clipping'}"
     )
 
 
-def _settings(
+def training_settings(
     config: TrainConfig,
     chosen: Preset,
     reader: TrainingReader,
@@ -227,15 +230,19 @@ def _settings(
     precision: Chosen,
     engine: EngineName,
 ) -> dict[str, Any]:
+    """All that the result depends on beside the dataset, by name; what a checkpoint must have to be gone on from."""
     names = (
         "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
-        "learn_tau", "matryoshka", "seed",
+        "learn_tau", "cache_texts", "seed",
     )  # fmt: skip
+    theirs = config.deepspeed_settings(precision)
+    clipping = theirs.pop("gradient_clipping")
     return {
         "preset": config.preset,
-        "dim": chosen.encoder.dim,
         "engine": engine,
-        "zero_stage": zero_stage(config.deepspeed_settings(precision)) if engine == "deepspeed" else None,
+        "gradient_clipping": clipping,
+        **(_flat("deepspeed", theirs) if engine == "deepspeed" else {}),
+        **_flat("encoder", chosen.encoder.to_json()),
         "ranks": ranks.world,
         "batch": reader.batch,
         "crops": reader.crops,
@@ -244,3 +251,11 @@ def _settings(
         **{name: getattr(config, name) for name in names},
         "precision": precision,
     }
+
+
+def _flat(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted names, so that each that differs has a line of its own."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(f"{name}.{key}", value) if isinstance(value, Mapping) else {f"{name}.{key}": value}
+    return found

@@ -6,9 +6,8 @@ may then come a second time, or not at all.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from etl.errors import InputError
@@ -26,13 +25,6 @@ class Position:
     """Ranks."""
     settings: Mapping[str, Any]
     """Seed, batch, crops and whatever else decides what is in a batch."""
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Position:
-        return cls(**json.loads(text))
 
     def require_same(self, here: Position) -> None:
         """Refuse to go on from here where other batches would follow.

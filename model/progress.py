@@ -47,7 +47,11 @@ class Curve:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Curve:
-        """The curve that ``asdict`` made ``raw`` of."""
+        """The curve that ``asdict`` made ``raw`` of.
+
+        Raises:
+            KeyError, TypeError, ValueError: another version did, with other fields.
+        """
         return cls(**{**raw, "points": [(step, loss) for step, loss in raw["points"]]})
 
     def agreed(self, ranks: Ranks) -> Curve:

@@ -80,7 +80,8 @@ class TrainingReader:
         self.table: TokenTable | None = load_token_table(dataset) if manifest.hashed else None
         self.pairs = rank_files(manifest, "pairs", ranks)
         self.titles = rank_files(manifest, "titles", ranks) if config.crops else ()
-        self.batch = fit_batch(manifest, config.batch, ranks.world)
+        require_enough(manifest, config.batch, ranks.world)
+        self.batch = config.batch
         self.crops = round(self.batch * config.crops)
         if self.crops:
             self.crops = min(self.crops, smallest_share(manifest, "titles", ranks.world))
@@ -236,7 +237,7 @@ def smallest_share(manifest: Manifest, part: TrainedPart, world: int) -> int:
 
 
 def require_enough(manifest: Manifest, batch: int, world: int) -> None:
-    """Refuse a batch that somebody asked for and that no epoch can fill; a preset's own is made smaller instead.
+    """Refuse a batch that no epoch can fill; of those that nobody asked for see :func:`fit_batch`.
 
     Raises:
         InputError: ``batch`` is more than a rank's pairs.
@@ -250,7 +251,7 @@ def require_enough(manifest: Manifest, batch: int, world: int) -> None:
 
 
 def fit_batch(manifest: Manifest, wanted: int, world: int) -> int:
-    """``wanted``, or an eighth of a rank's rows where those are few: a handful of steps trains nothing."""
+    """A preset's batch, or an eighth of a rank's rows where those are few: a handful of steps trains nothing."""
     fitting = max(smallest_share(manifest, "pairs", world) // 8, 1)
     if fitting < wanted:
         log.info(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from etl.errors import InputError
 
@@ -50,6 +51,23 @@ class Tracker(Protocol):
 
     def log(self, step: int, figures: Mapping[str, float]) -> None: ...
     def close(self, *, failed: bool) -> None: ...
+
+
+def require_no_credentials(uri: str) -> None:
+    """Refuse the address of a server that would carry a password into logs and settings.
+
+    Raises:
+        InputError: it does, or is no address; without saying it.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InputError("the MLflow server's address is none (expected https://HOST or https://HOST:PORT)") from None
+    if "@" in parts.netloc or parts.query:
+        raise InputError(
+            f"the MLflow server's address ({parts.hostname}) holds a user, a password or a query, which would be logged: "
+            "set MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN, instead"
+        )
 
 
 @contextmanager
@@ -105,7 +123,11 @@ class MLflow:
         Args:
             uri: Its address; credentials are MLflow's environment variables.
             name: Of the run.
+
+        Raises:
+            InputError: the address holds credentials.
         """
+        require_no_credentials(uri)
         for variable, value in _VARIABLES.items():
             os.environ.setdefault(variable, value)
         from mlflow import MlflowClient  # takes seconds

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from model import launch, worker
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
 from model.hosts import Hosts
+from model.leftovers import remove_leftovers, running
 from model.precision import choose
 from model.reader import require_enough, smallest_share
 from model.tracking import MLflow
@@ -73,16 +73,17 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     if config.batch:
         require_enough(manifest, config.batch, ranks)
     if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
+        MLflow(uri, "").experiment()  # refuses an address with a password, also the variable's
         config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
-        MLflow(uri, "").experiment()
     where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
     log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, device, where, config.engine)
     warehouse.checkpoints.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="train-", dir=warehouse.checkpoints) as scratch:
+    with running(warehouse.checkpoints, config.ds) as scratch:
         pinned = config.model_copy(update=_pinned(config, device, precision))
-        bundle = warehouse.bundles / _launch(pinned, Path(scratch), ranks, hosts)
+        bundle = warehouse.bundles / _launch(pinned, scratch, ranks, hosts)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
+    remove_leftovers(warehouse.checkpoints, config.ds)
     metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
     figures = {f"{split}_{k}": v for split, row in metrics["heldout"].items() for k, v in row.items()}
     return {"bundle": bundle.name, **figures, "path": bundle}

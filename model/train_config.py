@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from etl.config import JobConfig
 from etl.dataset import Manifest
@@ -22,6 +21,7 @@ from model.precision import Chosen, Precision
 from model.presets import PRESETS, Preset, preset
 from model.pretrained import Pretrained
 from model.reader import ReaderConfig
+from model.tracking import require_no_credentials
 
 PRESET_SETTINGS = ("epochs", "batch", "crops", "lr", "tau", "layers_from")
 """Settings whose default is the preset's."""
@@ -30,6 +30,7 @@ PRESET_SETTINGS = ("epochs", "batch", "crops", "lr", "tau", "layers_from")
 class TrainConfig(JobConfig):
     """Settings of `labeller train`."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # an address with a password in it is refused
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "train")
 
     preset: Literal["published", "hybrid", "hybrid-both", "bag", "tiny"] = "hybrid"
@@ -158,9 +159,8 @@ class TrainConfig(JobConfig):
 
     @field_validator("mlflow_tracking_uri")
     @classmethod
-    def _without_password(cls, uri: str) -> str:
-        if urlsplit(uri).password:
-            raise ValueError("holds a password, which would be logged: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead")
+    def _without_credentials(cls, uri: str) -> str:
+        require_no_credentials(uri)
         return uri
 
     def deepspeed_settings(self, precision: Chosen) -> dict[str, Any]:

@@ -7,19 +7,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from model.engines import Engine
 from model.grad_cache import cached_step
 from model.known import KnownPairs
-from model.loss import Contrast, LossConfig, contrastive_loss
+from model.loss import Contrast, LossConfig, Rows, contrastive_loss
 from model.progress import Curve, Meter, figures
 from model.ranks import Ranks
 from model.reader import Batch
 from model.tracking import Tracker
 
 COLLAPSED = 0.999
-"""Mean cosine of a batch's titles above which training is over; an untrained published encoder has some .4."""
+"""Mean cosine of a batch's distinct titles, or queries, above which training is over; an untrained published encoder has
+some .4, its queries of one word .86."""
 
 JOINING = 0.2
 """Least share of the layers' steps in which their learning rate rises, where they join late."""
@@ -99,7 +101,7 @@ def train(
         found, backward = contrastive_step(engine, batch, config, ranks, known)
         value = found.loss.item()
         _require_finite("loss", value, step, config, ranks)
-        _require_different(found.titles, step, config, ranks)
+        _require_different(found, batch.rows, step, config, ranks)
         backward()
         norm = engine.gradient_norm()
         if norm is not None:
@@ -133,14 +135,19 @@ def contrastive_step(
     return found, lambda: engine.backward(found.loss)
 
 
-def _require_different(titles: torch.Tensor, step: int, config: LoopConfig, ranks: Ranks) -> None:
-    # The mean of all cosines is the squared length of the mean vector.
-    cosine = float(titles.float().mean(dim=0).square().sum())
-    if len(titles) > 1 and cosine > COLLAPSED:
-        raise Collapsed(
-            f"titles have a mean cosine of {cosine:.4f} at step {step + 1} of {config.steps} (rank {ranks.rank}; expected "
-            f"at most {COLLAPSED}): they are all one vector, no step was taken with them; lower --lr, with --no-resume"
-        )
+def _require_different(found: Contrast, rows: Rows, step: int, config: LoopConfig, ranks: Ranks) -> None:
+    """Of each side one vector for each distinct text: a batch that shows one title alone says nothing."""
+    sides = {"titles": (found.titles, rows.item_group), "queries": (found.queries, rows.query_group)}
+    for side, (vectors, group) in sides.items():
+        _, first = np.unique(group, return_index=True)
+        # The mean of all cosines is the squared length of the mean vector.
+        cosine = float(vectors[torch.from_numpy(first).to(vectors.device)].float().mean(dim=0).square().sum())
+        if len(first) > 1 and cosine > COLLAPSED:
+            raise Collapsed(
+                f"{side} have a mean cosine of {cosine:.4f} at step {step + 1} of {config.steps} (rank {ranks.rank}; "
+                f"expected at most {COLLAPSED}): they are all one vector, no step was taken with them; "
+                "lower --lr, with --no-resume"
+            )
 
 
 def _require_finite(what: str, value: float, step: int, config: LoopConfig, ranks: Ranks) -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
@@ -39,6 +41,9 @@ from model.train_config import TrainConfig
 log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
+POLL_SECONDS = 0.2
+_HERE = "labeller/ranks that have verified their machine's dataset"
+
 REFUSED_FILE = "refused"
 """What a rank has against its input, left beside the settings: no launcher passes on every rank's exit code."""
 
@@ -51,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logging()
     if "LOCAL_RANK" in os.environ:
         threading.Thread(target=_end_with_launcher, daemon=True).start()
-    config = TrainConfig.model_validate_json(args.settings.read_text(encoding="utf-8"))
     try:
-        run(config, args.settings.parent)
+        run(_settings(args.settings), args.settings.parent)
     except InputError as error:
         log.error("%s", error)
         args.settings.with_name(REFUSED_FILE).write_text(str(error), encoding="utf-8")
@@ -61,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReaderStalled as error:
         _end(str(error))  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
+
+
+def _settings(file: Path) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise InputError(f"settings {file} that `labeller train` wrote: {error}") from None
 
 
 def _end_with_launcher() -> None:
@@ -110,7 +121,8 @@ def run(config: TrainConfig, scratch: Path) -> None:
         logging.getLogger().setLevel(logging.WARNING)
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.
     manifest = verify(config.dataset) if local_rank == 0 else Manifest.read(config.dataset)
-    _wait(ranks)
+    if ranks.world > 1:
+        wait_unhurried(c10d._get_default_store(), ranks.world)
     checkpoints = Warehouse.of(config).training_checkpoints(config.ds)
     if not config.resume:
         Checkpoints(checkpoints, ranks).remove()
@@ -131,6 +143,17 @@ def run(config: TrainConfig, scratch: Path) -> None:
 def _wait(ranks: Ranks) -> None:
     if ranks.world > 1:
         dist.barrier()
+
+
+def wait_unhurried(store: dist.Store, world: int) -> None:
+    """Wait until all ranks are here, however long one of them hashes the dataset.
+
+    A barrier ends after the process group's time-out: 10 minutes are 60 GB at 100 MB/s. Of a rank that is gone the launcher
+    tells, and without rank 0 the store does.
+    """
+    store.add(_HERE, 1)
+    while store.add(_HERE, 0) < world:
+        time.sleep(POLL_SECONDS)
 
 
 def _trackers(config: TrainConfig) -> list[Tracker]:

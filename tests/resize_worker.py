@@ -15,6 +15,7 @@ from torch import distributed as dist
 from model.checkpoints import Checkpoints
 from model.engines import DeepSpeedEngine
 from model.positions import Position
+from model.progress import Curve
 from model.ranks import Ranks
 from model.trainer import contrastive_step
 from model.worker import join
@@ -61,7 +62,7 @@ def run(directory: Path, saved_by: int | None, ranks: Ranks, stage: int) -> dict
         for number in range(STEPS):
             step(engine, ranks, number)
         settings = {"seed": 1, "batch": 1, "crops": 0}
-        checkpoints.save(engine, Position(step=STEPS, dataset="", world=ranks.world, settings=settings), {})
+        checkpoints.save(engine, Position(step=STEPS, dataset="", world=ranks.world, settings=settings), Curve())
     else:
         found = checkpoints.newest()
         assert found is not None

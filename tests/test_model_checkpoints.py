@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,14 @@ from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse
 from model import train
 from model.bundle import load_bundle
-from model.checkpoints import COMPLETE, Checkpoints
+from model.checkpoints import COMPLETE, Checkpoints, Found
 from model.engines import TorchEngine
-from model.fit import Fitted, fit
-from model.positions import Position
+from model.fit import Fitted, fit, training_settings
+from model.presets import PRESETS
 from model.ranks import Ranks
+from model.reader import TrainingReader
 from model.train_config import TrainConfig
-from model.trainer import Collapsed, NotFinite
+from model.trainer import Collapsed, LoopConfig, NotFinite
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -125,6 +127,30 @@ def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(
     assert same(again, whole)
 
 
+def lose_the_position(path: Path) -> None:
+    manifest = json.loads((path / COMPLETE).read_text())
+    del manifest["position"]
+    (path / COMPLETE).write_text(json.dumps(manifest))
+
+
+def write_a_field_of_another_version(path: Path) -> None:
+    manifest = json.loads((path / COMPLETE).read_text())
+    manifest["progress"]["best_loss"] = 0.1
+    (path / COMPLETE).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("change", [lose_the_position, write_a_field_of_another_version])
+def test_a_checkpoint_of_another_version_is_passed_over_loudly_too(shop_root, tmp_path, monkeypatch, caplog, change):
+    cut_off(config(shop_root), tmp_path, 6, monkeypatch)
+    change(tmp_path / "step-00000006")
+    found = Checkpoints(tmp_path, Ranks()).newest()
+    assert found is not None
+    assert found.position.step == 3
+    assert re.search(
+        r"step-00000006 is not used: COMPLETE.json cannot be read \((Key|Type)Error: .*(position|best_loss)", caplog.text
+    )
+
+
 def test_without_any_whole_checkpoint_training_starts_afresh(shop_root, whole, tmp_path, monkeypatch):
     settings = config(shop_root)
     cut_off(settings, tmp_path, 3, monkeypatch)
@@ -175,6 +201,36 @@ def test_checkpoints_survive_a_training_that_breaks_and_the_next_start_goes_on(
     assert same(fit(settings, verify(settings.dataset), checkpoints=tmp_path), whole)
 
 
+def as_if_two_ranks_had_saved(path: Path) -> None:
+    """Plain torch saves the same state on any number of ranks; so only the manifest says how many they were."""
+    manifest = json.loads((path / COMPLETE).read_text())
+    manifest["position"]["world"] = 2
+    manifest["position"]["settings"] |= {"ranks": 2, "batch": 15, "crops": 15, "steps": 34}
+    (path / COMPLETE).write_text(json.dumps(manifest))
+
+
+def test_a_training_that_went_on_with_another_number_of_ranks_goes_on_again_by_the_first_plan(
+    shop_root, tmp_path, monkeypatch, caplog
+):
+    settings = config(shop_root)
+    cut_off(settings, tmp_path, 3, monkeypatch)
+    as_if_two_ranks_had_saved(tmp_path / "step-00000003")
+    cut_off(settings, tmp_path, 6, monkeypatch)
+    again = fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+    assert "going on after step 6" in caplog.text
+    assert [again.settings[name] for name in ("ranks", "batch", "crops", "steps")] == [1, 30, 30, 34]
+    assert again.curve.points[-1][0] == 34
+
+
+def test_a_training_that_goes_on_with_other_epochs_or_batch_is_refused(shop_root, tmp_path, monkeypatch):
+    cut_off(config(shop_root), tmp_path, 3, monkeypatch)
+    as_if_two_ranks_had_saved(tmp_path / "step-00000003")
+    cut_off(config(shop_root), tmp_path, 6, monkeypatch)
+    other = config(shop_root, batch=29, epochs=5.0)
+    with pytest.raises(InputError, match=r"batch is 29, .* saved with 30\n.*\n.*epochs is 5.0, .* saved with 4.0"):
+        fit(other, verify(other.dataset), checkpoints=tmp_path)
+
+
 def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_root, tmp_path, monkeypatch):
     cut_off(config(shop_root), tmp_path, 3, monkeypatch)
     other = config(shop_root, tau=0.2, seed=5, multi_positives=True)
@@ -184,14 +240,47 @@ def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_ro
         assert part in str(error.value)
 
 
+def test_a_checkpoint_of_another_encoder_clipping_or_cache_is_refused_with_every_difference(
+    shop_root, tmp_path, monkeypatch, caplog
+):
+    with caplog.at_level(logging.INFO):
+        cut_off(config(shop_root), tmp_path, 3, monkeypatch)
+    assert "million parameters in reach; no gradient clipping" in caplog.text
+    clipped = tmp_path / "clipped.json"
+    clipped.write_text('{"gradient_clipping": 0.5}')
+    encoder = replace(PRESETS["tiny"].encoder, ffn=64, dropout=0.1)
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], encoder=encoder))
+    other = config(shop_root, deepspeed_config=str(clipped), cache_texts=16)
+    with caplog.at_level(logging.INFO), pytest.raises(InputError) as error:
+        fit(other, verify(other.dataset), checkpoints=tmp_path)
+    assert [problem.split(" is ")[0] for problem in error.value.problems] == [
+        "cache_texts", "encoder.dropout", "encoder.ffn", "gradient_clipping",
+    ]  # fmt: skip
+    assert "gradients are clipped at a norm of 0.5" in caplog.text
+
+
+def test_all_of_deepspeeds_settings_are_kept_each_under_a_name_of_its_own(shop_root, tmp_path):
+    file = tmp_path / "stage1.json"
+    file.write_text('{"gradient_clipping": 0.5, "zero_optimization": {"stage": 1}, "prescale_gradients": true}')
+    settings = config(shop_root, deepspeed_config=str(file))
+    manifest = verify(settings.dataset)
+    chosen = settings.chosen_preset(manifest)
+    reader = TrainingReader(settings.dataset, manifest, settings.reader(chosen), Ranks())
+    kept = training_settings(settings, chosen, reader, LoopConfig(steps=1), Ranks(), "fp32", "deepspeed")
+    assert {name: value for name, value in kept.items() if name.startswith("deepspeed.")} == {
+        "deepspeed.zero_optimization.stage": 1,
+        "deepspeed.prescale_gradients": True,
+    }
+    assert kept["gradient_clipping"] == 0.5
+
+
 def test_a_checkpoint_that_does_not_load_is_an_error_and_no_fresh_start(shop_root, tmp_path, monkeypatch):
     settings = config(shop_root)
     cut_off(settings, tmp_path, 3, monkeypatch)
     path = tmp_path / "step-00000003"
     torch.save({"model": {}, "adam": {}}, path / "torch.pt")
-    manifest = json.loads((path / COMPLETE).read_text())
-    position = Position(**manifest["position"])
-    Checkpoints(tmp_path, Ranks()).save(_Saves(path / "torch.pt"), position, manifest["progress"])
+    found = Found.of(path, json.loads((path / COMPLETE).read_text()))
+    Checkpoints(tmp_path, Ranks()).save(_Saves(path / "torch.pt"), found.position, found.progress)
     with pytest.raises(RuntimeError, match=r"step-00000003 cannot be loaded: rank 0: RuntimeError: Error\(s\) in loading"):
         fit(settings, verify(settings.dataset), checkpoints=tmp_path)
 
@@ -242,7 +331,7 @@ def kill_one_rank(root: Path, *flags: str) -> None:
     assert not ranks_under(root)
 
 
-def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
+def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one_and_that_again(shop_root, tmp_path, caplog, monkeypatch):
     root = tmp_path / "killed"
     shutil.copytree(shop_root, root)
     kill_one_rank(root, "--engine", "torch")
@@ -252,9 +341,14 @@ def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one(shop_root, tmp_
     with caplog.at_level(logging.WARNING):
         assert train.main(["--root", str(root), *LONG, "--engine", "torch", "--batch", "11"]) == EXIT_BAD_INPUT
         assert re.search(r"batch is 11, the position was saved with \d\d", caplog.text)
+        with monkeypatch.context() as patch:
+            stopping_after(patch, steps=15)
+            with pytest.raises(CutOff):
+                train.main(["--root", str(root), *LONG, "--engine", "torch"])
         assert train.main(["--root", str(root), *LONG, "--engine", "torch"]) == EXIT_OK
-    assert re.search(r"going on after step \d+ ", caplog.text)
-    assert "of 2 ranks, there are 1 now" in caplog.text
+    first, second = map(int, re.findall(r"going on after step (\d+) ", caplog.text))
+    assert second > first
+    assert caplog.text.count("of 2 ranks, there are 1 now") == 1
     bundle = load_bundle(next(Warehouse.at(str(root)).bundles.glob("*/manifest.json")).parent)
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert not Warehouse.at(str(root)).training_checkpoints(DS).exists()

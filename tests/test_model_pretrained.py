@@ -116,7 +116,7 @@ def test_another_dim_gives_the_checkpoint_a_fresh_head(shop_root, bert):
     fitted = fit(config, train.verify(config.dataset))
     assert fitted.encoder.config.head
     assert fitted.encoder.head.weight.shape == (8, 16)
-    assert fitted.settings["dim"] == 8
+    assert fitted.settings["encoder.dim"] == 8
 
 
 def test_the_bundle_of_a_training_starts_the_next(shop_root, bert, caplog):

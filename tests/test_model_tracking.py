@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from etl.dataset import verify
 from etl.errors import EXIT_BAD_INPUT, InputError
-from model import tracking, train
+from model import tracking, train, worker
 from model.fit import fit
 from model.tracking import MLflow, TensorBoard, closing_trackers
 from model.train_config import TrainConfig
@@ -119,9 +119,26 @@ def test_a_server_that_cannot_be_reached_is_refused_before_the_training(settings
     assert "MLflow at http://127.0.0.1:9 cannot be used" in capsys.readouterr().err
 
 
-def test_a_password_in_the_address_of_the_server_is_refused():
-    with pytest.raises(ValidationError, match="MLFLOW_TRACKING_USERNAME"):
-        TrainConfig(root=".", ds=DS, mlflow_tracking_uri="https://me:secret@host")
+@pytest.mark.parametrize(
+    "uri", ["https://me:secret@host", "https://secret@host:5000/x", "https://host/?token=secret", "https://me:sec[ret@host"]
+)
+def test_credentials_in_the_address_of_the_server_are_refused_and_not_said(settings, monkeypatch, capfd, uri):
+    with pytest.raises(ValidationError, match="the MLflow server's address") as error:
+        TrainConfig(root=".", ds=DS, mlflow_tracking_uri=uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert train.main(["--root", settings.root, "--ds", str(DS), "--preset", "tiny"]) == EXIT_BAD_INPUT
+    said = capfd.readouterr().err
+    assert "the MLflow server's address" in said
+    assert not any(secret in said + str(error.value) for secret in (uri, "secret"))
+
+
+def test_a_rank_refuses_settings_that_cannot_be_used_without_saying_them(tmp_path, caplog):
+    file = tmp_path / "settings.json"
+    file.write_text('{"root": ".", "ds": "2024-05-07", "mlflow_tracking_uri": "https://me:secret@host"}')
+    assert worker.main(["--settings", str(file)]) == EXIT_BAD_INPUT
+    refused = (tmp_path / worker.REFUSED_FILE).read_text()
+    assert "mlflow_tracking_uri" in refused
+    assert "secret" not in refused + caplog.text
 
 
 def test_a_server_that_fails_later_is_a_single_warning_and_gets_its_figures_when_it_is_back(

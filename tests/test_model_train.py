@@ -1,21 +1,25 @@
 """`labeller train` as Airflow runs it: DeepSpeed's own launcher, two ranks on the CPU."""
 
+import datetime as dt
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import distributed as dist
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
-from model import launch, train
+from model import launch, train, worker
 from model.bundle import candidate, load_bundle
+from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
 
 
@@ -49,9 +53,11 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root, mon
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_plain_torch_leaves_a_bundle_and_figures_too(shop_root, ranks):
+    (shop_root / "checkpoints" / "ds=2024-05-06" / "step-00000500").mkdir(parents=True)  # of a night that broke
     assert run(shop_root, "--engine", "torch", "--ranks", str(ranks)) == EXIT_OK
     bundle = load_bundle(candidate(Warehouse.at(str(shop_root))))
     assert [bundle.metrics["settings"][name] for name in ("engine", "ranks")] == ["torch", ranks]
+    assert list((shop_root / "checkpoints").iterdir()) == []
     written = EventAccumulator(str(Warehouse.at(str(shop_root)).training_figures(DS))).Reload()
     steps = [event.step for event in written.Scalars("loss")]
     assert steps == [step for step, _ in bundle.metrics["curve"]]
@@ -64,6 +70,39 @@ def test_a_dataset_that_does_not_match_its_manifest_is_refused_by_file(shop_root
     file.write_bytes(file.read_bytes()[:-1])
     assert run(shop_root) == EXIT_BAD_INPUT
     assert "pairs/part-1.parquet has" in capsys.readouterr().err
+
+
+def test_ranks_wait_for_one_that_hashes_for_longer_than_their_time_out():
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, timeout=dt.timedelta(seconds=0.5), wait_for_workers=False)
+    first = threading.Thread(target=worker.wait_unhurried, args=(store, 2))
+    first.start()
+    first.join(1.5)
+    assert first.is_alive()
+    other = dist.TCPStore("127.0.0.1", store.port, is_master=False, timeout=dt.timedelta(seconds=30))
+    worker.wait_unhurried(other, 2)
+    first.join(10)
+    assert not first.is_alive()
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_hashed_for_longer_than_the_time_out_is_trained_on(shop_root):
+    # Two ranks of plain torch with a time-out of 20 s, the first of which verifies for 30.
+    code = (
+        "import sys, time; from model import worker; verify = worker.verify; "
+        "worker.verify = lambda path: time.sleep(30) or verify(path); sys.exit(worker.main(sys.argv[1:]))"
+    )
+    settings = TrainConfig(
+        root=str(shop_root), ds=DS, preset="tiny", epochs=1.0, engine="torch", device="cpu", timeout_minutes=1 / 3
+    )
+    (shop_root / "settings.json").write_text(settings.model_dump_json())
+    variables = launch.environment(2, "cpu", local=True) | {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch.free_port()), "WORLD_SIZE": "2",
+    }  # fmt: skip
+    argv = [sys.executable, "-c", code, "--settings", str(shop_root / "settings.json")]
+    ranks = [
+        subprocess.Popen(argv, env=variables | {"RANK": str(n), "LOCAL_RANK": str(n)}, stdin=subprocess.PIPE) for n in (0, 1)
+    ]
+    assert [rank.wait(200) for rank in ranks] == [EXIT_OK, EXIT_OK]
 
 
 def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root, capsys):

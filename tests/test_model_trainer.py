@@ -18,13 +18,14 @@ from model.engines import TorchEngine, optimizer, parameter_groups
 from model.evaluate import evaluate, metrics
 from model.fit import draw, fit
 from model.inference import embed
+from model.loss import Rows
 from model.matryoshka import shortened
 from model.packing import pack, tokenised
 from model.precision import choose
 from model.presets import PRESETS
-from model.progress import alignment, progress_line, uniformity
+from model.progress import Curve, alignment, progress_line, uniformity
 from model.ranks import Ranks
-from model.reader import ReaderConfig, TrainingReader, require_enough, smallest_share
+from model.reader import Batch, ReaderConfig, TrainingReader, require_enough, smallest_share
 from model.retrieval import top_k
 from model.train_config import TrainConfig
 from model.trainer import Collapsed, LoopConfig, NotFinite, rates, schedule, train
@@ -309,6 +310,15 @@ def test_a_batch_that_was_asked_for_and_is_larger_than_the_data_is_refused(shop_
     require_enough(manifest, share, 2)
     with pytest.raises(InputError, match=rf"batch is {share + 1} pairs a rank, and each of 2 ranks has {share} "):
         require_enough(manifest, share + 1, 2)
+    with pytest.raises(InputError, match="batch is 302 pairs a rank, and each of 1 ranks has 301 "):
+        fit(config(shop_root, batch=302), manifest)
+
+
+def test_a_batch_that_was_asked_for_is_kept_where_a_presets_own_is_made_smaller(shop_root):
+    manifest = verify(config(shop_root).dataset)
+    asked, own = (fit(config(shop_root, preset="bag", batch=n, epochs=1.0), manifest).settings for n in (100, None))
+    assert (asked["batch"], asked["steps"]) == (100, 3)
+    assert own["batch"] == 301 // 8
 
 
 def test_vectors_that_are_all_alike_stop_the_training_before_the_step(shop_root):
@@ -322,6 +332,26 @@ def test_vectors_that_are_all_alike_stop_the_training_before_the_step(shop_root)
     with pytest.raises(Collapsed, match=r"titles have a mean cosine of 1\.0000 at step 1 of 3"):
         train(engine, reader.batches(3), LoopConfig(steps=3), Ranks())
     assert torch.equal(parameters(encoder), before)
+
+
+def one_step(queries: list[int], titles: list[int], query_group: list[int]) -> Curve:
+    """Train on a batch of texts of one token each, those of a title its item group."""
+    model = DualEncoder(draw(PRESETS["tiny"].encoder, seed=1), tau=0.1).train()
+    adam = optimizer(parameter_groups(model, lr=1e-3, weight_lr=1.0, layers_lr=1.0))
+    zeros = np.zeros(len(titles))
+    rows = Rows(np.array(query_group), np.array(titles), zeros + 1, zeros, zeros)
+    texts = pack(np.array(queries + titles), np.arange(2 * len(titles) + 1), None)
+    return train(TorchEngine(model, adam, Ranks()), [Batch(texts, rows)], LoopConfig(steps=1), Ranks())
+
+
+def test_a_batch_that_shows_one_title_or_one_query_is_no_collapse():
+    assert one_step([1, 2, 3, 4], [7, 7, 7, 7], [1, 2, 3, 4]).step == 1
+    assert one_step([1, 1, 1, 1], [6, 7, 8, 9], [1, 1, 1, 1]).step == 1
+
+
+def test_queries_that_are_all_alike_stop_the_training_too():
+    with pytest.raises(Collapsed, match=r"queries have a mean cosine of 1\.0000 at step 1 of 1"):
+        one_step([1, 1, 1, 1], [6, 7, 8, 9], [1, 1, 2, 2])
 
 
 def test_alignment_and_uniformity_are_those_of_the_paper():
