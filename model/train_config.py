@@ -49,7 +49,7 @@ class TrainConfig(JobConfig):
     """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch). Hosts have theirs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes the GPUs where there are some."""
+    """Where to train; auto takes the GPUs where there are some, with a hostfile those of the hosts."""
 
     precision: Precision = "auto"
     """Of matrix products: bf16 on GPUs and CPUs with AMX, fp32 elsewhere; fp16 (GPUs only) has a loss scale."""
@@ -163,7 +163,7 @@ class TrainConfig(JobConfig):
             raise ValueError("holds a password, which would be logged: set MLFLOW_TRACKING_USERNAME and _PASSWORD instead")
         return uri
 
-    def deepspeed_settings(self, precision: Chosen) -> dict[str, Any]:
+    def deepspeed_settings(self, precision: Chosen = "fp32") -> dict[str, Any]:
         """See :func:`model.deepspeed_settings.deepspeed_settings`."""
         path = Path(self.deepspeed_config) if self.deepspeed_config else OURS
         return deepspeed_settings(path, cache_texts=self.cache_texts, precision=precision)
@@ -173,7 +173,7 @@ class TrainConfig(JobConfig):
         return Warehouse.at(self.root).dataset(self.ds)
 
     def where(self) -> tuple[Literal["cpu", "cuda"], int]:
-        """Device and number of ranks on this machine."""
+        """Device and number of ranks on this machine, which is asked where nothing is configured."""
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         on_cpu = 1 if self.engine == "torch" else 2
         return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else on_cpu)
