@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -210,7 +211,10 @@ class TrainConfig(JobConfig):
         Raises:
             InputError: it does not fit the dataset, or ``init_from`` does not fit either.
         """
-        spec = manifest.spec
+        return self.preset_for(manifest.spec, self.dataset)
+
+    def preset_for(self, spec: Mapping[str, Any], tokenizer: Path) -> Preset:
+        """As :meth:`chosen_preset`, for a dataset of which only the tokenizer is known: its spec, and where it lies."""
         longest = max(spec["max_query_tokens"], spec["max_title_tokens"])
         start = self.pretrained()
         if start is None or start.config.bag:
@@ -220,7 +224,7 @@ class TrainConfig(JobConfig):
         encoder = replace(found.encoder, dim=self.dim or found.encoder.dim, matryoshka=self.matryoshka)
         found = replace(found, encoder=encoder)
         if start is not None:
-            start.require_fit(found.encoder, self.dataset, longest)
+            start.require_fit(found.encoder, tokenizer, longest)
         if not found.encoder.bag:
             if self.layers_from:
                 raise InputError(f"layers_from is {self.layers_from}, but this encoder has no bag to train alone before")
