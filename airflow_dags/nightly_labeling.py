@@ -91,7 +91,7 @@ with DAG(
     )
 
     with TaskGroup("etl"):
-        check = stage("check", timeout_hours=1, trigger_rule="none_failed")
+        check = stage("check", f"{DAY} {HOSTFILE}", timeout_hours=1, trigger_rule="none_failed")
         pairs = stage("pairs")
 
     with TaskGroup("model"):

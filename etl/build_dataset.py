@@ -262,18 +262,27 @@ def as_heldout(pairs: DataFrame, queries: DataFrame) -> DataFrame:
 
 
 def _tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:
-    if config.tokenizer_from:
-        directory = _tokenizer_directory(config)
-        if (directory / SPEC_FILE).is_file():
-            return load_tokenizer(directory)
-        return bert_tokenizer(directory, config.spec())
-    if config.tokenizer == "wordhash":
-        return WordHashTokenizer(config.spec())
+    if (known := known_tokenizer(config)) is not None:
+        return known
     asked = pairs.where(F.col("split") == "train").select(F.col("query").alias("text"))
     every = asked.union(texts.where(~F.col("heldout")).select("text"))
     drawn = every.distinct().orderBy(F.xxhash64("text"), "text").limit(config.wordpiece_texts)
     kind = BothTokenizer if config.tokenizer == "both" else WordPieceTokenizer
     return kind.train(config.spec(), (row["text"] for row in drawn.toLocalIterator()))
+
+
+def known_tokenizer(config: DatasetConfig) -> Tokenizer | None:
+    """The tokenizer that the settings alone decide; None where it is to be trained on the window's texts.
+
+    Raises:
+        InputError: ``tokenizer_from`` names none.
+    """
+    if config.tokenizer_from:
+        directory = _tokenizer_directory(config)
+        if (directory / SPEC_FILE).is_file():
+            return load_tokenizer(directory)
+        return bert_tokenizer(directory, config.spec())
+    return WordHashTokenizer(config.spec()) if config.tokenizer == "wordhash" else None
 
 
 def _tokenizer_directory(config: DatasetConfig) -> Path:

@@ -1,29 +1,35 @@
 """Check what a night needs before anything expensive starts: the settings of every stage, and all input tables.
 
-Names file, section, table, column and value of everything that is wrong, all at once.
+Names file, section, table, column and value of everything that is wrong, all at once. Of the settings also what training
+would find hours later: files that they name, and an encoder that does not suit the dataset's tokenizer.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from etl import check_inputs
-from etl.build_dataset import DatasetConfig
+from etl.build_dataset import DatasetConfig, known_tokenizer
 from etl.check_inputs import CheckConfig
 from etl.config import JobConfig, from_args
 from etl.config import arg_parser as config_parser
 from etl.errors import InputError
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
+from etl.warehouse import Warehouse
 from labeling.audit import AuditConfig
 from labeling.calibrate import CalibrateConfig
 from labeling.embed_catalogue import EmbedConfig
 from labeling.predict import PredictConfig
 from labeling.publish import PublishConfig
 from labeling.report import ReportConfig
+from model.launch import CHECKOUT
 from model.promote import PromoteConfig
 from model.train_config import TrainConfig
 from model.train_due import TrainDueConfig
@@ -43,15 +49,22 @@ STAGES: tuple[type[JobConfig], ...] = (
 )
 
 
+class NightConfig(CheckConfig):
+    """Settings of the command: those of the input tables' check, and what the night's other commands are told by flags."""
+
+    hostfile: str = ""
+    """As `labeller train` will get it; empty: as [train] says."""
+
+
 def arg_parser() -> argparse.ArgumentParser:
-    return config_parser(CheckConfig, "labeller check", __doc__ or "")
+    return config_parser(NightConfig, "labeller check", __doc__ or "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_job(arg_parser(), CheckConfig, run, argv)
+    return run_job(arg_parser(), NightConfig, run, argv)
 
 
-def run(config: CheckConfig) -> Mapping[str, Any]:
+def run(config: NightConfig) -> Mapping[str, Any]:
     """Check settings, then inputs; returns the figures of the summary.
 
     Raises:
@@ -61,20 +74,59 @@ def run(config: CheckConfig) -> Mapping[str, Any]:
     return check_inputs.run(config)
 
 
-def check_settings(config: CheckConfig) -> None:
-    """Read ``ROOT/warehouse.toml`` as every stage of the night will.
+def check_settings(config: NightConfig) -> None:
+    """Read ``ROOT/warehouse.toml`` as every stage of the night will, and look at the files that training needs.
 
     Raises:
-        InputError: unknown sections, unknown keys and values out of range, of all stages.
+        InputError: unknown sections, unknown keys and values out of range, of all stages; files that cannot be used.
     """
     problems: dict[str, None] = {}
+    hostfile = {"hostfile": config.hostfile} if config.hostfile else {}
+    made: dict[type[JobConfig], Any] = {}
     for stage in STAGES:
         try:
-            from_args(stage, argparse.Namespace(config=None, root=config.root, ds=config.ds))
+            made[stage] = from_args(stage, argparse.Namespace(config=None, root=config.root, ds=config.ds, **hostfile))
         except InputError as error:
             problems |= dict.fromkeys(error.problems or [str(error)])
+    if {TrainConfig, DatasetConfig} <= made.keys():
+        problems |= dict.fromkeys(training_problems(made[TrainConfig], made[DatasetConfig]))
     if problems:
         raise InputError.of(list(problems), heading=f"{config.root}/warehouse.toml refused:")
+
+
+def training_problems(train: TrainConfig, dataset: DatasetConfig) -> list[str]:
+    """What training would find hours later: of hostfile, weights to start from, DeepSpeed's settings and the tokenizer."""
+
+    def hosts() -> None:
+        if found := train.hosts():
+            found.require_means([Path(sys.executable), CHECKOUT, Warehouse.at(train.root).checkpoints])
+
+    checks: list[Callable[[], object]] = [hosts, train.deepspeed_settings, lambda: require_fit(train, dataset)]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except InputError as error:
+            problems.append(str(error).replace("\n", "\n    "))
+    return problems
+
+
+def require_fit(train: TrainConfig, dataset: DatasetConfig) -> None:
+    """See that the encoder to train suits the tokenizer that the dataset will have.
+
+    Raises:
+        InputError: it does not, or what it starts from or the tokenizer cannot be read.
+    """
+    start, tokenizer = train.pretrained(), known_tokenizer(dataset)
+    with tempfile.TemporaryDirectory(prefix="tokenizer-") as directory:
+        if tokenizer is not None:
+            tokenizer.save(Path(directory))
+        elif start is not None:
+            raise InputError(
+                f"[train] init_from starts from {start.directory}, whose tokenizer the dataset must have, but [dataset] "
+                f'tokenizer = "{dataset.tokenizer}" trains another: set [dataset] tokenizer_from = "{train.init_from}"'
+            )
+        train.preset_for(asdict(tokenizer.spec if tokenizer else dataset.spec()), Path(directory))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Checks whether this machine can run the pipeline: Python, Java, jars, packages, compiler, GPU, memory, disk, paths.
+"""Checks whether this machine can run the pipeline: Python, Java, jars, packages, compiler, ssh, GPU, memory, disk.
 
 Every line is ok, warn or fail; what is not ok says how to cure it. Exits with 2 if anything failed.
 """
@@ -103,6 +103,15 @@ def check_compiler(path: str) -> Finding:
     return Finding("compiler", "ok", "g++ and ninja")
 
 
+def check_launcher() -> Finding:
+    """What starts a training on other machines; one machine needs none of it."""
+    missing = [program for program in ("pdsh", "ssh") if shutil.which(program) is None]
+    if missing:
+        found = f"no {' and no '.join(missing)}: training on this machine only (Debian: pdsh, openssh-client)"
+        return Finding("hosts", "ok", found)
+    return Finding("hosts", "ok", "pdsh and ssh: training on several machines can be started here")
+
+
 def check_root(root: str) -> Iterator[Finding]:
     """The warehouse directory: there, writable, with room, and which input tables it has."""
     path = Path(root).expanduser().resolve()
@@ -133,6 +142,7 @@ def diagnose(root: str) -> Iterator[Finding]:
     yield check_jars()
     yield from check_packages(requirements_file(Path.cwd()))
     yield check_compiler(_search_path())
+    yield check_launcher()
     yield check_cpu()
     yield check_gpu()
     yield check_memory()

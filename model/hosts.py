@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 
@@ -28,6 +29,8 @@ MEETING_SECONDS = 60.0
 _LINE = re.compile(r"((?:\w[\w.-]*@)?\w[\w.-]*)\s+slots=([1-9]\d*)")
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
 _FORWARDED = ("GLOO_", "NCCL_", "TORCH_")
+_ANSWERS = "echo address $(hostname -I); echo cores $(nproc); echo amx $(grep -cwm1 amx_bf16 /proc/cpuinfo)"
+"""What a host says of itself, one line a question; what it does not know leaves its line short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +60,11 @@ class Hosts:
         words = (os.environ.get("PDSH_SSH_ARGS_APPEND", ""), SSH_OPTIONS, port)
         return {"PDSH_RCMD_TYPE": "ssh", "PDSH_SSH_ARGS_APPEND": " ".join(filter(None, words))}
 
-    def meet(self, paths: Sequence[Path]) -> str:
-        """Reach every host just as the launcher will, and see that ``paths`` are there; returns the address of rank 0.
+    def require_means(self, paths: Sequence[Path]) -> None:
+        """See that this machine has what starts the others, and that ``paths`` get there as they are.
 
         Raises:
-            InputError: pdsh or ssh is missing here, or a host cannot be reached or lacks a path; all such are listed.
+            InputError: pdsh or ssh is missing here, or a path holds what a remote shell would read.
         """
         for program in ("pdsh", "ssh"):
             if shutil.which(program) is None:
@@ -69,14 +72,36 @@ class Hosts:
                     f"{program} is not on PATH, and with a hostfile DeepSpeed starts the hosts with it: install it "
                     "(Debian: pdsh, openssh-client), or leave --hostfile out to train on this machine"
                 )
-        _require_plain(paths)
-        argv = ["pdsh", "-S", "-w", ",".join(self.slots), f"ls -d {' '.join(map(str, paths))} >/dev/null && hostname -I"]
+        # Neither pdsh nor DeepSpeed quotes them.
+        odd = [f"{path}" for path in paths if not _PLAIN.fullmatch(str(path))]
+        if odd:
+            raise InputError.of(
+                odd, heading="paths that hosts share may hold letters, digits and @+=:,./-_ only; these do not:"
+            )
+
+    def meet(self, paths: Sequence[Path], device: Literal["auto", "cpu", "cuda"]) -> ReachedHosts:
+        """Reach every host just as the launcher will, see that ``paths`` are there, and ask what the machine is.
+
+        Args:
+            paths: What all hosts must have.
+            device: Where to train; ``auto`` asks each host's torch for GPUs.
+
+        Raises:
+            InputError: as :meth:`require_means`; a host cannot be reached or lacks a path (all such are listed); some have
+                GPUs and some none, or the first does not know its address, and the settings leave that to them.
+        """
+        self.require_means(paths)
+        asked = f"ls -d {' '.join(map(str, paths))} >/dev/null && {{ {_ANSWERS}; }}"
+        if device == "auto":
+            asked += f" && {sys.executable} -c 'import torch; print(\"gpus\", torch.cuda.device_count())'"
+        argv = ["pdsh", "-S", "-w", ",".join(self.slots), asked]
         try:
             variables = {**os.environ, **self.ssh_variables()}
             done = subprocess.run(argv, env=variables, capture_output=True, text=True, check=False, timeout=MEETING_SECONDS)
         except subprocess.TimeoutExpired:
             raise InputError(
-                f"hosts of {self.file} did not all answer in {MEETING_SECONDS:.0f} s (by pdsh and ssh)"
+                f"hosts of {self.file} did not all answer in {MEETING_SECONDS:.0f} s (by pdsh and ssh): see which one "
+                "`ssh HOST true` does not come back from"
             ) from None
         if done.returncode:
             raise InputError.of(
@@ -84,7 +109,39 @@ class Hosts:
                 heading=f"not every host of {self.file} can train (needed: ssh without a password, and the same paths of "
                 "environment, code and warehouse on all of them):",
             )
-        return self.master_addr or _first_address(done.stdout, next(iter(self.slots)))
+        return self._reached(done.stdout, device)
+
+    def _reached(self, said: str, device: Literal["auto", "cpu", "cuda"]) -> ReachedHosts:
+        """From the lines ``LABEL: QUESTION ANSWER …`` of all hosts."""
+        by_label = {label: host for host in self.slots for label in labels(host)}
+        answers: dict[str, dict[str, list[str]]] = {host: {} for host in self.slots}
+        for line in said.splitlines():
+            label, _, words = line.partition(": ")
+            if label in by_label and words.split():
+                question, *answer = words.split()
+                answers[by_label[label]][question] = answer
+        first = next(iter(self.slots))
+        address = [self.master_addr] if self.master_addr else answers[first]["address"]
+        if not address:
+            raise InputError(f"{first} names no address of its own (hostname -I): give --master-addr")
+        if device == "auto":
+            device = self._common_device({host: int(answer["gpus"][0]) for host, answer in answers.items()})
+        return ReachedHosts(
+            hosts=replace(self, master_addr=address[0]),
+            device=device,
+            amx=all(answer["amx"] == ["1"] for answer in answers.values()),
+            threads=max(1, min(int(answers[host]["cores"][0]) // ranks for host, ranks in self.slots.items())),
+        )
+
+    def _common_device(self, gpus: Mapping[str, int]) -> Literal["cpu", "cuda"]:
+        without = [host for host, number in gpus.items() if not number]
+        if without and len(without) < len(gpus):
+            having = [host for host in gpus if host not in without]
+            raise InputError(
+                f"hosts of {self.file} differ: torch finds GPUs on {', '.join(having)} and none on {', '.join(without)} "
+                "(expected on all or none): leave some out, mend their drivers, or say --device cpu"
+            )
+        return "cpu" if without else "cuda"
 
     def write_environment(self, directory: Path, variables: Mapping[str, str]) -> None:
         """Leave in ``directory`` what DeepSpeed's launcher exports on each host; ``variables`` are a rank's on this one."""
@@ -95,6 +152,25 @@ class Hosts:
             exported |= {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
         lines = "".join(f"{name}={value}\n" for name, value in exported.items())
         (directory / ENVIRONMENT_FILE).write_text(lines, encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReachedHosts:
+    """Machines that have answered, and what of them decides how all train."""
+
+    hosts: Hosts
+    """With the address of rank 0."""
+    device: Literal["cpu", "cuda"]
+    amx: bool
+    """Whether all have it."""
+    threads: int
+    """Cores of each rank, where there are fewest."""
+
+
+def labels(host: str) -> tuple[str, str]:
+    """What pdsh may call a host in front of its lines: never with the user, and without the domain if all share it."""
+    name = host.rpartition("@")[2]
+    return name, name.partition(".")[0]
 
 
 def read_hostfile(file: Path) -> dict[str, int]:
@@ -127,36 +203,50 @@ def read_hostfile(file: Path) -> dict[str, int]:
     return slots
 
 
-def name_interface(master: str) -> None:
+def name_interface(master: str, *, alone: bool) -> None:
     """Tell gloo and NCCL this machine's network interface on the way to rank 0, where nobody has told them.
 
     gloo would take that of the machine's own name, which on Debian is the loopback: no other host gets there.
+
+    Args:
+        master: Address of rank 0.
+        alone: Whether all ranks are on this machine.
+
+    Raises:
+        InputError: the way is not to be found, or it is the loopback and there are other machines.
     """
+    variables = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    if all(name in os.environ for name in variables):
+        return
     interface = interface_towards(master)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-    if not interface.startswith("lo"):  # on one machine NCCL finds the way by itself
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+    loopback = interface.startswith("lo")
+    if loopback and not alone:
+        raise InputError(
+            f"{socket.gethostname()}: the way to rank 0 at {master} is {interface} (expected an interface that other hosts "
+            "reach): give --master-addr an address that this machine has on the network, or --interface; on Debian "
+            "/etc/hosts gives a machine's own name 127.0.1.1"
+        )
+    for name in variables[: 1 if loopback else 2]:  # on one machine NCCL finds the way by itself
+        os.environ.setdefault(name, interface)
 
 
 def interface_towards(address: str) -> str:
-    """Name of this machine's network interface on the way to ``address``; the one that has it, where it is our own."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))  # asks the routing table, sends nothing
-        own = probe.getsockname()[0]
-    return next(name for name, found in psutil.net_if_addrs().items() if any(a.address == own for a in found))
+    """Name of this machine's network interface on the way to ``address``; the one that has it, where it is our own.
 
-
-def _require_plain(paths: Sequence[Path]) -> None:
-    """Neither pdsh nor DeepSpeed quotes what the remote shell gets."""
-    odd = [f"{path}" for path in paths if not _PLAIN.fullmatch(str(path))]
-    if odd:
-        raise InputError.of(odd, heading="paths that hosts share may hold letters, digits and @+=:,./-_ only; these do not:")
-
-
-def _first_address(said: str, host: str) -> str:
-    """Of ``hostname -I`` on ``host``, from lines ``NAME: ADDRESS ADDRESS …``; a NAME is without its user."""
-    name = host.rpartition("@")[2]
-    found = next((line.removeprefix(f"{name}:").split() for line in said.splitlines() if line.startswith(f"{name}:")), [])
-    if not found:
-        raise InputError(f"{host} names no address of its own (hostname -I): give --master-addr")
-    return found[0]
+    Raises:
+        InputError: there is no way by IPv4, or it starts at an address that no interface has.
+    """
+    cure = "give --master-addr an IPv4 address of the first host, or --interface"
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # asks the routing table, sends nothing
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise InputError(f"{socket.gethostname()}: no way by IPv4 to rank 0 at {address} ({error}): {cure}") from None
+    for name, found in psutil.net_if_addrs().items():
+        if any(a.address == own for a in found):
+            return name
+    raise InputError(
+        f"{socket.gethostname()}: the way to rank 0 at {address} starts at {own}, which no interface has (expected one of "
+        f"{', '.join(psutil.net_if_addrs())}): {cure}"
+    )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from model.hosts import Hosts
+from model.hosts import ReachedHosts, labels
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +39,20 @@ def command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
     return _deepspeed(*where, "--master_port", str(free_port()), "--module", module, *arguments)
 
 
-def run_on_hosts(module: str, arguments: Sequence[str], hosts: Hosts, device: str, directory: Path) -> int:
-    """Run ``python -m module`` in all ranks of ``hosts`` by DeepSpeed's own ssh launcher; returns its exit code.
+def run_on_hosts(module: str, arguments: Sequence[str], reached: ReachedHosts, directory: Path) -> int:
+    """Run ``python -m module`` in all ranks of hosts by DeepSpeed's own ssh launcher; returns its exit code.
 
     Args:
         module: What each rank runs.
         arguments: Of the module; they may hold no blanks.
-        hosts: All machines.
-        device: ``cpu`` or ``cuda``.
+        reached: All machines.
         directory: One that all hosts have, for the launcher's files.
-
-    Raises:
-        InputError: a program is missing here, or a host cannot be reached or lacks a path.
     """
-    master = hosts.meet([Path(sys.executable), CHECKOUT, directory])
-    variables = environment(max(hosts.slots.values()), device, local=False)
+    hosts = reached.hosts
+    variables = environment(1, reached.device, local=False) | {"OMP_NUM_THREADS": str(reached.threads)}
     hosts.write_environment(directory, variables)
     # --force_multi: DeepSpeed takes a hostfile of one host for this machine. We have seen to ssh ourselves, on all hosts.
-    where = ["--hostfile", str(hosts.file), "--force_multi", "--no_ssh_check", "--master_addr", master]
+    where = ["--hostfile", str(hosts.file), "--force_multi", "--no_ssh_check", "--master_addr", hosts.master_addr]
     argv = _deepspeed(*where, "--master_port", str(hosts.master_port), "--module", module, *arguments)
     return run_watched(
         [*_WITH_GUARD, *argv], variables | hosts.ssh_variables(), directory=directory, hosts=list(hosts.slots)
@@ -124,7 +120,7 @@ def _pass_on(said: IO[bytes], hosts: Sequence[str], end: Callable[[], None]) -> 
 
     pdsh waits for all hosts, and where one never started the others would wait for it until their own time-out.
     """
-    names = "|".join(re.escape(host.rpartition("@")[2]) for host in hosts)
+    names = "|".join(re.escape(label) for host in hosts for label in labels(host))
     failed = re.compile(rf"pdsh@[^:]*: ({names}): (.+)".encode())
     ending: threading.Timer | None = None
     for line in said:

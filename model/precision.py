@@ -19,8 +19,13 @@ Chosen = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto"] | Chosen
 
 
-def choose(precision: Precision, device: str) -> Chosen:
+def choose(precision: Precision, device: str, *, amx: bool | None = None) -> Chosen:
     """``auto`` is bf16 on a GPU and on a CPU with AMX, fp32 elsewhere: without AMX bf16 is emulated and slow.
+
+    Args:
+        precision: As configured.
+        device: Where to compute.
+        amx: Whether every machine that computes has it; None: look at this one.
 
     Raises:
         InputError: fp16 on a CPU, where DeepSpeed refuses it.
@@ -30,8 +35,9 @@ def choose(precision: Precision, device: str) -> Chosen:
     if precision != "auto":
         log.info("precision %s on %s, as configured", precision, device)
         return precision
-    chosen: Chosen = "bf16" if device.startswith("cuda") or has_amx() else "fp32"
-    reason = "a GPU" if device.startswith("cuda") else "AMX" if has_amx() else "no AMX, where bf16 is slower"
+    amx = has_amx() if amx is None else amx
+    chosen: Chosen = "bf16" if device.startswith("cuda") or amx else "fp32"
+    reason = "a GPU" if device.startswith("cuda") else "AMX" if amx else "no AMX, where bf16 is slower"
     log.info("precision %s on %s (%s)", chosen, device, reason)
     return chosen
 

@@ -19,7 +19,7 @@ from etl.warehouse import Warehouse
 from model import launch, worker
 from model.bundle import CANDIDATE, set_alias
 from model.bundle import verify as verify_bundle
-from model.hosts import Hosts
+from model.hosts import ReachedHosts
 from model.leftovers import remove_leftovers, running
 from model.precision import choose
 from model.reader import require_enough, smallest_share
@@ -55,9 +55,8 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         TrainingFailed: a rank failed.
     """
     warehouse = Warehouse.of(config)
-    device, ranks = config.where()
     hosts = config.hosts()
-    ranks = hosts.ranks if hosts else ranks
+    ranks = hosts.ranks if hosts else config.where()[1]
     manifest = verify(config.dataset)
     chosen = config.chosen_preset(manifest)
     for part in PARTS if chosen.crops else PARTS[:1]:
@@ -68,19 +67,19 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
                 "build the dataset with --ranks a multiple of these",
                 part, len(manifest.files(part)), ranks, 100 * (1 - used),
             )  # fmt: skip
-    precision = choose(config.precision, device)
-    config.deepspeed_settings(precision)
+    config.deepspeed_settings()
     if config.batch:
         require_enough(manifest, config.batch, ranks)
     if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
         MLflow(uri, "").experiment()  # refuses an address with a password, also the variable's
         config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
-    where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
-    log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, device, where, config.engine)
     warehouse.checkpoints.mkdir(exist_ok=True)
     with running(warehouse.checkpoints, config.ds) as scratch:
-        pinned = config.model_copy(update=_pinned(config, device, precision))
-        bundle = warehouse.bundles / _launch(pinned, scratch, ranks, hosts)
+        reached = hosts.meet([Path(sys.executable), launch.CHECKOUT, scratch], config.device) if hosts else None
+        pinned = config.model_copy(update=_pinned(config, reached))
+        where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
+        log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, pinned.device, where, config.engine)
+        bundle = warehouse.bundles / _launch(pinned, scratch, ranks, reached)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
     remove_leftovers(warehouse.checkpoints, config.ds)
@@ -89,8 +88,10 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     return {"bundle": bundle.name, **figures, "path": bundle}
 
 
-def _pinned(config: TrainConfig, device: str, precision: str) -> dict[str, Any]:
-    """What this machine decides for all: another may have another processor, and runs in another directory."""
+def _pinned(config: TrainConfig, reached: ReachedHosts | None) -> dict[str, Any]:
+    """What is decided here for all ranks: another machine may have another processor, and runs in another directory."""
+    device = reached.device if reached else config.where()[0]
+    precision = choose(config.precision, device, amx=reached.amx if reached else None)
     deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
     root = str(Warehouse.of(config).root)
     init_from = str(Path(config.init_from).expanduser().resolve()) if config.init_from else ""
@@ -98,11 +99,11 @@ def _pinned(config: TrainConfig, device: str, precision: str) -> dict[str, Any]:
     return {**paths, "device": device, "precision": precision}
 
 
-def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None) -> str:
+def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHosts | None) -> str:
     """Train under the launcher, or in this process if it is the only one; returns the id of the bundle."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
-    code = _exit_code(config, ["--settings", str(file)], ranks, hosts)
+    code = _exit_code(config, ["--settings", str(file)], ranks, reached)
     refused, result = scratch / worker.REFUSED_FILE, scratch / worker.RESULT_FILE
     # Of several ranks' exit codes a launcher passes on one, which need not be the cause.
     if refused.exists():
@@ -113,10 +114,10 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, hosts: Hosts | None)
     return str(json.loads(result.read_text(encoding="utf-8"))["bundle"])
 
 
-def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, hosts: Hosts | None) -> int:
+def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, reached: ReachedHosts | None) -> int:
     """Of the worker, by whatever starts it."""
-    if hosts:
-        return launch.run_on_hosts("model.worker", arguments, hosts, config.device, Path(arguments[-1]).parent)
+    if reached:
+        return launch.run_on_hosts("model.worker", arguments, reached, Path(arguments[-1]).parent)
     if config.engine == "torch" and ranks == 1:
         return worker.main(arguments)
     command = launch.torch_command if config.engine == "torch" else launch.command

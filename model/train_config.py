@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -50,7 +51,7 @@ class TrainConfig(JobConfig):
     """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch). Hosts have theirs."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes the GPUs where there are some."""
+    """Where to train; auto takes the GPUs where there are some, with a hostfile those of the hosts."""
 
     precision: Precision = "auto"
     """Of matrix products: bf16 on GPUs and CPUs with AMX, fp32 elsewhere; fp16 (GPUs only) has a loss scale."""
@@ -163,7 +164,7 @@ class TrainConfig(JobConfig):
         require_no_credentials(uri)
         return uri
 
-    def deepspeed_settings(self, precision: Chosen) -> dict[str, Any]:
+    def deepspeed_settings(self, precision: Chosen = "fp32") -> dict[str, Any]:
         """See :func:`model.deepspeed_settings.deepspeed_settings`."""
         path = Path(self.deepspeed_config) if self.deepspeed_config else OURS
         return deepspeed_settings(path, cache_texts=self.cache_texts, precision=precision)
@@ -173,7 +174,7 @@ class TrainConfig(JobConfig):
         return Warehouse.at(self.root).dataset(self.ds)
 
     def where(self) -> tuple[Literal["cpu", "cuda"], int]:
-        """Device and number of ranks on this machine."""
+        """Device and number of ranks on this machine, which is asked where nothing is configured."""
         device = self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         on_cpu = 1 if self.engine == "torch" else 2
         return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else on_cpu)
@@ -210,7 +211,10 @@ class TrainConfig(JobConfig):
         Raises:
             InputError: it does not fit the dataset, or ``init_from`` does not fit either.
         """
-        spec = manifest.spec
+        return self.preset_for(manifest.spec, self.dataset)
+
+    def preset_for(self, spec: Mapping[str, Any], tokenizer: Path) -> Preset:
+        """As :meth:`chosen_preset`, for a dataset of which only the tokenizer is known: its spec, and where it lies."""
         longest = max(spec["max_query_tokens"], spec["max_title_tokens"])
         start = self.pretrained()
         if start is None or start.config.bag:
@@ -220,7 +224,7 @@ class TrainConfig(JobConfig):
         encoder = replace(found.encoder, dim=self.dim or found.encoder.dim, matryoshka=self.matryoshka)
         found = replace(found, encoder=encoder)
         if start is not None:
-            start.require_fit(found.encoder, self.dataset, longest)
+            start.require_fit(found.encoder, tokenizer, longest)
         if not found.encoder.bag:
             if self.layers_from:
                 raise InputError(f"layers_from is {self.layers_from}, but this encoder has no bag to train alone before")

@@ -183,7 +183,8 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed's own groups, which reduce the gradients, take torch's default: 30 minutes of gloo.
     c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
-    name_interface(os.environ["MASTER_ADDR"])
+    local = os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])  # as DeepSpeed's launcher says it
+    name_interface(os.environ["MASTER_ADDR"], alone=local == os.environ["WORLD_SIZE"])
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     if device == "cpu":

@@ -112,12 +112,13 @@ def test_the_day_is_the_data_intervals_when_none_is_given(tmp_path: Path) -> Non
     assert "2024-05-07" in arguments(task)
 
 
-def test_a_hostfile_reaches_the_training_and_none_leaves_the_warehouses_own(rendered: dict, tmp_path: Path) -> None:
-    assert "--hostfile" not in arguments(rendered["tasks"]["model.train"])
+def test_a_hostfile_reaches_check_and_training_and_none_leaves_the_warehouses_own(rendered: dict, tmp_path: Path) -> None:
     evil = f"/data/my hosts $(touch {tmp_path}/canary) \" ' *"
-    task = render(tmp_path, hostfile=evil)["tasks"]["model.train"]
-    _, command, *flags = arguments(task)
-    assert cli.job_parser(command).parse_args(flags).hostfile == evil
+    tasks = render(tmp_path, hostfile=evil)["tasks"]
+    for name in ("etl.check", "model.train"):
+        assert "--hostfile" not in arguments(rendered["tasks"][name])
+        _, command, *flags = arguments(tasks[name])
+        assert cli.job_parser(command).parse_args(flags).hostfile == evil
     assert not (tmp_path / "canary").exists()
 
 

@@ -1,22 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_type_hints
 
 import pytest
 
-from etl.check_inputs import CheckConfig
+from etl.build_dataset import DatasetConfig
 from etl.config import SECTIONS
 from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.tokenizer import WordHashTokenizer
 from labeling import check_night, cli
-from labeling.check_night import STAGES, check_settings
-from model.presets import PRESETS
+from labeling.check_night import STAGES, NightConfig, check_settings
+from model.bundle import write_bundle
+from model.encoder import Encoder
+from model.presets import PRESETS, EncoderConfig
 from model.train_config import TrainConfig
 from tests.rows import DS
 
 
-def settings(root, text: str) -> CheckConfig:
+def settings(root, text: str, **flags: str) -> NightConfig:
     (root / "warehouse.toml").write_text(text)
-    return CheckConfig(root=str(root), ds=DS)
+    return NightConfig(root=str(root), ds=DS, **flags)
 
 
 def test_settings_that_every_stage_takes_pass(root):
@@ -50,6 +54,64 @@ def test_the_command_refuses_them_before_spark_starts(root, capsys):
     settings(root, "[audit]\nmax_abstension = 1\n")
     assert check_night.main(["--root", str(root), "--ds", str(DS)]) == EXIT_BAD_INPUT
     assert "did you mean max_abstention?" in capsys.readouterr().err
+
+
+def refusal(root, text: str, **flags: str) -> str:
+    with pytest.raises(InputError) as refused:
+        check_settings(settings(root, text, **flags))
+    return str(refused.value)
+
+
+def test_files_that_training_would_miss_hours_later_are_named_at_once(root):
+    wrong = '[train]\nhostfile = "/no/hosts"\ninit_from = "/no/bert"\ndeepspeed_config = "/no/settings.json"\n'
+    message = refusal(root, wrong)
+    assert "hostfile /no/hosts cannot be read" in message
+    assert "DeepSpeed settings /no/settings.json cannot be read" in message
+    assert "/no/bert is no checkpoint of BERT and no bundle" in message
+    assert "hostfile /other/hosts cannot be read" in refusal(root, wrong, hostfile="/other/hosts")
+
+
+def test_a_hostfile_needs_the_programs_that_start_the_hosts(root, monkeypatch):
+    (root / "hosts").write_text("gpu-1 slots=8\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "pdsh is not on PATH" in refusal(root, "", hostfile=str(root / "hosts"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[train]\npreset = "published"\n', "preset 'published' needs wordpiece tokens, the dataset has wordhash"),
+        ('[dataset]\ntokenizer = "both"\n', "preset 'hybrid' needs wordhash tokens, the dataset has both"),
+        ('[dataset]\ntokenizer_from = "champion"\n', "champion.json is not there"),
+        (
+            '[train]\npreset = "tiny"\ninit_from = "BUNDLE"\n[dataset]\nrows = 4096\n',
+            "the encoder of BUNDLE is not the one to train",
+        ),
+        ('[train]\ninit_from = "BUNDLE"\n[dataset]\nrows = 8192\n', "was not made with the tokenizer of BUNDLE"),
+        (
+            '[train]\ninit_from = "BUNDLE"\n[dataset]\ntokenizer = "wordpiece"\n',
+            'tokenizer = "wordpiece" trains another: set [dataset] tokenizer_from = "BUNDLE"',
+        ),
+    ],
+)
+def test_an_encoder_that_does_not_suit_the_datasets_tokenizer_is_refused(root, bundle, text, message):
+    assert message.replace("BUNDLE", bundle) in refusal(root, text.replace("BUNDLE", bundle))
+
+
+def test_a_bundle_starts_its_own_preset_on_its_own_tokenizer(root, bundle):
+    check_settings(settings(root, f'[train]\npreset = "bag"\ninit_from = "{bundle}"\n[dataset]\nrows = 4096\n'))
+    check_settings(
+        settings(root, f'[train]\npreset = "bag"\ninit_from = "{bundle}"\n[dataset]\ntokenizer_from = "{bundle}"\n')
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> str:
+    """One of the preset bag, as drawn."""
+    tokenizer = WordHashTokenizer(replace(DatasetConfig(root=".", ds=DS).spec(), rows=2**12))
+    encoder = Encoder(EncoderConfig(rows=2**12))
+    made = write_bundle(tmp_path_factory.mktemp("shop") / "bundles", encoder, tokenizer, ds=DS, metrics={}, lineage={})
+    return str(made)
 
 
 def test_a_missing_or_misspelt_day_is_said_in_our_words(root, capsys):

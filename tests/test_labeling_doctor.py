@@ -21,6 +21,7 @@ def test_this_machine_can_run_the_pipeline_and_every_line_has_a_status(
         "Delta jars",
         "packages",
         "compiler",
+        "hosts",
         "CPU",
         "GPU",
         "memory",
@@ -42,6 +43,16 @@ def test_missing_java_is_a_failure_with_the_command_that_installs_it(
     assert "openjdk-17" in found.cure
     assert doctor.main(["--root", str(root)]) == 2
     assert "no java" in capsys.readouterr().out
+
+
+def test_without_pdsh_one_machine_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = doctor.check_launcher()
+    assert found.status == "ok"
+    assert "no pdsh: training on this machine only" in found.found
+    assert "no ssh" not in found.found
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Hostfiles, what of them is refused before the launch, and what ranks on other hosts are told."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from etl.errors import EXIT_BAD_INPUT, InputError
+from model import hosts as hosts_module
 from model import launch, train
-from model.hosts import ENVIRONMENT_FILE, Hosts, interface_towards, read_hostfile
+from model.hosts import ENVIRONMENT_FILE, Hosts, ReachedHosts, interface_towards, labels, name_interface, read_hostfile
 from tests.model_data import DS, small_shop, write_dataset
 from tests.needs import require_or_skip
 
@@ -83,7 +85,7 @@ def test_a_path_that_a_remote_shell_would_read_is_refused(hostfile, tmp_path):
     require_or_skip("pdsh", "ssh")
     hosts = Hosts(file=hostfile(""), slots={"one": 1})
     with pytest.raises(InputError, match=r"do not:\n  - .*shop of 2024"):
-        hosts.meet([tmp_path, tmp_path / "shop of 2024"])
+        hosts.meet([tmp_path, tmp_path / "shop of 2024"], "cpu")
 
 
 def test_other_hosts_are_told_what_ranks_need_and_nothing_else(hostfile, tmp_path, monkeypatch):
@@ -99,8 +101,89 @@ def test_other_hosts_are_told_what_ranks_need_and_nothing_else(hostfile, tmp_pat
     assert "SECRET" not in told
 
 
-def test_this_machine_is_reached_by_its_loopback():
+def reached(said: str, device: str = "auto", **settings) -> ReachedHosts:
+    """From what pdsh would print of two hosts."""
+    hosts = Hosts(file=Path("hostfile"), slots={"me@gpu-1.lan": 2, "gpu-2.lan": 4}, **settings)
+    return hosts._reached(said, device)
+
+
+def answers(host: str, gpus: int, amx: int = 1, cores: int = 16) -> str:
+    return f"{host}: address 10.0.0.7 fd00::7\n{host}: cores {cores}\n{host}: amx {amx}\n{host}: gpus {gpus}\n"
+
+
+def test_the_hosts_decide_where_and_how_all_ranks_train_and_not_the_machine_of_the_command():
+    found = reached(answers("gpu-1", 8) + answers("gpu-2", 2))
+    assert (found.device, found.threads, found.hosts.master_addr) == ("cuda", 4, "10.0.0.7")
+    config = train.TrainConfig(root=".", ds=DS)
+    for said, precision in [((0, 1), "bf16"), ((0, 0), "fp32")]:
+        found = reached(answers("gpu-1", *said) + answers("gpu-2", 0))
+        assert {"device": "cpu", "precision": precision}.items() <= train._pinned(config, found).items()
+    assert train._pinned(config, reached(answers("gpu-1", 1) + answers("gpu-2", 1)))["device"] == "cuda"
+
+
+def test_hosts_of_which_some_have_gpus_and_some_none_are_refused_by_name_unless_the_device_is_said():
+    said = answers("gpu-1", 8) + answers("gpu-2", 0)
+    with pytest.raises(InputError, match=r"GPUs on me@gpu-1.lan and none on gpu-2.lan .*: leave some out, .*--device cpu"):
+        reached(said)
+    assert reached(said, "cpu").device == "cpu"
+
+
+def test_a_first_host_without_an_address_is_refused_unless_one_is_said():
+    said = answers("gpu-1", 0).replace(" 10.0.0.7 fd00::7", "") + answers("gpu-2", 0)
+    with pytest.raises(InputError, match=r"me@gpu-1.lan names no address of its own .*: give --master-addr"):
+        reached(said)
+    assert reached(said, master_addr="10.0.0.9").hosts.master_addr == "10.0.0.9"
+
+
+def test_pdsh_calls_hosts_by_one_of_their_labels():
+    require_or_skip("pdsh")
+    for slots in (["me@a.lan", "b.lan"], ["a.lan", "b.net"], ["10.0.0.1", "10.0.0.2"], ["a.lan"]):
+        argv = ["pdsh", "-R", "exec", "-w", ",".join(slots), "echo", "hello"]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        found = {line.partition(": ")[0] for line in said.splitlines()}
+        assert len(found) == len(slots)
+        assert all(found & set(labels(host)) for host in slots)
+
+
+def test_a_host_that_does_not_answer_in_time_is_refused(hostfile, tmp_path, monkeypatch):
+    require_or_skip("pdsh", "ssh")
+    monkeypatch.setattr(hosts_module, "MEETING_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections wait in its backlog
+        hosts = Hosts(file=hostfile(""), slots={"127.0.0.1": 1}, ssh_port=silent.getsockname()[1])
+        with pytest.raises(InputError, match="did not all answer in 1 s"):
+            hosts.meet([tmp_path], "cpu")
+
+
+def test_this_machine_is_reached_by_its_loopback_which_ranks_on_several_machines_refuse(monkeypatch):
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     assert interface_towards("127.0.0.1").startswith("lo")
+    with pytest.raises(InputError, match=r"rank 0 at 127.0.1.1 is lo.*give --master-addr"):
+        name_interface("127.0.1.1", alone=False)
+    name_interface("127.0.1.1", alone=True)
+    assert os.environ["GLOO_SOCKET_IFNAME"].startswith("lo")
+
+
+def test_ranks_that_are_told_their_interface_do_not_look_for_one(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth7")
+    name_interface("127.0.1.1", alone=False)
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+
+
+@pytest.mark.parametrize("address", ["fe80::1", "gpu-1.invalid"])
+def test_an_address_without_a_way_by_ipv4_is_refused(address):
+    with pytest.raises(InputError, match=rf"no way by IPv4 to rank 0 at {address} .*: give --master-addr an IPv4 address"):
+        interface_towards(address)
+
+
+def test_a_way_that_starts_at_an_address_of_no_interface_is_refused():
+    require_or_skip("ip", "unshare", root=True)
+    code = "from model.hosts import interface_towards; interface_towards('192.0.2.7')"
+    script = f'ip link set lo up && ip route add local 192.0.2.0/24 dev lo && exec "{sys.executable}" -c "{code}"'
+    done = subprocess.run(["unshare", "-n", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert "rank 0 at 192.0.2.7 starts at 192.0.2.7, which no interface has (expected one of lo)" in done.stderr
 
 
 def test_what_a_rank_has_against_its_input_is_said_by_the_command(root, tmp_path):

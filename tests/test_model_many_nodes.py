@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.namespaces import PORT, PROGRAMS, Cluster, cluster, gone_within
 from etl.errors import EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model.bundle import candidate, load_bundle
+from model.precision import has_amx
 from tests.model_data import DS, small_shop, write_dataset
 from tests.needs import require_or_skip
 
@@ -139,13 +141,25 @@ def test_with_the_command_all_ranks_end(hosts, shop_root, number):
     assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
 
 
+def meet(hosts: Cluster, number: int, paths: str) -> list[str]:
+    """A command that prints what is decided after hosts were reached."""
+    code = (
+        "import sys; from pathlib import Path; from model.hosts import Hosts, read_hostfile; file = Path(sys.argv[1]); "
+        f"found = Hosts(file=file, slots=read_hostfile(file), ssh_port={PORT}).meet({paths}, 'auto'); "
+        "print(found.hosts.master_addr, found.device, found.amx, found.threads)"
+    )
+    return [sys.executable, "-c", code, str(hosts.hostfile(number))]
+
+
+def test_hosts_say_what_they_are(hosts):
+    said = ending(hosts.start(meet(hosts, 2, "[Path('/bin')]")), 120)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    assert said.splitlines()[-1] == f"10.0.0.2 {device} {has_amx()} {len(os.sched_getaffinity(0))}"
+
+
 def test_a_host_that_lacks_a_path_or_is_not_there_is_named_before_the_launch(hosts):
     hosts.cut("three")
-    meet = (
-        "import sys; from pathlib import Path; from model.hosts import Hosts, read_hostfile; file = Path(sys.argv[1]); "
-        f"Hosts(file=file, slots=read_hostfile(file), ssh_port={PORT}).meet([Path('/bin'), Path('/nowhere')])"
-    )
-    process = hosts.start([sys.executable, "-c", meet, str(hosts.hostfile(3))])
+    process = hosts.start(meet(hosts, 3, "[Path('/bin'), Path('/nowhere')]"))
     said = ending(process, 60)
     assert process.returncode == EXIT_BUG
     assert "needed: ssh without a password, and the same paths" in said
