@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
-from model.loss import LossConfig, Rows
+from model.loss import Contrast, HardNegatives, LossConfig, Rows, contrastive_loss
 from model.packing import pack
 from model.presets import EncoderConfig
 from model.ranks import Ranks
@@ -30,7 +30,10 @@ from model.trainer import LoopConfig, contrastive_step
 ROWS = 16
 CONFIG = EncoderConfig(rows=60, dim=12, layers=1, hidden=8, heads=2, ffn=16, positions=8, token_weights=True)
 LOOP = LoopConfig(steps=1, loss=LossConfig(logq=0.5))
+HARD = 8
+"""Further negatives of all ranks."""
 CASES = {
+    "hard negatives": LOOP,
     "plain": LOOP,
     "several positives, margin": replace(LOOP, loss=LossConfig(logq=0.5, multi_positives=True, margin=0.1)),
     "matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7))),
@@ -64,15 +67,28 @@ def known_pairs() -> KnownPairs:
     return KnownPairs(rng.integers(0, 9, 12), rng.integers(0, 10, 12))
 
 
-def share(ranks: Ranks) -> Batch:
-    """The rows of a rank, with random texts: its queries, then its titles."""
+def share(ranks: Ranks, further: Sequence[np.ndarray] = ()) -> Batch:
+    """The rows of a rank, with random texts: its queries, then its titles, then ``further`` ones."""
     rng, rows = np.random.default_rng(7), joined_rows()
     texts = [[rng.integers(0, CONFIG.rows, rng.integers(1, 6)) for _ in range(ROWS)] for _ in range(2)]
     own = slice(ranks.rank * ROWS // ranks.world, (ranks.rank + 1) * ROWS // ranks.world)
-    mine = [*texts[0][own], *texts[1][own]]
+    mine = [*texts[0][own], *texts[1][own], *further]
     packed = pack(np.concatenate(mine), np.cumsum([0, *map(len, mine)]), None)
     names = Rows.__dataclass_fields__
     return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}))
+
+
+def hard_step(engine: Engine, ranks: Ranks) -> tuple[Contrast, Callable[[], None]]:
+    """As :func:`model.trainer.contrastive_step`, with this rank's share of the hard negatives, some of which are answers."""
+    rng, own = np.random.default_rng(8), slice(ranks.rank * HARD // ranks.world, (ranks.rank + 1) * HARD // ranks.world)
+    texts = [rng.integers(0, CONFIG.rows, rng.integers(1, 6)) for _ in range(HARD)][own]
+    items, logp = rng.integers(5, 15, HARD)[own], -rng.uniform(1, 4, HARD)[own]
+    batch = share(ranks, texts)
+    vectors, tau = engine.forward(batch.texts)
+    *pair, hard = vectors.split([len(batch.rows), len(batch.rows), len(items)])
+    further = HardNegatives(hard, items, logp)
+    found = contrastive_loss(*pair, batch.rows, tau=tau, ranks=ranks, known=known_pairs(), config=LOOP.loss, hard=further)
+    return found, lambda: engine.backward(found.loss)
 
 
 def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = False) -> tuple[float, list[torch.Tensor]]:
@@ -80,7 +96,10 @@ def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = Fal
     made = model().double()
     made.encoder.encoder.checkpointing = checkpointing
     engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
-    found, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
+    if case == "hard negatives":
+        found, backward = hard_step(engine, ranks)
+    else:
+        found, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
     backward()
     value = found.loss.detach().clone()
     if ranks.world > 1:
