@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from model.hosts import ReachedHosts, labels
+from model.hosts import KEEP_MEMORY, ReachedHosts, labels
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,6 @@ FAILURE_GRACE_SECONDS = 5.0
 
 _WITH_GUARD = ("sh", "-c", 'exec 3<&0; { cat <&3; kill -KILL 0; } >/dev/null 2>&1 & exec "$@"', "sh")
 """Runs a command beside a guard that kills the process group when standard input ends: pdsh does not look at its own."""
-KEEP_MEMORY = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-"""Of a rank on the CPU: gradients and activations in pages of 2 MB (torch asks for them), which glibc keeps from step to
-step. Fresh pages of 4 KB for each took a third of the bag's step."""
 
 
 def command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:

@@ -26,7 +26,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         ctx.ranks, ctx.rows = ranks, x.shape[0]
         gathered = x.new_empty((ranks.world * x.shape[0], *x.shape[1:]))
-        dist.all_gather_into_tensor(gathered, x.contiguous())
+        dist.all_gather_single(gathered, x.contiguous())
         return gathered
 
     @staticmethod
@@ -35,7 +35,7 @@ class _Gather(torch.autograd.Function):
         grad = grads[0].contiguous()
         if dist.get_backend() == "nccl":
             out = grad.new_empty((ctx.rows, *grad.shape[1:]))
-            dist.reduce_scatter_tensor(out, grad)
+            dist.reduce_scatter_single(out, grad)
             return out, None
         dist.all_reduce(grad)
         # A copy: a part of it would keep the whole alive.

@@ -100,7 +100,7 @@ def _pinned(config: TrainConfig, reached: ReachedHosts | None) -> dict[str, Any]
 
 
 def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHosts | None) -> str:
-    """Train under the launcher, or in this process if it is the only one; returns the id of the bundle."""
+    """Train under the launcher; returns the id of the bundle."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
     code = _exit_code(config, ["--settings", str(file)], ranks, reached)
@@ -118,8 +118,6 @@ def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, reache
     """Of the worker, by whatever starts it."""
     if reached:
         return launch.run_on_hosts("model.worker", arguments, reached, Path(arguments[-1]).parent)
-    if config.engine == "torch" and ranks == 1:
-        return worker.main(arguments)
     command = launch.torch_command if config.engine == "torch" else launch.command
     argv = command("model.worker", arguments, ranks=ranks)
     return launch.run_watched(argv, launch.environment(ranks, config.device, local=True))

@@ -45,7 +45,7 @@ class TrainConfig(JobConfig):
     """Width of the vectors; a preset without a bag gets a linear head where its layers have another width."""
 
     engine: EngineName = "deepspeed"
-    """deepspeed, or torch: one process without a launcher, several under torchrun; for laptops, on one machine."""
+    """deepspeed, or torch, under torchrun: for laptops, on one machine."""
 
     ranks: Annotated[int, Field(ge=0)] = 0
     """Training processes on this machine; 0: one for each GPU, on the CPU two (one with engine torch). Hosts have theirs."""

@@ -165,14 +165,13 @@ def _trackers(config: TrainConfig) -> list[Tracker]:
 
 def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") -> Ranks:
     """Meet the other ranks; a rank that never comes is an error after the timeout, not a wait for ever."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    # DeepSpeed 0.19 calls collectives that torch 2.13 has renamed; petastorm's are silenced where it reads.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning, module="deepspeed")
     timeout = dt.timedelta(minutes=timeout_minutes)
     backend = "nccl" if device == "cuda" else "gloo"
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if engine == "torch":
-        if "WORLD_SIZE" not in os.environ:
-            return Ranks()  # no launcher started this one
         dist.init_process_group(backend, timeout=timeout)
         return Ranks(dist.get_rank(), dist.get_world_size())
     import deepspeed  # takes seconds, and sets up logging of its own

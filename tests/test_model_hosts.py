@@ -11,7 +11,16 @@ import pytest
 from etl.errors import EXIT_BAD_INPUT, InputError
 from model import hosts as hosts_module
 from model import launch, train
-from model.hosts import ENVIRONMENT_FILE, Hosts, ReachedHosts, interface_towards, labels, name_interface, read_hostfile
+from model.hosts import (
+    ENVIRONMENT_FILE,
+    KEEP_MEMORY,
+    Hosts,
+    ReachedHosts,
+    interface_towards,
+    labels,
+    name_interface,
+    read_hostfile,
+)
 from tests.model_data import DS, small_shop, write_dataset
 from tests.needs import require_or_skip
 
@@ -99,6 +108,7 @@ def test_other_hosts_are_told_what_ranks_need_and_nothing_else(hostfile, tmp_pat
         assert told[name] == value
     assert told["GLOO_SOCKET_IFNAME"] == told["NCCL_SOCKET_IFNAME"] == "eth1"
     assert "SECRET" not in told
+    assert KEEP_MEMORY.items() <= told.items()
 
 
 def reached(said: str, device: str = "auto", **settings) -> ReachedHosts:
@@ -195,15 +205,31 @@ def test_what_a_rank_has_against_its_input_is_said_by_the_command(root, tmp_path
         train._launch(config, tmp_path, 1, None)
 
 
+def alone(script: str) -> subprocess.CompletedProcess[str]:
+    """Runs in a rank without others."""
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    env = launch.environment(1, "cpu", local=True) | place | {"MASTER_PORT": str(launch.free_port())}
+    return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+
+
+def test_ranks_are_silent_about_deepspeeds_calls_of_what_torch_renamed_and_make_none_themselves():
+    said = alone(
+        "import torch, warnings; from model.worker import join; from model.ranks import _Gather; ranks = join('cpu', 0.5)\n"
+        "for name in ('deepspeed.comm.torch', 'some.library'):\n"
+        "    warnings.warn_explicit('`torch.distributed.x` is deprecated', FutureWarning, name, 1, name)\n"
+        "_Gather.apply(torch.ones(2, dtype=torch.int64), ranks)\n"
+        "_Gather.apply(torch.ones(2, dtype=torch.float64, requires_grad=True), ranks).sum().backward()\n"
+    ).stderr
+    assert "some.library:1: FutureWarning" in said
+    assert said.count("FutureWarning") == 1, said
+
+
 def test_deepspeeds_own_groups_have_the_time_out_of_the_settings():
-    script = (
+    said = alone(
         "import torch; from model.worker import join; join('cpu', 0.5); from deepspeed.utils import groups; "
         "print(groups._clone_world_group()._get_backend(torch.device('cpu')).options._timeout)"
-    )
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    env = launch.environment(1, "cpu", local=True) | alone | {"MASTER_PORT": str(launch.free_port())}
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0:00:30"
+    ).stdout
+    assert said.splitlines()[-1] == "0:00:30"
 
 
 @pytest.mark.slow

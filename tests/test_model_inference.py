@@ -30,7 +30,7 @@ def texts(n: int, longest: int = 20) -> list[np.ndarray]:
     return [rng.integers(0, ROWS, rng.integers(0, longest)) for _ in range(n)]
 
 
-@pytest.mark.parametrize("preset", ["bag", "tiny", "hybrid", "published"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_text_has_the_same_vector_to_the_last_bit_alone_and_in_any_company(preset):
     torch.set_num_threads(1)  # as on Spark's workers
     made, rows = encoder(preset), texts(150 if preset == "published" else 400)
@@ -38,6 +38,21 @@ def test_a_text_has_the_same_vector_to_the_last_bit_alone_and_in_any_company(pre
     order = np.random.default_rng(2).permutation(len(rows))
     for part in np.split(order, [1, 2, 3, 40, 77]):
         assert np.array_equal(embed(made, [rows[i] for i in part], None), whole[part])
+
+
+@pytest.mark.parametrize("preset", ["bag", "hybrid", "hybrid-both"])
+def test_words_of_several_features_have_the_same_vectors_in_any_company_too(preset):
+    torch.set_num_threads(1)
+    made, rng = encoder(preset), np.random.default_rng(4)
+    words = ["kettle", "red", "sneakers", "连衣裙", "红色", "x", "café", "5.5mm", "waterproof"]
+    titles = [" ".join(rng.choice(words, size=n)) for n in rng.integers(0, 12, 120)]
+    tokenizer = WordHashTokenizer(TokenizerSpec(rows=ROWS, normaliser=normalise.hash))
+    rows, table = tokenised(tokenizer, titles, "title")
+    assert np.diff(table.offsets).max() > 3
+    whole = embed(made, rows, table)
+    order = rng.permutation(len(titles))
+    for part in np.split(order, [1, 2, 3, 40, 77]):
+        assert np.array_equal(embed(made, *tokenised(tokenizer, [titles[i] for i in part], "title")), whole[part])
 
 
 @pytest.mark.parametrize("preset", ["bag", "hybrid", "published"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,13 @@ def test_a_dataset_of_another_tokenizer_or_of_longer_texts_is_refused_with_the_c
     pretrained = Pretrained.read(bert)
     with pytest.raises(InputError, match=r"takes 24 tokens, the dataset's texts have up to 25: .*--max-title-tokens 24"):
         pretrained.require_fit(pretrained.config, settings(shop_root, bert).dataset, 25)
+
+
+def test_a_checkpoint_whose_tokenizer_has_more_ids_than_its_table_is_refused(shop_root, bert):
+    pretrained = Pretrained.read(bert)
+    short = replace(pretrained, config=replace(pretrained.config, rows=100))
+    with pytest.raises(InputError, match=r"its tokenizer has \d+ ids, its table 100 rows: they do not belong together"):
+        short.require_fit(short.config, settings(shop_root, bert).dataset, 20)
 
 
 def test_layers_that_join_late_need_a_bag_to_join(shop_root, bert):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model import launch
+from model.universal import PARTS, _require_whole
 
 
 def found_by(directory: Path, ranks: int, *how: str) -> dict:
@@ -53,3 +54,16 @@ def test_what_was_put_together_is_removed_and_the_checkpoint_stays(resized):
     directory, _, _ = resized
     assert not list(directory.glob("*/universal.partial"))
     assert {len(list(place.glob("step-00000003/COMPLETE.json"))) for place in directory.glob("stage*")} == {1}
+
+
+def test_a_universal_checkpoint_that_lacks_weights_or_moments_is_refused_by_name(tmp_path):
+    with pytest.raises(RuntimeError, match="lacks all parameters"):
+        _require_whole(tmp_path)
+    for name in ("table", "layers"):
+        (tmp_path / name).mkdir()
+        for part in PARTS:
+            (tmp_path / name / part).touch()
+    _require_whole(tmp_path)
+    (tmp_path / "layers" / "exp_avg.pt").unlink()
+    with pytest.raises(RuntimeError, match=r"the universal checkpoint lacks layers/exp_avg.pt$"):
+        _require_whole(tmp_path)

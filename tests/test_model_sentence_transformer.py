@@ -13,7 +13,7 @@ import torch
 
 from etl.errors import InputError
 from etl.text import Normaliser
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
+from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
 from model.bundle import Bundle, load_bundle, verify, write_bundle
 from model.encoder import Encoder
 from model.presets import PRESETS, EncoderConfig
@@ -27,6 +27,8 @@ MIXED = (
     '👟🏽 ❤\ufe0f 1\ufe0f\u20e3 sho\xade a\u200bb a\u200db \x00\x07 \ufffd \ue000 \u3000 ^ ` é^ 5.5mm 3/4" @! ##a '
     "ﬁne [SEP] [CLS] [MASK] [UNK] [PAD]"
 )
+
+CHINESE = "连衣裙 运动鞋 電風扇 手机壳 充电器 保温杯 儿童 女士 男式 夏季 新款 红色 黑色 純棉 真皮 防水 加厚 大码 套装 官方"
 
 ALONE = """
 import json, sys
@@ -50,12 +52,16 @@ assert not {name.partition(".")[0] for name in sys.modules} & {"etl", "model", "
 
 
 def mixed_titles(number: int = 1_000) -> list[str]:
-    """Titles of two scripts and more, some without a word, some with more than 100 tokens."""
+    """Titles of two scripts and more, half of them mostly Chinese, some without a word, some with more than 100 tokens."""
     rng = np.random.default_rng(1)
     found = ["", " ", "👟", "[SEP] kettle"]
     while len(found) < number:
         words = [str(word) for word in rng.choice(MIXED.split(" "), size=int(rng.integers(1, 14)))]
         letters = "".join(map(chr, rng.integers(0xA1, 0x2100, size=3)))
+        if rng.random() < 0.5:
+            characters = "".join(map(chr, rng.integers(0x4E00, 0xA000, size=int(rng.integers(1, 9)))))
+            words = [*words[:2], *map(str, rng.choice(CHINESE.split(" "), size=int(rng.integers(1, 9)))), characters]
+            rng.shuffle(words)
         title = ("" if rng.random() < 0.3 else " ").join([*words, letters])
         found.append(title * (20 if rng.random() < 0.02 else 1))
     return found
@@ -74,6 +80,8 @@ def write(root, config: EncoderConfig = BERT, **spec):
     normaliser = Normaliser(simplified=spec.get("simplified_chinese", False)).hash
     made = TokenizerSpec(kind=config.tokens, rows=config.rows, normaliser=normaliser, **spec)
     tokenizer = WordHashTokenizer(made)
+    if config.tokens == "both":
+        tokenizer = BothTokenizer.train(replace(made, pieces=600), mixed_titles(30))
     if config.tokens == "wordpiece":
         tokenizer = WordPieceTokenizer.train(made, mixed_titles(300))
         config = replace(config, rows=tokenizer.tokenizer.get_vocab_size())
@@ -103,15 +111,16 @@ def test_sentence_transformers_alone_gives_a_bert_bundles_vectors(opened_alone, 
     assert (theirs[:100] @ theirs[:100].T).mean() < 0.99  # they differ at all
 
 
-@pytest.mark.parametrize("name", ["bag", "hybrid"])
-def test_a_word_hashed_bundle_gives_its_vectors_through_our_loader(tmp_path, name):
+@pytest.mark.parametrize("name", ["bag", "hybrid", "hybrid-both"])
+def test_a_hashed_bundle_gives_its_vectors_through_our_loader(tmp_path, name):
     config = replace(PRESETS[name].encoder, rows=2**10, dim=32, hidden=16, heads=2, ffn=32)
     bundle = load_bundle(write(tmp_path, config))
     model = as_sentence_transformer(bundle.path)
     titles = [title for title in mixed_titles() if len(bundle.tokenizer.ids(title, "title"))]
     assert len(titles) > 900
     assert np.sum(model.encode(titles) * bundle.encode(titles, "title"), axis=1).min() >= 0.9999
-    assert not model.encode([""]).any()
+    assert np.allclose(model.encode([""]), bundle.encode([""], "title"), atol=1e-6)
+    assert model.encode([""]).any() == bool(len(bundle.tokenizer.ids("", "title")))  # WordPiece has [CLS] and [SEP]
     assert model.get_embedding_dimension() == 32
     assert model.max_seq_length == 100
 

@@ -87,6 +87,23 @@ def test_a_fresh_training_replaces_the_event_files_of_the_one_before(settings, t
     assert [event.value for event in events(tmp_path).Scalars("loss")] == [2.0]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard writes in a thread
+def test_a_disk_that_is_full_is_a_single_warning_and_the_training_goes_on(tmp_path, caplog):
+    board = TensorBoard(tmp_path)
+    board.open(0, {}, {})
+    board.log(1, {"loss": 1.0})
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    file.symlink_to("/dev/full")
+    with caplog.at_level(logging.WARNING):
+        for step in range(2, 6):
+            board.log(step, {"loss": 1.0})
+        board.close(failed=False)
+    (said,) = caplog.messages
+    assert "no figures to TensorBoard from step" in said
+    assert "No space left on device" in said
+
+
 def test_mlflow_has_the_settings_and_every_figure_and_how_it_ended(settings, uri):
     with closing_trackers([server := MLflow(uri, "tiny")]):
         fitted = fit(settings, verify(settings.dataset), trackers=[server])

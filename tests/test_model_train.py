@@ -19,8 +19,16 @@ from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model import launch, train, worker
 from model.bundle import candidate, load_bundle
+from model.hosts import KEEP_MEMORY
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
+
+NOTE_ENVIRONMENT = """
+import os, sys
+if "LOCAL_RANK" in os.environ and "model.worker" in sys.orig_argv:
+    with open({file!r}, "a") as noted:
+        noted.write(os.environ.get("MALLOC_TRIM_THRESHOLD_", "unset") + "\\n")
+"""
 
 
 @pytest.fixture
@@ -52,7 +60,10 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root, mon
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_plain_torch_leaves_a_bundle_and_figures_too(shop_root, ranks):
+def test_plain_torch_leaves_a_bundle_and_figures_too(shop_root, ranks, tmp_path, monkeypatch):
+    # Python runs it in every process at its start.
+    (tmp_path / "sitecustomize.py").write_text(NOTE_ENVIRONMENT.format(file=str(tmp_path / "noted")))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (shop_root / "checkpoints" / "ds=2024-05-06" / "step-00000500").mkdir(parents=True)  # of a night that broke
     assert run(shop_root, "--engine", "torch", "--ranks", str(ranks)) == EXIT_OK
     bundle = load_bundle(candidate(Warehouse.at(str(shop_root))))
@@ -61,6 +72,7 @@ def test_plain_torch_leaves_a_bundle_and_figures_too(shop_root, ranks):
     written = EventAccumulator(str(Warehouse.at(str(shop_root)).training_figures(DS))).Reload()
     steps = [event.step for event in written.Scalars("loss")]
     assert steps == [step for step, _ in bundle.metrics["curve"]]
+    assert (tmp_path / "noted").read_text().split() == [KEEP_MEMORY["MALLOC_TRIM_THRESHOLD_"]] * ranks
     (found,) = written.Scalars("heldout/valid/recall_at_10")
     assert found.value == pytest.approx(bundle.metrics["heldout"]["valid"]["recall@10"])
 
@@ -131,6 +143,13 @@ def test_settings_that_cannot_work_are_refused_before_the_launch(shop_root, caps
     assert message in capsys.readouterr().err
 
 
+def test_files_that_ranks_share_unequally_are_a_warning_with_the_cure(root, caplog):
+    write_dataset(root / "datasets" / f"ds={DS}", small_shop(), files=3)
+    assert run(root, "--ranks", "2", "--batch", "1000") == EXIT_BAD_INPUT  # the first check after it
+    assert "pairs: 3 files on 2 ranks leave 34% of the rows out of each epoch" in caplog.text
+    assert "build the dataset with --ranks a multiple of these" in caplog.text
+
+
 def test_the_exit_code_of_a_command_comes_back():
     variables = dict(os.environ)
     assert launch.run_watched([sys.executable, "-c", "import sys; sys.exit(7)"], variables) == 7
@@ -196,7 +215,13 @@ def test_ranks_share_the_cores_and_stay_on_the_loopback():
     assert int(variables["OMP_NUM_THREADS"]) == max(1, (os.cpu_count() or 1) // 2)
     assert variables["DS_ACCELERATOR"] == "cpu"
     assert variables["GLOO_SOCKET_IFNAME"].startswith("lo")
-    assert "DS_ACCELERATOR" not in launch.environment(1, "cuda", local=True) or "DS_ACCELERATOR" in os.environ
+
+
+def test_ranks_on_gpus_get_nothing_that_is_for_those_on_the_cpu(monkeypatch):
+    for name in (*KEEP_MEMORY, "DS_ACCELERATOR", "GLOO_SOCKET_IFNAME"):
+        monkeypatch.delenv(name, raising=False)
+    only_cpu = launch.environment(1, "cpu", local=True).keys() - launch.environment(1, "cuda", local=True).keys()
+    assert only_cpu == {*KEEP_MEMORY, "DS_ACCELERATOR", "GLOO_SOCKET_IFNAME"}
 
 
 def test_ranks_on_the_cpu_keep_their_memory_unless_somebody_set_it_otherwise(monkeypatch):

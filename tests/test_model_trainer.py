@@ -10,6 +10,7 @@ import torch
 from etl.dataset import load_token_table, verify
 from etl.errors import InputError
 from etl.tokenizer import load_tokenizer
+from labeling.machine import check_cpu
 from model.compact import compact, expand
 from model.deepspeed_settings import deepspeed_settings
 from model.dual_encoder import DualEncoder
@@ -292,8 +293,12 @@ def test_the_precision_is_chosen_by_looking_and_printed(caplog):
     with caplog.at_level(logging.INFO):
         assert choose("auto", "cuda:0") == "bf16"
         assert choose("bf16", "cpu") == "bf16"
-        assert choose("auto", "cpu") in ("fp32", "bf16")
-    assert "precision bf16 on cuda:0 (a GPU)" in caplog.text
+        assert choose("auto", "cpu", amx=True) == "bf16"
+        assert choose("auto", "cpu", amx=False) == "fp32"
+        amx = "amx_bf16" in check_cpu().found
+        assert choose("auto", "cpu") == ("bf16" if amx else "fp32")
+    for said in ("bf16 on cuda:0 (a GPU)", "bf16 on cpu (AMX)", "fp32 on cpu (no AMX, where bf16 is slower)"):
+        assert f"precision {said}" in caplog.text
 
 
 def test_fp16_is_refused_on_the_cpu_and_has_deepspeeds_loss_scale_on_a_gpu():
