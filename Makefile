@@ -30,7 +30,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export LABELLER_RETRIES ?= 0
 
 .PHONY: help setup benchmarks-setup system-packages preflight nightly label sample doctor tables test test-slow lint types format
-.PHONY: lock clean
+.PHONY: lock clean test-hosts
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 18
@@ -120,6 +120,9 @@ doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
 
 test: setup lint types  ## Run all tests that take less than half an hour together, cheap ones first
 	@$(BIN)/pytest -m "not slow" --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests
+
+test-hosts: setup  ## Run the slow tests of trainings on several hosts and of those that go on with other ranks (10 minutes)
+	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_checkpoints.py
 
 test-slow: setup  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests
