@@ -116,6 +116,14 @@ def test_promoting_the_champion_again_changes_nothing(shop_root, encoders):
     assert champion(Warehouse.at(str(shop_root))) == good
 
 
+def test_a_champion_of_another_tokenizer_is_compared_by_the_figures_of_its_own_day(shop_root, encoders, tmp_path, caplog):
+    other = WordHashTokenizer(TokenizerSpec(rows=2**12, ngrams=(2,), normaliser=Normaliser().hash))
+    metrics = {"heldout": figures(0.7)}
+    champion = load_bundle(write_bundle(tmp_path, encoders["bad"], other, ds=DS, metrics=metrics, lineage={}))
+    assert promote.figures_on(champion, Warehouse.at(str(shop_root)).dataset(DS)) == figures(0.7)
+    assert f"champion {champion.id} has another tokenizer" in caplog.text
+
+
 def test_without_a_candidate_or_with_an_alias_that_points_nowhere_there_is_one_message(root, capsys):
     assert run(root) == EXIT_BAD_INPUT
     assert "has no candidate: run `labeller train` first" in capsys.readouterr().err
