@@ -21,7 +21,6 @@ import torch
 from etl.dataset import verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse
-from model import train
 from model.bundle import load_bundle
 from model.checkpoints import COMPLETE, Checkpoints, Found
 from model.engines import TorchEngine
@@ -318,50 +317,55 @@ def ranks_under(root: Path) -> list[int]:
     return found
 
 
-def kill_one_rank(root: Path, *flags: str) -> None:
-    """Start a training on two ranks, and end one by signal 9 when the first checkpoint is there; all end then."""
-    first = labeller_train(root, *flags)
+def kill_one_rank(root: Path, *flags: str) -> str:
+    """Start a training, by default on two ranks, and end one by signal 9 when it has left a checkpoint; all end then.
+
+    Returns what it said.
+    """
     place = Warehouse.at(str(root)).training_checkpoints(DS)
+    before = set(place.glob(f"step-*/{COMPLETE}"))
+    first = labeller_train(root, *flags)
     deadline = time.monotonic() + 120
-    while not list(place.glob(f"step-*/{COMPLETE}")) and first.poll() is None and time.monotonic() < deadline:
+    while not set(place.glob(f"step-*/{COMPLETE}")) - before and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(ranks_under(root)[0], signal.SIGKILL)
     _, said = first.communicate(timeout=120)
     assert first.returncode not in (0, EXIT_BAD_INPUT), said
     assert not ranks_under(root)
+    return said
 
 
-def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one_and_that_again(shop_root, tmp_path, caplog, monkeypatch):
-    root = tmp_path / "killed"
+@pytest.mark.slow
+def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one_and_that_again(shop_root, tmp_path):
+    root, alone = tmp_path / "killed", ("--engine", "torch", "--ranks", "1")
     shutil.copytree(shop_root, root)
     kill_one_rank(root, "--engine", "torch")
-    other = labeller_train(root, "--engine", "torch", "--tau", "0.3")
-    assert "tau is 0.3, the position was saved with 0.05" in other.communicate(timeout=300)[1]
-    assert other.returncode == EXIT_BAD_INPUT
-    with caplog.at_level(logging.WARNING):
-        assert train.main(["--root", str(root), *LONG, "--engine", "torch", "--batch", "11"]) == EXIT_BAD_INPUT
-        assert re.search(r"batch is 11, the position was saved with \d\d", caplog.text)
-        with monkeypatch.context() as patch:
-            stopping_after(patch, steps=15)
-            with pytest.raises(CutOff):
-                train.main(["--root", str(root), *LONG, "--engine", "torch"])
-        assert train.main(["--root", str(root), *LONG, "--engine", "torch"]) == EXIT_OK
-    first, second = map(int, re.findall(r"going on after step (\d+) ", caplog.text))
-    assert second > first
-    assert caplog.text.count("of 2 ranks, there are 1 now") == 1
+    other = labeller_train(root, *alone, "--batch", "11", "--tau", "0.3")
+    _, refused = other.communicate(timeout=300)
+    assert other.returncode == EXIT_BAD_INPUT, refused
+    assert "tau is 0.3, the position was saved with 0.05" in refused
+    assert re.search(r"batch is 11, the position was saved with \d\d", refused)
+    second = kill_one_rank(root, *alone)
+    last = labeller_train(root, *alone)
+    _, third = last.communicate(timeout=300)
+    assert last.returncode == EXIT_OK, third
+    steps = [int(re.search(r"going on after step (\d+) ", said)[1]) for said in (second, third)]
+    assert steps[1] > steps[0]
+    assert ["of 2 ranks, there are 1 now" in said for said in (second, third)] == [True, False]
     bundle = load_bundle(next(Warehouse.at(str(root)).bundles.glob("*/manifest.json")).parent)
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert not Warehouse.at(str(root)).training_checkpoints(DS).exists()
 
 
 @pytest.mark.slow
-def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop_root, tmp_path, caplog):
+def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop_root, tmp_path):
     root, stage = tmp_path / "killed", tmp_path / "stage2.json"
     shutil.copytree(shop_root, root)
     stage.write_text('{"gradient_clipping": 0.0, "zero_optimization": {"stage": 2}}')
     kill_one_rank(root, "--deepspeed-config", str(stage))
-    assert train.main(["--root", str(root), *LONG, "--engine", "torch"]) == EXIT_BAD_INPUT
-    assert "engine is 'torch', the position was saved with 'deepspeed'" in caplog.text
+    other = labeller_train(root, "--engine", "torch")
+    assert "engine is 'torch', the position was saved with 'deepspeed'" in other.communicate(timeout=300)[1]
+    assert other.returncode == EXIT_BAD_INPUT
     second = labeller_train(root, "--deepspeed-config", str(stage), "--ranks", "1")
     _, said = second.communicate(timeout=300)
     assert second.returncode == EXIT_OK, said
