@@ -157,12 +157,13 @@ def foreign(path: Path) -> str | None:
     return None
 
 
-def load_bundle(path: Path, device: str = "cpu") -> Bundle:
+def load_bundle(path: Path | str, device: str = "cpu") -> Bundle:
     """A verified bundle, ready to encode.
 
     Raises:
         InputError: a file is missing, changed or truncated, or belongs to another text normaliser.
     """
+    path = Path(path)
     manifest = verify(path)
     calibration = read_calibration(path)
     return Bundle(

@@ -204,6 +204,7 @@ def _unlink_shared_buffer(rank: int) -> None:
 def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str, trackers: Sequence[Tracker] = ()) -> Path:
     """Evaluate a trained encoder and write its bundle; returns the bundle's path."""
     encoder = fitted.encoder
+    log.info("training is over; next the held-out queries, by the random start and by what was trained")
     untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device)
     heldout = evaluate(encoder, config.dataset, manifest, device)
     for split, figures in heldout.items():
@@ -229,6 +230,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         lineage["init"] = {"directory": str(pretrained.directory), "digest": pretrained.digest}
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
+        log.info("and by the weights that training started from")
         metrics["initial"] = evaluate(start, config.dataset, manifest, device)
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
