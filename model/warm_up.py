@@ -42,8 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_OK
 
 
+def build_beside_environment() -> None:
+    """Let torch keep what it compiles in this environment, where it may write there.
+
+    Of its cache in the home directory each of two environments builds the other's anew (38 s, by their include paths),
+    and a rank that is killed meanwhile leaves a lock for which every later training waits.
+    """
+    if os.access(sys.prefix, os.W_OK):
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+
+
 def build() -> None:
     """Compile the op, or find it compiled."""
+    build_beside_environment()
     from deepspeed.accelerator import get_accelerator  # takes seconds
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -37,6 +37,7 @@ from model.ranks import Ranks
 from model.row_groups import ReaderStalled
 from model.tracking import MLflow, TensorBoard, Tracker, closing_trackers
 from model.train_config import TrainConfig
+from model.warm_up import build_beside_environment
 
 log = logging.getLogger("model.worker")
 
@@ -99,7 +100,7 @@ def ends_after(minutes: float) -> Iterator[None]:
     the lock that a killed build has left.
     """
     why = (
-        f"the other ranks were not met in {minutes:g} minutes (a file `lock` in ~/.cache/torch_extensions stops all builds)"
+        f"the other ranks were not met in {minutes:g} minutes (a file `lock` below .venv/torch_extensions stops all builds)"
     )
     timer = threading.Timer(60 * minutes, _end, [why])
     timer.daemon = True
@@ -174,6 +175,7 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
     if engine == "torch":
         dist.init_process_group(backend, timeout=timeout)
         return Ranks(dist.get_rank(), dist.get_world_size())
+    build_beside_environment()
     import deepspeed  # takes seconds, and sets up logging of its own
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
