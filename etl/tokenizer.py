@@ -34,6 +34,7 @@ from etl.text import Normaliser, is_cjk, word_spans, words
 from etl.text_rules import text_rules
 
 TOKENIZER_FILE = "tokenizer.json"
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SPEC_FILE = "tokenizer_spec.json"
 
 TokenKind = Literal["wordhash", "wordpiece", "both"]
@@ -144,15 +145,17 @@ class WordPieceTokenizer:
 
     @classmethod
     def train(cls, spec: TokenizerSpec, texts: Iterable[str]) -> WordPieceTokenizer:
-        """Learn a vocabulary of at most ``spec.rows`` pieces from raw texts."""
-        tokenizer = HuggingFaceTokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        """Learn a vocabulary of at most ``spec.rows`` pieces from raw texts: the same one from the same texts."""
+        learner, normal = _bert({}), [spec.normalise(text) for text in texts]
+        # The library numbers inner letters as a hash map brings them, and breaks ties between pairs by number: the same
+        # texts gave another vocabulary each time. Special pieces it numbers as they are given.
+        special = [*SPECIAL, *_inner_letters(learner, normal)]
         trainer = trainers.WordPieceTrainer(vocab_size=spec.rows, special_tokens=special, show_progress=False)
-        tokenizer.train_from_iterator(map(spec.normalise, texts), trainer)
-        places = {piece: place for place, piece in enumerate(special)}
+        learner.train_from_iterator(normal, trainer)
+        tokenizer = _bert(learner.get_vocab())
+        tokenizer.add_special_tokens(list(SPECIAL))
+        tokenizer.decoder = decoders.WordPiece()
+        places = {piece: place for place, piece in enumerate(SPECIAL)}
         tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
         return cls(spec, tokenizer)
 
@@ -320,6 +323,20 @@ def _cjk_run(found: Sequence[str], start: int) -> list[str]:
             break
         run.append(word)
     return run
+
+
+def _bert(vocabulary: dict[str, int]) -> HuggingFaceTokenizer:
+    tokenizer = HuggingFaceTokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _inner_letters(tokenizer: HuggingFaceTokenizer, texts: Iterable[str]) -> list[str]:
+    """``##x`` of each letter that stands within a word, in order."""
+    normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+    words_ = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    return sorted({f"##{letter}" for word in words_ for letter in word[1:]})
 
 
 def _save_spec(spec: TokenizerSpec, directory: Path) -> None:

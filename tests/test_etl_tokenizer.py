@@ -51,7 +51,12 @@ def test_a_piece_has_the_n_grams_of_every_word_that_it_touches(both):
     assert "-" in tokens
     assert both.features("5mm 5.5 mm")[1:] == grams("5.5", "mm")
     hangul = [token for token in tokens if "화" in token]
-    assert [both.features(token)[1:] for token in hangul if token.startswith("운동")] == [grams("운동화", "동화")]
+    assert [both.features(token)[1:] for token in hangul] == [grams("운동화", "동화", "화")]
+
+
+def test_the_same_texts_make_the_same_vocabulary(both):
+    again = [BothTokenizer.train(SPEC, TEXTS).tokenizer.to_str() for _ in range(5)]
+    assert set(again) == {both.tokenizer.to_str()}
 
 
 def test_a_misspelt_word_keeps_most_n_grams_and_an_unknown_one_is_not_just_unknown(both):
