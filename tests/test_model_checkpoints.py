@@ -381,7 +381,8 @@ def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle
     other = labeller_train(killed, "--tau", "0.3")
     _, said = other.communicate(timeout=300)
     assert other.returncode == EXIT_BAD_INPUT, said
-    assert said.count("tau is 0.3, the position was saved with 0.05") == 2  # both ranks
+    # By the first rank to see it, which the launcher may let the other say too, and by the command itself.
+    assert said.count("tau is 0.3, the position was saved with 0.05") >= 2
     second = labeller_train(killed)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 0, said
