@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from etl.dataset import Manifest, decode_ids, load_token_table
 from model.encoder import Encoder
 from model.inference import embed
+from model.progress import advancing
 from model.retrieval import top_k
 
 log = logging.getLogger(__name__)
@@ -23,18 +24,29 @@ log = logging.getLogger(__name__)
 CUTOFFS = (10, 100)
 
 
-def evaluate(encoder: Encoder, dataset: Path, manifest: Manifest, device: str = "cpu") -> dict[str, dict[str, float]]:
+def evaluate(
+    encoder: Encoder, dataset: Path, manifest: Manifest, device: str = "cpu", what: str = "evaluation"
+) -> dict[str, dict[str, float]]:
     """Figures per split of a verified dataset: ``queries``, ``recall@10``, ``recall@100``, ``mrr@10``.
 
     Splits without queries are left out. What is searched is every distinct title, those that no crop shows among them.
+
+    Args:
+        encoder: To evaluate; on ``device`` afterwards.
+        dataset: Directory of it.
+        manifest: Of the dataset.
+        device: See :func:`model.inference.embed`.
+        what: Heading of its progress.
     """
     table = load_token_table(dataset) if manifest.hashed else None
     parts = (_read(dataset, manifest, part).select(["title_id", "title"]) for part in ("titles", "corpus"))
     titles = pa.concat_tables(parts).sort_by("title_id")
     title_ids = titles["title_id"].to_numpy()
     heldout = _read(dataset, manifest, "heldout").sort_by([("split", "descending"), ("query_id", "ascending")])
-    log.info("evaluating %d held-out queries against %d titles", len(heldout), len(titles))
-    corpus = embed(encoder, _ids(titles["title"], manifest), table, device)
+    log.info("%s: evaluating %d held-out queries against %d titles", what, len(heldout), len(titles))
+    texts = _ids(titles["title"], manifest)
+    with advancing(what, sum(map(len, texts)), "token") as advance:
+        corpus = embed(encoder, texts, table, device, advance)
     figures = {}
     for split in heldout["split"].unique().to_pylist():
         rows = heldout.filter(pa.compute.equal(heldout["split"], split))
