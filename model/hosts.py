@@ -16,6 +16,7 @@ from typing import Literal
 import psutil
 
 from etl.errors import InputError
+from model.unreachable import host_problems
 
 ENVIRONMENT_FILE = ".deepspeed_env"
 """DeepSpeed's launcher reads it where it runs, and exports each line on every host: nothing else of ours gets there."""
@@ -109,7 +110,7 @@ class Hosts:
             ) from None
         if done.returncode:
             raise InputError.of(
-                [line for line in done.stderr.splitlines() if line.strip()],
+                host_problems(done.stderr, self._by_label(), self.ssh_port),
                 heading=f"not every host of {self.file} can train (needed: ssh without a password, and the same paths of "
                 "environment, code and warehouse on all of them):",
             )
@@ -117,7 +118,7 @@ class Hosts:
 
     def _reached(self, said: str, device: Literal["auto", "cpu", "cuda"]) -> ReachedHosts:
         """From the lines ``LABEL: QUESTION ANSWER …`` of all hosts."""
-        by_label = {label: host for host in self.slots for label in labels(host)}
+        by_label = self._by_label()
         answers: dict[str, dict[str, list[str]]] = {host: {} for host in self.slots}
         for line in said.splitlines():
             label, _, words = line.partition(": ")
@@ -136,6 +137,9 @@ class Hosts:
             amx=all(answer["amx"] == ["1"] for answer in answers.values()),
             threads=max(1, min(int(answers[host]["cores"][0]) // ranks for host, ranks in self.slots.items())),
         )
+
+    def _by_label(self) -> dict[str, str]:
+        return {label: host for host in self.slots for label in labels(host)}
 
     def _common_device(self, gpus: Mapping[str, int]) -> Literal["cpu", "cuda"]:
         without = [host for host, number in gpus.items() if not number]

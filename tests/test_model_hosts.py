@@ -87,7 +87,10 @@ def test_a_host_that_cannot_be_reached_is_named(root, hostfile, capsys):
     assert run(root, "--hostfile", str(hostfile("127.0.0.1 slots=1\n")), "--ssh-port", "1") == EXIT_BAD_INPUT
     said = capsys.readouterr().err
     assert "not every host of" in said
-    assert "127.0.0.1: ssh: connect to host 127.0.0.1 port 1: Connection refused" in said
+    assert (
+        "127.0.0.1: `ssh -p 1 127.0.0.1` says 'ssh: connect to host 127.0.0.1 port 1: Connection refused': see that" in said
+    )
+    assert "pdsh@" not in said
 
 
 def test_a_path_that_a_remote_shell_would_read_is_refused(hostfile, tmp_path):
