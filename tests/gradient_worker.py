@@ -175,7 +175,7 @@ def torch_moved(ranks: Ranks, dtype: torch.dtype = torch.float32) -> dict[str, f
 def variants() -> Iterator[tuple[int, str, bool]]:
     """ZeRO stage, case, and whether activations are checkpointed."""
     for stage in range(4):
-        for case in ("plain", "several positives, margin", "cached"):
+        for case in ("plain", "several positives, margin", "matryoshka", "cached"):
             if stage < 3 or case != "cached":
                 yield from ((stage, case, checkpointing) for checkpointing in (False, True))
 
