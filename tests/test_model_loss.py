@@ -1,5 +1,6 @@
 """The gathered loss against a loop over rows, and its gradient on several ranks against one process."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -226,6 +227,11 @@ def under_deepspeed(request, tmp_path_factory) -> dict[str, dict]:
 def test_layers_that_join_late_move_under_deepspeed_as_they_do_without(under_deepspeed, stage):
     # Adam makes a step of the sign of a gradient that is zero but for rounding, so sums of squares are compared.
     assert under_deepspeed["moved"][stage] == pytest.approx(gradient_worker.torch_moved(Ranks()), rel=0.05)
+
+
+def test_a_checkpoint_without_what_deepspeed_saved_is_refused_at_every_stage(under_deepspeed):
+    for said in under_deepspeed["refused"]:
+        assert re.fullmatch(r"/.*/engine holds nothing that DeepSpeed saved \(expected \*model_states.pt\)", said), said
 
 
 @pytest.mark.parametrize(("stage", "case", "checkpointing"), list(gradient_worker.variants()))
