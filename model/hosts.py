@@ -33,6 +33,7 @@ step. Fresh pages of 4 KB for each took a third of the bag's step."""
 
 _LINE = re.compile(r"((?:\w[\w.-]*@)?\w[\w.-]*)\s+slots=([1-9]\d*)")
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
+_TOLD = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "DS_ACCELERATOR")
 _FORWARDED = ("GLOO_", "NCCL_", "TORCH_", *KEEP_MEMORY)
 _ANSWERS = "echo address $(hostname -I); echo cores $(nproc); echo amx $(grep -cwm1 amx_bf16 /proc/cpuinfo)"
 """What a host says of itself, one line a question; what it does not know leaves its line short."""
@@ -154,7 +155,7 @@ class Hosts:
     def write_environment(self, directory: Path, variables: Mapping[str, str]) -> None:
         """Leave in ``directory`` what DeepSpeed's launcher exports on each host; ``variables`` are a rank's on this one."""
         exported = {name: value for name, value in variables.items() if name.startswith(_FORWARDED)}
-        exported |= {name: variables[name] for name in ("OMP_NUM_THREADS", "DS_ACCELERATOR") if name in variables}
+        exported |= {name: variables[name] for name in _TOLD if name in variables}
         exported["PATH"] = f"{Path(sys.executable).parent}:$PATH"  # the host's own, which its shell puts there
         if self.interface:
             exported |= {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
