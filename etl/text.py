@@ -16,6 +16,8 @@ _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020
 _MARKS = "".join(char for char in map(chr, range(0x300, 0x1F000)) if unicodedata.category(char)[0] == "M")
 _LETTERS = rf"[^\W\d_{_CJK}]+"
 _WORD = re.compile(rf"[{_CJK}]|{_LETTERS}(?:[{_MARKS}]+(?:{_LETTERS})?)*|\d+(?:[.,/]\d+)*")
+_ASCII_WORD = re.compile(r"[A-Za-z]+|\d+(?:[.,/]\d+)*", re.ASCII)  # the same of such a text, in a quarter of the time
+_IS_CJK = re.compile(rf"[{_CJK}]").match
 _SPACE = re.compile(r"\s+")
 _DOTTED_I = re.compile("i\u0307+")
 # Seen by nobody and parting nothing: soft hyphen, joiners, byte order mark, keycaps, variation selectors.
@@ -72,17 +74,21 @@ def is_dropped(char: str) -> bool:
 
 def words(text: str) -> list[str]:
     """Words of a normalised text: runs of letters, numbers, single CJK characters; punctuation is dropped."""
-    return _WORD.findall(text)
+    return _pattern(text).findall(text)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Where each of :func:`words` begins and ends in a normalised text."""
-    return [found.span() for found in _WORD.finditer(text)]
+    return [found.span() for found in _pattern(text).finditer(text)]
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    return _ASCII_WORD if text.isascii() else _WORD
 
 
 def is_cjk(word: str) -> bool:
     """Whether a word of :func:`words` is a character of a script that is written without spaces."""
-    return bool(word) and re.match(rf"[{_CJK}]", word) is not None
+    return not word.isascii() and _IS_CJK(word) is not None
 
 
 def by_script(text: str) -> tuple[str, ...]:

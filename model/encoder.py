@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from model.attention import Groups, Layout
 from model.bert import Layers
+from model.feature_bag import feature_bag
 from model.packing import PackedTexts
 from model.presets import EncoderConfig
 
@@ -35,20 +36,8 @@ class Embeddings(nn.Module):
 
     def words(self, packed: PackedTexts) -> torch.Tensor:
         """[U, D]: each distinct token as the mean of its features, each times e to its weight."""
-        weight = self.word_embeddings.weight
-        counts = packed.feature_offsets.diff()
-        scale = (1.0 / counts.to(weight.dtype)).repeat_interleave(counts)
-        if self.config.feature_weights:
-            # Gathered as [rows, 1]: indexing a 1-d parameter is many times slower backwards on the CPU.
-            scale = scale * F.embedding(packed.features, self.feature_weights[:, None])[:, 0].exp()
-        return F.embedding_bag(
-            packed.features,
-            weight,
-            packed.feature_offsets,
-            mode="sum",
-            per_sample_weights=scale,
-            include_last_offset=True,
-        )
+        weights = self.feature_weights if self.config.feature_weights else None
+        return feature_bag(self.word_embeddings.weight, weights, packed.features, packed.feature_offsets)
 
     def importance(self, packed: PackedTexts) -> torch.Tensor | None:
         """[U]: what each distinct token weighs in its texts, e to the mean of its features' weights; None: all weigh 1."""

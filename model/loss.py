@@ -34,7 +34,7 @@ from model.known import KnownPairs
 from model.matches import Matches, equal_ids
 from model.matryoshka import prefix
 from model.ranks import Ranks, gather
-from model.tiled_cross_entropy import Excluded, Tile, tiled_cross_entropy
+from model.tiled_cross_entropy import Excluded, Tile, held_cross_entropy, tiled_cross_entropy
 
 NO_QUERY = np.iinfo(np.int64).max
 """Query group of a hard negative: it answers none. That a query's hash is this very number is one in 10^19."""
@@ -127,14 +127,18 @@ def contrastive_loss(
     nothing = np.zeros(0, dtype=np.int64)
     known = known or KnownPairs(nothing, nothing)
     clicked = known.matches(rows.query_group, titles.item_group)
-    asked = known.matches(all_rows.query_group, rows.item_group).transposed(len(all_rows))
-    scale = 1 / torch.as_tensor(tau, dtype=query_BD.dtype, device=query_BD.device).reshape(1)
+    # One rank's titles as rows and queries as columns are its similarity the other way round.
+    alone = ranks.world == 1 and hard is None
+    asked = (clicked if alone else known.matches(all_rows.query_group, rows.item_group)).transposed(len(all_rows))
     start = ranks.rank * len(rows)
+    as_query = _Side.of(rows, titles, clicked, start, config)
+    as_title = _Side.of(rows, queries, asked, start, config, as_query.mask if alone else None)
+    scale = 1 / torch.as_tensor(tau, dtype=query_BD.dtype, device=query_BD.device).reshape(1)
     sizes, each_B = (*config.matryoshka, query_BD.shape[1]), []
     for dim in sizes:
-        as_query, left_out = _side(prefix(query_BD, dim), rows, titles.prefix(dim), clicked, scale, start, config)
-        as_title, left_out_too = _side(prefix(title_BD, dim), rows, queries.prefix(dim), asked, scale, start, config)
-        each_B += [as_query, as_title]
+        of_queries, left_out, logits = as_query.losses(prefix(query_BD, dim), scale, dim)
+        of_titles, left_out_too, _ = as_title.losses(prefix(title_BD, dim), scale, dim, logits if alone else None)
+        each_B += [of_queries, of_titles]
     weight_B = torch.from_numpy(rows.weight).to(query_BD)
     # W / sum over all ranks, so that DeepSpeed's mean over ranks is the weighted mean over all rows.
     loss = (torch.stack(each_B).mean(dim=0) * weight_B).sum() * (ranks.world / float(all_rows.weight.sum()))
@@ -163,10 +167,6 @@ class _Columns:
     item_group: np.ndarray
     logp: np.ndarray
 
-    def prefix(self, dim: int) -> _Columns:
-        """These columns with the first ``dim`` coordinates of their vectors."""
-        return replace(self, vectors=prefix(self.vectors, dim))
-
     def with_hard(self, hard: HardNegatives, ranks: Ranks) -> _Columns:
         """These columns, then the hard negatives of all ranks."""
         device = self.vectors.device
@@ -181,31 +181,68 @@ class _Columns:
         )
 
 
-def _side(
-    x_BD: torch.Tensor,
-    rows: Rows,
-    columns: _Columns,
-    known: Matches,
-    scale: torch.Tensor,
-    start: int,
-    config: LossConfig,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B] losses of rows whose own columns are ``start``, ``start + 1``, …, and how many columns are no negatives."""
-    own, y_CD = np.arange(len(rows)), columns.vectors
-    bias_C = torch.from_numpy(-config.logq * columns.logp).to(x_BD) if config.logq else x_BD.new_zeros(len(y_CD))
-    limit_B = None
-    if config.margin is not None:
-        limit_B = (x_BD * y_CD[start : start + len(rows)]).sum(dim=1).detach() + config.margin
-    excluded = Excluded(
-        row_query=torch.from_numpy(rows.query_group).to(x_BD.device),
-        row_item=torch.from_numpy(rows.item_group).to(x_BD.device),
-        column_query=torch.from_numpy(columns.query_group).to(x_BD.device),
-        column_item=torch.from_numpy(columns.item_group).to(x_BD.device),
-        known=known,
-        limit=limit_B,
-    )
-    positives = Matches(own, start + own)
-    if config.multi_positives:
-        positives = equal_ids(rows.query_group, columns.query_group)
-        positives = positives.union(equal_ids(rows.item_group, columns.item_group), len(y_CD))
-    return tiled_cross_entropy(x_BD, y_CD, scale, bias_C, positives, excluded, config.tile), excluded.count
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One direction: the rows of this rank, as queries or as titles, against their columns."""
+
+    columns: _Columns
+    bias: torch.Tensor
+    """[C]: added to each column's logit."""
+    positives: Matches
+    excluded: Excluded
+    mask: torch.Tensor | None
+    """[B, C] of ``excluded``, where a tile holds it."""
+    start: int
+    """Column of row 0's own; the others' follow."""
+    config: LossConfig
+
+    @classmethod
+    def of(
+        cls,
+        rows: Rows,
+        columns: _Columns,
+        known: Matches,
+        start: int,
+        config: LossConfig,
+        other_way: torch.Tensor | None = None,
+    ) -> _Side:
+        """Of those rows; ``other_way`` is the mask [C, B] of the same pairs, if there is one."""
+        device, own, count = columns.vectors.device, np.arange(len(rows)), len(columns.vectors)
+        bias = torch.zeros(count) if not config.logq else torch.from_numpy(-config.logq * columns.logp)
+        excluded = Excluded(
+            row_query=torch.from_numpy(rows.query_group).to(device),
+            row_item=torch.from_numpy(rows.item_group).to(device),
+            column_query=torch.from_numpy(columns.query_group).to(device),
+            column_item=torch.from_numpy(columns.item_group).to(device),
+            known=known,
+        )
+        positives = Matches(own, start + own)
+        if config.multi_positives:
+            positives = equal_ids(rows.query_group, columns.query_group)
+            positives = positives.union(equal_ids(rows.item_group, columns.item_group), count)
+        mask = None
+        if config.tile.holds(len(rows), count):
+            mask = excluded.whole_mask() if other_way is None else other_way.T
+        return cls(columns, bias.to(columns.vectors), positives, excluded, mask, start, config)
+
+    def losses(
+        self, x_BD: torch.Tensor, scale: torch.Tensor, dim: int, other_way: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Losses [B] by the first ``dim`` coordinates, how many columns are no negatives, and the logits [B, C] if held.
+
+        Args:
+            x_BD: Rows, their first ``dim`` coordinates.
+            scale: [1], the inverse of the temperature.
+            dim: Coordinates.
+            other_way: Logits [C, B] of the same pairs, if they are held.
+        """
+        y_CD, limit_B = prefix(self.columns.vectors, dim), None
+        if self.config.margin is not None:
+            limit_B = (x_BD * y_CD[self.start : self.start + len(x_BD)]).sum(dim=1).detach() + self.config.margin
+        if self.mask is None:
+            excluded = replace(self.excluded, limit=limit_B)
+            losses = tiled_cross_entropy(x_BD, y_CD, scale, self.bias, self.positives, excluded, self.config.tile)
+            return losses, excluded.count, None
+        logits_BC = (x_BD * scale) @ y_CD.T if other_way is None else other_way.T
+        mask_BC = self.mask if limit_B is None else self.mask | (logits_BC > limit_B[:, None] * scale)
+        return held_cross_entropy(logits_BC, self.bias, self.positives, mask_BC), mask_BC.sum(), logits_BC

@@ -1,7 +1,8 @@
 """Cross entropies of rows against many columns, tile by tile: no more than one tile of the similarity is ever held.
 
-The backward pass computes each tile again (as Dao et al. 2022, "FlashAttention", do for softmax), unless there is but one.
-So memory is linear in the number of columns: the vectors, their gradients, and a tile.
+The backward pass computes each tile again (as Dao et al. 2022, "FlashAttention", do for softmax). So memory is linear in
+the number of columns: the vectors, their gradients, and a tile. Logits of no more than a tile may as well be held, and
+their product be shared by both directions: :func:`held_cross_entropy`.
 """
 
 # B rows, C columns, P positives, D embedding; R x K the rows and columns of a tile
@@ -25,6 +26,10 @@ class Tile:
 
     rows: int = 1024
     columns: int = 8192
+
+    def holds(self, rows: int, columns: int) -> bool:
+        """Whether logits of that shape are no more than a tile."""
+        return rows * columns <= self.rows * self.columns
 
 
 @dataclass(slots=True)
@@ -50,6 +55,10 @@ class Excluded:
     def __post_init__(self) -> None:
         self._starts = np.searchsorted(self.known.rows, np.arange(len(self.row_query) + 1))
         self.count = torch.zeros((), dtype=torch.int64, device=self.row_query.device)
+
+    def whole_mask(self) -> torch.Tensor:
+        """Mask [B, C]."""
+        return self.mask(slice(0, len(self.row_query)), slice(0, len(self.column_query)))
 
     def mask(self, rows: slice, columns: slice) -> torch.Tensor:
         """Mask [R, K], bool: true where the ids say that a column is no negative."""
@@ -87,6 +96,16 @@ def tiled_cross_entropy(
     return _TiledCrossEntropy.apply(x_BD, y_CD, scale, bias_C, positives, excluded, tile)
 
 
+def held_cross_entropy(
+    logits_BC: torch.Tensor, bias_C: torch.Tensor, positives: Matches, mask_BC: torch.Tensor
+) -> torch.Tensor:
+    """[B]: as :func:`tiled_cross_entropy`, of logits before the bias and the mask of all that is no negative.
+
+    Both may be the transpose of those of the other direction. Differentiable in ``logits_BC``.
+    """
+    return _HeldCrossEntropy.apply(logits_BC, bias_C, positives, mask_BC)
+
+
 class _TiledCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -101,19 +120,17 @@ class _TiledCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         negatives_B = x_BD.new_full((len(x_BD),), -torch.inf)
         excluded.count.zero_()
-        tiles, only = list(_tiles(len(x_BD), len(y_CD), tile)), None
+        tiles = list(_tiles(len(x_BD), len(y_CD), tile))
         for rows, columns in tiles:
             logits, mask = _logits(x_BD[rows] * scale, y_CD[columns], scale, bias_C[columns], excluded, rows, columns)
-            only = logits if len(tiles) == 1 else None
             excluded.count += mask.sum()
             negatives_B[rows] = torch.logaddexp(negatives_B[rows], torch.logsumexp(logits, dim=1))
-        row_P, column_P = (torch.from_numpy(x).to(x_BD.device) for x in (positives.rows, positives.columns))
-        share_P = 1 / torch.bincount(row_P, minlength=len(x_BD)).to(x_BD)[row_P]
-        behind_P = negatives_B[row_P] - (x_BD[row_P] * y_CD[column_P]).sum(dim=1) * scale - bias_C[column_P]
-        ctx.save_for_backward(x_BD, y_CD, scale, bias_C, negatives_B, row_P, column_P, share_P * behind_P.sigmoid())
-        ctx.excluded, ctx.tiles, ctx.only = excluded, tiles, only
-        losses_P = F.softplus(behind_P, threshold=50.0) * share_P  # e^-50 is nothing in float64 too
-        return x_BD.new_zeros(len(x_BD)).index_add_(0, row_P, losses_P)
+        row_P, column_P = _on(positives, x_BD.device)
+        logits_P = (x_BD[row_P] * y_CD[column_P]).sum(dim=1) * scale + bias_C[column_P]
+        losses_B, slope_P = _losses(logits_P, negatives_B, row_P)
+        ctx.save_for_backward(x_BD, y_CD, scale, bias_C, negatives_B, row_P, column_P, slope_P)
+        ctx.excluded, ctx.tiles = excluded, tiles
+        return losses_B
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -123,9 +140,8 @@ class _TiledCrossEntropy(torch.autograd.Function):
         x_grad, y_grad = torch.zeros_like(x_BD), torch.zeros_like(y_CD, memory_format=torch.contiguous_format)
         negatives_B = negatives_B.masked_fill(negatives_B == -torch.inf, 0.0)  # e^(-inf - 0) is 0, as it should be
         for rows, columns in ctx.tiles:
-            scaled, y, logits = x_BD[rows] * scale, y_CD[columns], ctx.only
-            if logits is None:
-                logits, _ = _logits(scaled, y, scale, bias_C[columns], ctx.excluded, rows, columns)
+            scaled, y = x_BD[rows] * scale, y_CD[columns]
+            logits, _ = _logits(scaled, y, scale, bias_C[columns], ctx.excluded, rows, columns)
             share = (logits - negatives_B[rows, None]).exp_().mul_(slope_B[rows, None])
             x_grad[rows].addmm_(share, y)
             y_grad[columns].addmm_(share.T, scaled)
@@ -133,6 +149,46 @@ class _TiledCrossEntropy(torch.autograd.Function):
         y_grad.index_add_(0, column_P, x_BD[row_P] * (-slope_P * scale)[:, None])
         scale_grad = (x_BD * x_grad).sum().reshape(1) if ctx.needs_input_grad[2] else None
         return x_grad.mul_(scale), y_grad, scale_grad, None, None, None, None
+
+
+class _HeldCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits_BC: torch.Tensor, bias_C: torch.Tensor, positives: Matches, mask_BC: torch.Tensor
+    ) -> torch.Tensor:
+        row_P, column_P = _on(positives, logits_BC.device)
+        biased_BC = logits_BC + bias_C
+        logits_P = biased_BC[row_P, column_P]
+        biased_BC.masked_fill_(mask_BC, -torch.inf)
+        peak_B = biased_BC.amax(dim=1)
+        peak_B = peak_B.masked_fill_(peak_B == -torch.inf, 0.0)  # a row without negatives
+        shares_BC = biased_BC.sub_(peak_B[:, None]).exp_()
+        total_B = shares_BC.sum(dim=1)
+        losses_B, slope_P = _losses(logits_P, total_B.log() + peak_B, row_P)
+        ctx.save_for_backward(shares_BC, total_B, row_P, column_P, slope_P)
+        return losses_B
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        shares_BC, total_B, row_P, column_P, slope_P = ctx.saved_tensors
+        slope_P = slope_P * grads[0][row_P]
+        slope_B = torch.zeros_like(total_B).index_add_(0, row_P, slope_P)
+        logits_grad = shares_BC * (slope_B / total_B.masked_fill(total_B == 0, 1.0))[:, None]
+        logits_grad[row_P, column_P] = -slope_P  # where its share is 0: a positive is no negative
+        return logits_grad, None, None, None
+
+
+def _on(positives: Matches, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows [P] and columns [P]."""
+    return torch.from_numpy(positives.rows).to(device), torch.from_numpy(positives.columns).to(device)
+
+
+def _losses(logits_P: torch.Tensor, negatives_B: torch.Tensor, row_P: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss [B] over each row's positives, and how much it rises with the negatives beside each of them [P]."""
+    share_P = 1 / torch.bincount(row_P, minlength=len(negatives_B)).to(logits_P)[row_P]
+    behind_P = negatives_B[row_P] - logits_P
+    losses_P = F.softplus(behind_P, threshold=50.0) * share_P  # e^-50 is nothing in float64 too
+    return torch.zeros_like(negatives_B).index_add_(0, row_P, losses_P), share_P * behind_P.sigmoid()
 
 
 def _logits(

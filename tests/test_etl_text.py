@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from etl.errors import InputError
-from etl.text import Normaliser, normalise, words
+from etl.text import Normaliser, normalise, word_spans, words
 from etl.tokenizer import (
     SPEC_FILE,
     BothTokenizer,
@@ -46,6 +47,13 @@ def test_a_normalised_text_stays_as_it_is_whatever_its_characters(normaliser):
 
 def test_vowel_signs_and_points_stay_in_their_word():
     assert words(normalise("हिन्दी जूते ที่นอน بِسْمِ cafe\u0301")) == ["हिन्दी", "जूते", "ที่นอน", "بِسْمِ", "café"]
+
+
+def test_a_text_in_ascii_has_the_words_that_it_has_beside_other_scripts():
+    for texts in itertools.product(map(chr, range(128)), "a7.,", "b8 _"):
+        text = "".join(texts)
+        assert words(text) == words(f"{text} 鞋")[:-1]
+        assert word_spans(text) == word_spans(f"{text} 鞋")[:-1]
 
 
 def test_characters_that_nobody_sees_part_no_word():
