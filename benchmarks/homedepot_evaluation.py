@@ -28,10 +28,12 @@ from labeling.baselines import Bm25, bm25_tokens
 from labeling.machine import hardware
 from labeling.terminal import console
 from model.bundle import champion, load_bundle
+from model.metrics import DEPTH, measure
 
 log = logging.getLogger(__name__)
 
 MEASURES = ("R@10", "R@100", "MRR@10")
+MEASURED = ("recall@10", "recall@100", "mrr@10")  # the same, as model.metrics calls them
 PROTOTYPE = (0.438, 0.810, 0.455)  # bag of hashed words and letter n-grams with title crops, five minutes on one core
 BM25_WEIGHT = 0.3  # fixed beforehand, not tuned on the test queries
 BATCH = 64  # queries whose scores against all titles are held at once: 64 x 54,667 float32 are 14 MB
@@ -122,12 +124,11 @@ def fuse(cosine_BN: np.ndarray, bm25_BN: np.ndarray) -> np.ndarray:
 
 def measures(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """R@10, R@100 and MRR@10 of one query from its scores [N] and which titles are relevant [N]; ties by index."""
-    kth = np.partition(scores, -min(100, len(scores)))[-min(100, len(scores))]
+    kth = np.partition(scores, -min(DEPTH, len(scores)))[-min(DEPTH, len(scores))]
     candidates = np.flatnonzero(scores >= kth)  # all that tie with the last one
-    order = candidates[np.lexsort((candidates, -scores[candidates]))][:100]
-    hits = wanted[order]
-    first = np.flatnonzero(hits[:10])
-    return np.array([hits[:10].sum() / wanted.sum(), hits.sum() / wanted.sum(), 1 / (first[0] + 1) if len(first) else 0.0])
+    order = candidates[np.lexsort((candidates, -scores[candidates]))][:DEPTH]
+    found = measure(wanted[order][None], np.array([wanted.sum()]))
+    return np.array([found[name][0] for name in MEASURED])
 
 
 def write_result(directory: Path, result: Mapping[str, Any]) -> Path:
