@@ -207,8 +207,9 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
     """Evaluate a trained encoder and write its bundle; returns the bundle's path."""
     encoder = fitted.encoder
     log.info("training is over; next the held-out queries, by the random start and by what was trained")
-    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device)
-    heldout = evaluate(encoder, config.dataset, manifest, device)
+    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device).figures()
+    answered = evaluate(encoder, config.dataset, manifest, device)
+    heldout = answered.figures()
     for split, figures in heldout.items():
         log.info("%s: %s (untrained %s)", split, figures, untrained[split])
     for tracker in trackers:
@@ -216,6 +217,8 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
     metrics: dict[str, Any] = {
         "heldout": heldout,
         "untrained": untrained,
+        "slices": answered.slices(),
+        "languages": dict(manifest.languages),
         "counts": {part: manifest.rows(part) for part in ROW_PARTS},
         "settings": dict(fitted.settings),
         "curve": fitted.curve.points,
@@ -233,7 +236,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
         log.info("and by the weights that training started from")
-        metrics["initial"] = evaluate(start, config.dataset, manifest, device)
+        metrics["initial"] = evaluate(start, config.dataset, manifest, device).figures()
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
