@@ -33,7 +33,7 @@ class Evaluation:
     """Every held-out query and how it was answered: Q rows, the same for every bundle that is asked the same queries."""
 
     queries: Mapping[str, np.ndarray]
-    """[Q] by name: split, query_id, language, frequency."""
+    """[Q] by name: split, query_id, language, frequency; the last one only of a dataset's."""
     values: Mapping[str, np.ndarray]
     """[Q] of each of :data:`model.metrics.MEASURES` and of TYPOS."""
     hits: np.ndarray
@@ -69,7 +69,7 @@ class Evaluation:
         for split in self.splits:
             whole = self.part(split)
             found[split] = {"all": whole.summary()}
-            for name in SLICES:
+            for name in [name for name in SLICES if name in whole.queries]:
                 for value in sorted(set(whole.queries[name].tolist())):
                     found[split][f"{name} {value}"] = whole.part(split, **{name: value}).summary()
         return found
@@ -110,7 +110,7 @@ def rank(
     """Search for each query among all titles.
 
     Args:
-        queries: [Q] split, query_id, language and frequency.
+        queries: [Q] columns of :attr:`Evaluation.queries`.
         gold: Ids of the titles that are relevant to each query.
         title_ids: [N].
         title_ND: Unit vectors of the titles.
