@@ -24,15 +24,16 @@ from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.encoding import labelling_bundle
-from labeling.evaluation_sections import draw, evaluation_sections
-from labeling.evaluation_set import Remark, evaluate_set, read_evaluation_set
+from labeling.evaluation_sections import differences_section, draw, evaluation_sections
+from labeling.evaluation_set import EvaluationSet, Remark, evaluate_set, read_evaluation_set
 from labeling.machine import hardware
 from labeling.sections import markdown, show
 from labeling.term_pairs import across_languages
 from labeling.terminal import console
 from labeling.truth import load_truth
-from model.bundle import CANDIDATE, Bundle, candidate, load_bundle
+from model.bundle import CANDIDATE, CHAMPION, Bundle, candidate, load_bundle
 from model.evaluate import Evaluation, evaluate
+from model.metrics import Interval
 
 
 class EvaluateConfig(JobConfig):
@@ -41,7 +42,10 @@ class EvaluateConfig(JobConfig):
     sections: ClassVar[tuple[str, ...]] = ("warehouse",)
 
     bundle: str = ""
-    """Name of a directory under bundles/, or "candidate"; the champion unless given."""
+    """Name of a directory under bundles/, "candidate" or "champion"; the champion unless given."""
+
+    against: str = ""
+    """A second bundle, named likewise, to compare with on the same queries, one by one; none unless given."""
 
     queries: str = ""
     """CSV file with the columns query and item_id, a row for each item that is right for a query: an evaluation set of your
@@ -61,6 +65,9 @@ class Result:
     figures: Mapping[str, Any]
     slices: Mapping[str, Any]
     remarks: Sequence[Remark]
+    against: str
+    differences: Mapping[str, Mapping[str, Interval]]
+    """Bundle less ``against``, by split and measure."""
     term_pairs: Mapping[str, Any]
 
 
@@ -73,11 +80,9 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     started = time.monotonic()
     warehouse = Warehouse.of(config)
     bundle = load_bundle(chosen_bundle(warehouse, config.bundle))
-    if config.queries:
-        own = read_evaluation_set(Path(config.queries).expanduser(), warehouse, config.ds, bundle)
-        evaluation, remarks = evaluate_set(own, bundle), own.remarks
-    else:
-        evaluation, remarks = evaluate_heldout(warehouse, config, bundle), ()
+    own = own_set(warehouse, config, bundle)
+    evaluation = evaluate_set(own, bundle) if own else evaluate_heldout(warehouse, config, bundle)
+    other = load_bundle(chosen_bundle(warehouse, config.against)) if config.against else None
     result = Result(
         root=str(warehouse.root),
         ds=config.ds.isoformat(),
@@ -87,11 +92,37 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         seconds=round(time.monotonic() - started, 1),
         figures=evaluation.figures(),
         slices=evaluation.slices(),
-        remarks=remarks,
+        remarks=own.remarks if own else (),
+        against=other.id if other else "",
+        differences=evaluation.less(answered_by(other, warehouse, config, own)) if other else {},
         term_pairs=term_pairs(warehouse, config, bundle),
     )
     path = write(result, evaluation, warehouse.report(config.ds), f"-{Path(config.queries).stem}" if config.queries else "")
     return {"bundle": bundle.id, "queries": len(evaluation.relevant), "path": path}
+
+
+def own_set(warehouse: Warehouse, config: EvaluateConfig, bundle: Bundle) -> EvaluationSet | None:
+    """The set of ``--queries``, as a bundle reads texts; None without that flag."""
+    if not config.queries:
+        return None
+    return read_evaluation_set(Path(config.queries).expanduser(), warehouse, config.ds, bundle)
+
+
+def answered_by(other: Bundle, warehouse: Warehouse, config: EvaluateConfig, own: EvaluationSet | None) -> Evaluation:
+    """What a second bundle answers to the queries that the first one was asked.
+
+    Raises:
+        InputError: it reads texts otherwise, so that its queries or titles are others.
+    """
+    if own is None:
+        return evaluate_heldout(warehouse, config, other)
+    theirs = own_set(warehouse, config, other)
+    assert theirs is not None
+    if (theirs.gold, theirs.titles) != (own.gold, own.titles):
+        raise InputError(
+            f"bundle {other.id} has other [text] settings, so that its queries or titles are others: evaluate each alone"
+        )
+    return evaluate_set(theirs, other)
 
 
 def chosen_bundle(warehouse: Warehouse, name: str) -> Path:
@@ -101,7 +132,7 @@ def chosen_bundle(warehouse: Warehouse, name: str) -> Path:
         InputError: it is not there.
     """
     if name != CANDIDATE:
-        return labelling_bundle(warehouse, name)
+        return labelling_bundle(warehouse, "" if name == CHAMPION else name)
     path = candidate(warehouse)
     if path is None:
         raise InputError(f"{warehouse.bundles} has no candidate: run `labeller train` first")
@@ -142,7 +173,8 @@ def write(result: Result, evaluation: Evaluation, directory: Path, suffix: str) 
         json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     draw(evaluation, result.slices, stem.with_name(stem.name + ".png"))
-    sections = list(evaluation_sections(result.slices, result.remarks, result.term_pairs))
+    sections = [*evaluation_sections(result.slices, result.remarks, result.term_pairs)]
+    sections += differences_section(result.differences, result.against)
     head = f"Bundle {result.bundle} asked {result.queries}, {result.ds}"
     foot = (
         "Means over queries, each with its 95% bootstrap interval (1,000 draws of queries), among all titles of the day. "

@@ -46,6 +46,21 @@ def evaluation_sections(
         yield Section("A term's form in the other language", ("asked -> found", "terms", "hit@1", "mrr@10"), ways, note)
 
 
+def differences_section(differences: Mapping[str, Mapping[str, Interval]], other: str) -> Iterator[Section]:
+    """From :meth:`model.evaluate.Evaluation.less`; nothing where there is no other bundle."""
+    if differences:
+        names = (*MEASURES, TYPOS)
+        rows = [(name, *(signed(found[name]) for found in differences.values())) for name in names]
+        note = "On the same queries, one by one; what is certain has an interval that leaves out 0."
+        yield Section(f"Less bundle {other}", ("measure", *differences), rows, note)
+
+
+def signed(difference: Interval) -> str:
+    """A difference with its 95% interval, ``+.012 -.004 to +.028``."""
+    mean, low, high = ("" if value is None else f"{value:+.3f}".replace("0.", ".", 1) for value in difference)
+    return f"{mean} {low} to {high}" if low else mean
+
+
 def cell(interval: Sequence[float | None]) -> str:
     """A mean with its 95% interval, ``.512 .480-.544``: five of them fit into a line."""
     mean, low, high = ("" if value is None else f"{value:.3f}".removeprefix("0") for value in interval)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from etl.dataset import Manifest, decode_ids, load_token_table
 from model.encoder import Encoder
 from model.inference import embed
-from model.metrics import DEPTH, hits_of, intervals, measure, recall
+from model.metrics import DEPTH, Interval, hits_of, intervals, measure, recall
 from model.retrieval import top_k
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,12 @@ class Evaluation:
                 for value in sorted(set(whole.queries[name].tolist())):
                     found[split][f"{name} {value}"] = whole.part(split, **{name: value}).summary()
         return found
+
+    def less(self, other: Evaluation) -> dict[str, dict[str, Interval]]:
+        """By split and measure: the mean of this bundle's values less another's on the same queries, by paired bootstrap."""
+        assert all(np.array_equal(self.queries[name], other.queries[name]) for name in ("split", "query_id"))
+        pairs = {split: (self.part(split).values, other.part(split).values) for split in self.splits}
+        return {split: intervals({k: ours[k] - theirs[k] for k in ours}) for split, (ours, theirs) in pairs.items()}
 
     def summary(self) -> dict[str, Any]:
         """Of all its queries: ``queries``, the interval of each measure, and ``typos_kept``."""

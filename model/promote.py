@@ -24,7 +24,6 @@ from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from model.bundle import CANDIDATE, CHAMPION, Bundle, candidate, champion, foreign, load_bundle, set_alias
 from model.evaluate import evaluate
-from model.metrics import intervals
 
 log = logging.getLogger(__name__)
 
@@ -172,8 +171,8 @@ def compare(new: Bundle, old: Bundle, dataset: Path) -> tuple[Difference | None,
     split = judged_by(answers[0].splits)
     if split is None:
         return None, {}
-    ours, theirs = (answer.part(split).values[MEASURE] for answer in answers)
-    difference = Difference(split, len(ours), round(float(theirs.mean()), 6), *intervals({MEASURE: ours - theirs})[MEASURE])
+    theirs = answers[1].figures()[split]
+    difference = Difference(split, int(theirs["queries"]), theirs[MEASURE], *answers[0].less(answers[1])[split][MEASURE])
     log.info("candidate %s beside champion %s: %s", new.id, old.id, difference)
     return difference, {}
 

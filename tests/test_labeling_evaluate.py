@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
 from labeling import evaluate
-from labeling.evaluation_sections import cell
+from labeling.evaluation_sections import cell, signed
 from labeling.term_pairs import across_languages
 from model.bundle import CANDIDATE, CHAMPION, load_bundle, set_alias, write_bundle
 from model.evaluate import evaluate as ask
 from model.fit import draw
+from model.metrics import Interval
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
 from tests.rows import item, term
@@ -90,6 +92,31 @@ def test_held_out_queries_are_shown_by_split_and_slice_with_intervals(shop_root,
     assert cell((mean, low, high)) in out
     assert cell((0.8, 0.75, 1.0)) == ".800 .750-1.000"
     assert "test: unseen queries; nothing may be chosen on them" in out
+
+
+def test_two_bundles_are_compared_on_the_same_queries(shop_root, tmp_path, capsys):
+    warehouse, champion = Warehouse(shop_root), load_bundle(evaluate.chosen_bundle(Warehouse(shop_root), CHAMPION))
+    other = write_bundle(
+        warehouse.bundles, draw(champion.encoder.config, 2), champion.tokenizer, ds=DS, metrics={}, lineage={}
+    )
+    asked = ask(load_bundle(other).encoder, warehouse.dataset(DS), verify(warehouse.dataset(DS)))
+    assert run(shop_root, "--against", other.name) == EXIT_OK
+    result = written(shop_root)
+    expected = result["figures"]["valid"]["mrr@10"] - asked.figures()["valid"]["mrr@10"]
+    assert result["differences"]["valid"]["mrr@10"][0] == pytest.approx(expected, abs=2e-6)
+    assert signed(Interval(*result["differences"]["valid"]["mrr@10"])) in capsys.readouterr().out
+    own = csv(tmp_path, f"{small_shop().titles[1004]},i1004")
+    assert run(shop_root, "--queries", own, "--against", other.name) == EXIT_OK
+    assert written(shop_root, "evaluation-own")["differences"]["own set"]["recall@10"] == [0.0, None, None]
+
+
+def test_bundles_that_read_texts_otherwise_are_not_compared(shop_root, tmp_path, capsys):
+    warehouse, champion = Warehouse(shop_root), load_bundle(evaluate.chosen_bundle(Warehouse(shop_root), ""))
+    spec = replace(champion.tokenizer.spec, product_text="new {title}")
+    other = write_bundle(warehouse.bundles, champion.encoder, WordHashTokenizer(spec), ds=DS, metrics={}, lineage={})
+    own = csv(tmp_path, f"{small_shop().titles[1004]},i1004")
+    assert run(shop_root, "--queries", own, "--against", other.name) == EXIT_BAD_INPUT
+    assert f"bundle {other.name} has other [text] settings" in capsys.readouterr().err
 
 
 def test_slices_add_up_to_their_split(shop_root):
