@@ -197,6 +197,18 @@ def test_a_bundle_of_another_tokenizer_is_sent_to_texts(shop_root, capsys):
     assert "--queries" in said
 
 
+def test_a_dataset_without_held_out_queries_has_no_figures_and_says_what_makes_some(shop_root, tmp_path, capsys):
+    shop, champion = small_shop(), load_bundle(evaluate.chosen_bundle(Warehouse(shop_root), ""))
+    shop.heldout = []
+    manifest = write_dataset(tmp_path / "datasets" / f"ds={DS}", shop)
+    found = ask(champion.encoder, tmp_path / "datasets" / f"ds={DS}", manifest)
+    assert (found.figures(), found.slices()) == ({}, {})
+    path = write_bundle(tmp_path / "bundles", champion.encoder, champion.tokenizer, ds=DS, metrics={}, lineage={})
+    set_alias(Warehouse(tmp_path), CANDIDATE, path)
+    assert run(tmp_path, "--bundle", CANDIDATE) == EXIT_BAD_INPUT
+    assert "has no held-out queries: raise --test-share of `labeller pairs`" in capsys.readouterr().err
+
+
 def test_terms_across_languages_are_found_as_by_plain_sorting(shop_root):
     bundle = load_bundle(evaluate.chosen_bundle(Warehouse(shop_root), ""))
     found = across_languages(Vocabulary.of(TERMS), bundle)
