@@ -26,6 +26,7 @@ TYPOS = "typos_recall@10"
 """Recall@10 of the queries as :func:`etl.typos.misspelt` has them."""
 
 SLICES = ("language", "frequency")
+_ORDER = {"head": 0, "torso": 1, "tail": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Evaluation:
             whole = self.part(split)
             found[split] = {"all": whole.summary()}
             for name in [name for name in SLICES if name in whole.queries]:
-                for value in sorted(set(whole.queries[name].tolist())):
+                for value in sorted(set(whole.queries[name].tolist()), key=lambda value: (_ORDER.get(value, 0), value)):
                     found[split][f"{name} {value}"] = whole.part(split, **{name: value}).summary()
         return found
 
