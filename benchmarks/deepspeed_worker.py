@@ -19,6 +19,7 @@ import torch
 from torch import distributed as dist
 
 from benchmarks import wire
+from benchmarks.scaling import PLAIN
 from model.deepspeed_settings import deepspeed_settings
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
@@ -31,8 +32,6 @@ from model.reader import Batch
 from model.trainer import LoopConfig, contrastive_step
 from model.worker import join
 
-PLAIN = -1
-"""In place of a ZeRO stage: torch without DeepSpeed."""
 QUERY_TOKENS, TITLE_TOKENS = 7, 29
 
 

@@ -36,7 +36,8 @@ class Paced:
             variables: Environment.
         """
         self.errors = TemporaryFile()  # noqa: SIM115 (as long as the process)
-        threads = {"OMP_NUM_THREADS": str(task["threads"]), "TOKENIZERS_PARALLELISM": "false"}
+        # Threads that spin while they wait would be counted as work, on either side.
+        threads = {"OMP_NUM_THREADS": str(task["threads"]), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [*argv, json.dumps(task)],
             stdin=subprocess.PIPE,

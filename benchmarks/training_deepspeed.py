@@ -9,9 +9,9 @@ from statistics import median
 
 from rich.table import Table
 
-from benchmarks.deepspeed_worker import PLAIN, Step, Task
+from benchmarks.deepspeed_worker import Step, Task
 from benchmarks.pacing import interval
-from benchmarks.scaling import StepShape, bytes_sent
+from benchmarks.scaling import PLAIN, StepShape, bytes_sent
 from labeling.machine import hardware
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +16,13 @@ from benchmarks.pacing import pause
 from benchmarks.training_data import DS
 from etl.dataset import verify
 from etl.tokenizer import load_tokenizer
-from model.compact import compact, expand
-from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
-from model.engines import TorchEngine, optimizer, parameter_groups
-from model.fit import deterministic, draw
+from model.fit import fit
 from model.inference import embed
-from model.known import KnownPairs
 from model.packing import tokenised
-from model.precision import Chosen, autocast
-from model.ranks import Ranks
-from model.reader import Batch, TrainingReader
+from model.precision import Chosen
+from model.reader import Batch, smallest_share
 from model.train_config import TrainConfig
-from model.trainer import LoopConfig, train
 
 SIDES: tuple[Literal["query"], Literal["title"]] = ("query", "title")
 
@@ -53,25 +47,22 @@ class Task:
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     torch.set_num_threads(task.threads)
-    config = TrainConfig(root=task.root, ds=DS, preset=task.preset, batch=task.batch, crops=task.crops)
+    config = TrainConfig(
+        root=task.root,
+        ds=DS,
+        preset=task.preset,
+        batch=task.batch,
+        crops=task.crops,
+        cache_texts=task.cache_texts,
+        precision=task.precision,
+        query_word_dropout=0.0,
+    )
     manifest = verify(config.dataset)
-    preset = config.chosen_preset(manifest)
-    full = draw(preset.encoder, config.seed)
-    reader = TrainingReader(config.dataset, manifest, replace(config.reader(preset), query_word_dropout=0.0), Ranks())
-    if reader.batch != task.batch:
-        raise SystemExit(f"the dataset is too small for batches of {task.batch} pairs")
-    small, used = full, None
-    if reader.table is not None:
-        small, reader.table, used = compact(full, reader.table)
-    deterministic(config.seed)
-    model = DualEncoder(small, preset.tau, autocast=autocast(task.precision, "cpu")).train()
-    groups = parameter_groups(model, lr=preset.lr, weight_lr=preset.weight_lr, layers_lr=preset.layers_lr)
-    engine = TorchEngine(model, optimizer(groups), Ranks())
-    loop = LoopConfig(steps=task.steps, warmup=config.warmup, cache_texts=task.cache_texts)
-    known = KnownPairs.load(config.dataset, manifest)
-    train(engine, paced(reader.batches(task.steps)), loop, Ranks(), known)
+    # Half a step more than asked for is that many, whichever way the division is rounded.
+    epochs = (task.steps + 0.5) / (smallest_share(manifest, "pairs", 1) // task.batch)
+    fitted = fit(config.model_copy(update={"epochs": epochs}), manifest, pace=paced)
     if task.encode:
-        encode(expand(full, engine.weights(), used), config.dataset, Path(task.encode))
+        encode(fitted.encoder, config.dataset, Path(task.encode))
 
 
 def paced(batches: Iterable[Batch]) -> Iterator[Batch]:

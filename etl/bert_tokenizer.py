@@ -23,8 +23,11 @@ def bert_tokenizer(directory: Path, spec: TokenizerSpec) -> WordPieceTokenizer:
     """Its pieces, ids and own normaliser, which sees what ours has left; lengths and text options are those of ``spec``.
 
     Raises:
-        InputError: no ``tokenizer.json`` or ``vocab.txt`` there, or it is no WordPiece between [CLS] and [SEP].
+        InputError: no such directory; no ``tokenizer.json`` or ``vocab.txt`` there; or it is no WordPiece between [CLS] and
+            [SEP].
     """
+    if not directory.is_dir():
+        raise InputError(f"there is no directory {directory} to take a tokenizer from: check the path")
     if (directory / TOKENIZER_FILE).is_file():
         tokenizer = _read(directory / TOKENIZER_FILE)
     elif (directory / VOCABULARY_FILE).is_file():

@@ -127,9 +127,11 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
     """Build the dataset of one day; returns the figures of the summary.
 
     Raises:
-        InputError: pairs or catalogue of the day are missing, or do not belong together; the dataset that was there stays.
+        InputError: ``tokenizer_from`` names no tokenizer, which is said before Spark starts; pairs or catalogue of the day
+            are missing, or do not belong together. The dataset that was there stays.
     """
     started = time.monotonic()
+    known = known_tokenizer(config)
     warehouse = Warehouse.of(config)
     spark = start_session("labeller dataset", config)
     pairs = _training_pairs(spark, warehouse, config)
@@ -141,7 +143,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
     aside.mkdir(parents=True)
     with ExitStack() as held:
         texts = hold(catalogue_texts(items, groups), held)
-        spec = _write_parts(pairs, texts, aside, config, held)
+        spec = _write_parts(pairs, texts, known, aside, config, held)
     inputs = {
         PAIRS.name: f"delta:{latest_version(spark, warehouse.table(PAIRS))}",
         TITLE_GROUPS.name: f"delta:{latest_version(spark, warehouse.table(TITLE_GROUPS))}",
@@ -165,10 +167,12 @@ def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetCo
     return pairs
 
 
-def _write_parts(pairs: DataFrame, texts: DataFrame, aside: Path, config: DatasetConfig, held: ExitStack) -> TokenizerSpec:
-    """Every part but the manifest; ``texts`` as of :func:`catalogue_texts`."""
+def _write_parts(
+    pairs: DataFrame, texts: DataFrame, known: Tokenizer | None, aside: Path, config: DatasetConfig, held: ExitStack
+) -> TokenizerSpec:
+    """Every part but the manifest; ``texts`` as of :func:`catalogue_texts`, ``known`` as of :func:`known_tokenizer`."""
     asked = pairs.select("query_id", F.col("query").alias("text")).distinct()
-    tokenizer = _tokenizer(config, pairs, texts)
+    tokenizer = known or _train_tokenizer(config, pairs, texts)
     tokenizer.save(aside)
     tokenise = Tokenise.of(aside)
     titles = hold(texts.transform(tokenise.ids("title", "title")), held)
@@ -257,9 +261,7 @@ def refuse_collisions(tokens: DataFrame) -> None:
         )
 
 
-def _tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:
-    if (known := known_tokenizer(config)) is not None:
-        return known
+def _train_tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:
     asked = pairs.where(F.col("split") == "train").select(F.col("query").alias("text"))
     every = asked.union(texts.where(~F.col("heldout")).select("text"))
     drawn = every.distinct().orderBy(F.xxhash64("text"), "text").limit(config.wordpiece_texts)

@@ -108,7 +108,7 @@ def _build(
     cleaned = clean(events, items, groups, config)
     rows = reconcile(cleaned.counts)
     _refuse_nothing(rows, config)
-    affected = affected_days(cleaned.late, config)
+    affected = days_with_pairs(spark, warehouse, affected_days(cleaned.late, config))
     _say_what_came_late(cleaned.late, affected, config)
     log.info("%d events are kept; next the pairs", totals(rows)["kept"])
     pairs = as_weighted_pairs(cleaned.kept).transform(as_pairs(items, groups, config))
@@ -269,11 +269,19 @@ def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> cleani
 
 
 def affected_days(late: Mapping[dt.date, int], config: PairsConfig) -> list[dt.date]:
-    """Days whose pairs lack what came late, by its own day; the pairs of ds are being made with it."""
+    """Days whose pairs, if they have been made, lack what came late, by its own day; those of ds are being made with it."""
     if not late:
         return []
     days = (min(late) + n * _DAY for n in range((config.last_arrival - min(late)).days))
     return [day for day in days if day != config.ds]
+
+
+def days_with_pairs(spark: SparkSession, warehouse: Warehouse, days: Sequence[dt.date]) -> list[dt.date]:
+    """Those of ``days`` that have rows in PAIRS: on a first night none can lack anything."""
+    if not days or not warehouse.has(PAIRS):
+        return []
+    pairs = read(spark, warehouse.table(PAIRS), PAIRS).where(F.col("ds").isin(list(days)))
+    return sorted(row["ds"] for row in pairs.select("ds").distinct().collect())
 
 
 def _say_what_came_late(late: Mapping[dt.date, int], affected: Sequence[dt.date], config: PairsConfig) -> None:

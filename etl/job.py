@@ -47,7 +47,7 @@ def run_job(
     started = time.monotonic()
     try:
         config = from_args(config_type, args)
-        log.info("%s settings: %s", parser.prog, json.dumps(_without_secrets(config)))
+        log.info("%s settings, others as --help says: %s", parser.prog, json.dumps(_settings(config)))
         try:
             with naming_bad_files():
                 summary = work(config)
@@ -66,9 +66,12 @@ def run_job(
     return EXIT_OK
 
 
-def _without_secrets(config: Any) -> dict[str, Any]:
-    """Settings for the log: of Spark's own, keys of stores and passwords of metastores stay out."""
-    settings: dict[str, Any] = config.model_dump(mode="json")
+def _settings(config: Any) -> dict[str, Any]:
+    """Settings for the log, of forty those that are not the default: what is refused stands below, and is to be seen.
+
+    Of Spark's own, keys of stores and passwords of metastores stay out.
+    """
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     for key in settings.get("spark_conf", {}):
         if _SECRET.search(key):
             settings["spark_conf"][key] = "(not shown)"

@@ -16,6 +16,9 @@ ORACLE_SUFFIX = {ALL: "", LACKING: "_lacking"}
 ORACLE = "oracle (sees the title, knows the generator)"
 
 
+DEEP = "items whose true path is that deep"
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """All that is printed; what could not be measured is None."""
@@ -124,12 +127,13 @@ def _categories(report: Report) -> Iterator[Section]:
     rows = []
     for name, accuracy in figures.accuracy.items():
         known = _oracle(report, "category_accuracy_by_level", name)
-        for system, values in (("labels", accuracy), (ORACLE, known)):
+        for system, values in ((DEEP, figures.sizes[name]), ("labels", accuracy), (ORACLE, known)):
             if values:
-                cells = [_number(value) for value in values[:depth]]
-                rows.append((f"{name} ({figures.sizes[name][0]:,})", system, *cells, *["-"] * (depth - len(cells))))
+                cells = [f"{value:,}" if system == DEEP else _number(value) for value in values[:depth]]
+                rows.append((name, system, *cells, *["-"] * (depth - len(cells))))
     columns = ("titles", "system", *(f"level {level}" for level in range(1, depth + 1)))
-    yield Section("Categories: accuracy by level, a path that stopped above counts as wrong", columns, rows)
+    heading = "Categories: accuracy by level, of the items whose true path is that deep; a path that stopped above is wrong"
+    yield Section(heading, columns, rows)
 
 
 def _oracle(report: Report, measure: str, slice_name: str) -> Any:

@@ -21,6 +21,9 @@ EngineName = Literal["deepspeed", "torch"]
 ENGINE_TAG = "engine"
 """Directory of DeepSpeed's files within a checkpoint."""
 
+WEIGHT_FILES = "*model_states.pt"
+"""How DeepSpeed calls files of weights there, at every stage."""
+
 
 class Engine(Protocol):
     """Forward, backward, step; ``scales`` are the shares of their learning rates that groups take in this step.
@@ -191,12 +194,12 @@ class DeepSpeedEngine:
         """What :meth:`save` left under as many ranks; under any number if it is ``universal`` or not ``sharded``.
 
         Raises:
-            RuntimeError: DeepSpeed found nothing to load, of which it only warns itself.
+            RuntimeError: nothing is there to load, of which DeepSpeed has an assertion without words.
         """
+        if not any((directory / ENGINE_TAG).glob(WEIGHT_FILES)):
+            raise RuntimeError(f"{directory}/{ENGINE_TAG} holds nothing that DeepSpeed saved (expected {WEIGHT_FILES})")
         ours = [{k: v for k, v in group.items() if k != "params"} for group in self._adam.param_groups]
-        path, state = self.engine.load_checkpoint(str(directory), tag=ENGINE_TAG)
-        if path is None or state is None:
-            raise RuntimeError(f"DeepSpeed loaded nothing from {directory}/{ENGINE_TAG}")
+        _, state = self.engine.load_checkpoint(str(directory), tag=ENGINE_TAG)
         self._resting = set(state["resting"])
         if self.universal:
             self._put_right(ours, state["adam_steps"])

@@ -18,6 +18,7 @@ from etl.dataset import Manifest, decode_ids, load_token_table
 from model.encoder import Encoder
 from model.inference import embed
 from model.metrics import DEPTH, Interval, hits_of, intervals, measure, recall
+from model.progress import advancing
 from model.retrieval import top_k
 
 log = logging.getLogger(__name__)
@@ -89,17 +90,28 @@ class Evaluation:
         return {"queries": len(self.relevant), **{k: list(v) for k, v in measured.items()}, "typos_kept": kept}
 
 
-def evaluate(encoder: Encoder, dataset: Path, manifest: Manifest, device: str = "cpu") -> Evaluation:
+def evaluate(
+    encoder: Encoder, dataset: Path, manifest: Manifest, device: str = "cpu", what: str = "evaluation"
+) -> Evaluation:
     """The held-out queries of a verified dataset, asked as they are and with typos.
 
     What is searched is every distinct title, those that no crop shows among them.
+
+    Args:
+        encoder: To evaluate; on ``device`` afterwards.
+        dataset: Directory of it.
+        manifest: Of the dataset.
+        device: See :func:`model.inference.embed`.
+        what: Heading of its progress.
     """
     table = load_token_table(dataset) if manifest.hashed else None
     parts = (_read(dataset, manifest, part).select(["title_id", "title"]) for part in ("titles", "corpus"))
     titles = pa.concat_tables(parts).sort_by("title_id")
     heldout = _read(dataset, manifest, "heldout").sort_by([("split", "descending"), ("query_id", "ascending")])
-    log.info("evaluating %d held-out queries against %d titles", len(heldout), len(titles))
-    corpus = embed(encoder, _ids(titles["title"], manifest), table, device)
+    log.info("%s: evaluating %d held-out queries against %d titles", what, len(heldout), len(titles))
+    texts = _ids(titles["title"], manifest)
+    with advancing(what, sum(map(len, texts)), "token") as advance:
+        corpus = embed(encoder, texts, table, device, advance)
     asked = (embed(encoder, _ids(heldout[name], manifest), table, device) for name in ("query", "query_typos"))
     columns = ("split", "query_id", *SLICES)
     queries = {name: np.array(heldout[name].to_pylist()) for name in columns}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from model.precision import Chosen, autocast, choose
 from model.presets import EncoderConfig, Preset
 from model.progress import Curve
 from model.ranks import Ranks
-from model.reader import TrainingReader, fit_batch
+from model.reader import Batch, TrainingReader, fit_batch
 from model.tracking import Tracker
 from model.train_config import TrainConfig
 from model.trainer import LoopConfig, train
@@ -57,6 +57,7 @@ def fit(
     device: str = "cpu",
     checkpoints: Path | None = None,
     trackers: Sequence[Tracker] = (),
+    pace: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
 ) -> Fitted:
     """Train on ``config.dataset``, whose files the caller has verified.
 
@@ -73,6 +74,7 @@ def fit(
         device: ``cpu``, ``cuda`` or ``cuda:0``.
         checkpoints: Directory of this training's checkpoints: where it goes on from the newest whole one, and leaves more.
         trackers: Who gets the figures of each logged step, on rank 0 only; the caller closes them.
+        pace: Hands the batches on as they are, whenever it likes; a benchmark takes turns so.
 
     Raises:
         InputError: the newest checkpoint is of another dataset, engine or settings, or of other ranks that cannot share its
@@ -115,7 +117,7 @@ def fit(
 
     for tracker in trackers if ranks.rank == 0 else ():
         tracker.open(curve.step, curve.tracked, settings)
-    batches = reader.batches(loop.steps, start)
+    batches = pace(reader.batches(loop.steps, start))
     curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save, trackers=trackers)
     trained = expand(full, stepper.weights(), used)
     return Fitted(trained, curve, settings)

@@ -16,6 +16,7 @@ from typing import Literal
 import psutil
 
 from etl.errors import InputError
+from model.unreachable import host_problems
 
 ENVIRONMENT_FILE = ".deepspeed_env"
 """DeepSpeed's launcher reads it where it runs, and exports each line on every host: nothing else of ours gets there."""
@@ -32,6 +33,7 @@ step. Fresh pages of 4 KB for each took a third of the bag's step."""
 
 _LINE = re.compile(r"((?:\w[\w.-]*@)?\w[\w.-]*)\s+slots=([1-9]\d*)")
 _PLAIN = re.compile(r"[\w@+=:,./-]+")
+_TOLD = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "DS_ACCELERATOR")
 _FORWARDED = ("GLOO_", "NCCL_", "TORCH_", *KEEP_MEMORY)
 _ANSWERS = "echo address $(hostname -I); echo cores $(nproc); echo amx $(grep -cwm1 amx_bf16 /proc/cpuinfo)"
 """What a host says of itself, one line a question; what it does not know leaves its line short."""
@@ -109,7 +111,7 @@ class Hosts:
             ) from None
         if done.returncode:
             raise InputError.of(
-                [line for line in done.stderr.splitlines() if line.strip()],
+                host_problems(done.stderr, self._by_label(), self.ssh_port),
                 heading=f"not every host of {self.file} can train (needed: ssh without a password, and the same paths of "
                 "environment, code and warehouse on all of them):",
             )
@@ -117,7 +119,7 @@ class Hosts:
 
     def _reached(self, said: str, device: Literal["auto", "cpu", "cuda"]) -> ReachedHosts:
         """From the lines ``LABEL: QUESTION ANSWER …`` of all hosts."""
-        by_label = {label: host for host in self.slots for label in labels(host)}
+        by_label = self._by_label()
         answers: dict[str, dict[str, list[str]]] = {host: {} for host in self.slots}
         for line in said.splitlines():
             label, _, words = line.partition(": ")
@@ -137,6 +139,9 @@ class Hosts:
             threads=max(1, min(int(answers[host]["cores"][0]) // ranks for host, ranks in self.slots.items())),
         )
 
+    def _by_label(self) -> dict[str, str]:
+        return {label: host for host in self.slots for label in labels(host)}
+
     def _common_device(self, gpus: Mapping[str, int]) -> Literal["cpu", "cuda"]:
         without = [host for host, number in gpus.items() if not number]
         if without and len(without) < len(gpus):
@@ -150,7 +155,7 @@ class Hosts:
     def write_environment(self, directory: Path, variables: Mapping[str, str]) -> None:
         """Leave in ``directory`` what DeepSpeed's launcher exports on each host; ``variables`` are a rank's on this one."""
         exported = {name: value for name, value in variables.items() if name.startswith(_FORWARDED)}
-        exported |= {name: variables[name] for name in ("OMP_NUM_THREADS", "DS_ACCELERATOR") if name in variables}
+        exported |= {name: variables[name] for name in _TOLD if name in variables}
         exported["PATH"] = f"{Path(sys.executable).parent}:$PATH"  # the host's own, which its shell puts there
         if self.interface:
             exported |= {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}

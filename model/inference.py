@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,13 @@ _BAG_TOKENS = 16_384  # a bag computes each text for itself; this bounds memory 
 
 
 @torch.inference_mode()
-def embed(encoder: Encoder, rows: Sequence[np.ndarray], table: TokenTable | None, device: str = "cpu") -> np.ndarray:
+def embed(
+    encoder: Encoder,
+    rows: Sequence[np.ndarray],
+    table: TokenTable | None,
+    device: str = "cpu",
+    advance: Callable[[int], None] | None = None,
+) -> np.ndarray:
     """Token ids of N texts -> float32 [N, D] unit vectors; a text without tokens gets the zero vector.
 
     How a matrix product is split up depends on its shape, and with it the last bits of every row. So the layers are
@@ -34,6 +40,7 @@ def embed(encoder: Encoder, rows: Sequence[np.ndarray], table: TokenTable | None
         rows: int64 ids of each text.
         table: Features of the tokens; None if an id is its own only feature.
         device: ``cpu``, ``cuda`` or ``cuda:0``.
+        advance: Is told after each call how many tokens it took, see :func:`model.progress.advancing`.
     """
     encoder = encoder.to(device).eval()
     out = np.zeros((len(rows), encoder.config.dim), dtype=np.float32)
@@ -46,6 +53,8 @@ def embed(encoder: Encoder, rows: Sequence[np.ndarray], table: TokenTable | None
         texts = [rows[i] for i in filled]
         packed = pack(np.concatenate(texts), offsets_of(texts), table).to(device)
         out[chosen] = encoder(packed).float().cpu().numpy()[: len(chosen)]
+        if advance is not None:
+            advance(int(lengths[chosen].sum()))
     return out
 
 

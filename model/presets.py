@@ -48,8 +48,13 @@ class EncoderConfig:
             problems.append("bag = false and layers = 0 leave nothing to compute a text's vector from")
         if self.layers and self.hidden % self.heads:
             problems.append(f"hidden = {self.hidden} is no multiple of heads = {self.heads}")
-        if list(self.matryoshka) != sorted({d for d in self.matryoshka if 0 < d < self.dim}):
-            problems.append(f"matryoshka = {list(self.matryoshka)} must ascend within 1 to dim - 1 = {self.dim - 1}")
+        shorter = sorted({d for d in self.matryoshka if 0 < d < self.dim})
+        if list(self.matryoshka) != shorter:
+            instead = " ".join(map(str, shorter or [self.dim // 2]))
+            problems.append(
+                f"matryoshka = {list(self.matryoshka)}, but vectors are {self.dim} wide, by the preset or by dim (expected "
+                f"ascending numbers below that; the whole is always trained): give {instead}, or a larger dim"
+            )
         if problems:
             raise InputError.of(problems, heading="encoder refused:")
 

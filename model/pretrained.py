@@ -47,9 +47,11 @@ class Pretrained:
         """Look at a directory.
 
         Raises:
-            InputError: no BERT and no bundle there, a damaged bundle, a checkpoint that is a pickle, tensors missing or of
-                an unexpected shape; all problems of one kind are listed.
+            InputError: no such directory, no BERT and no bundle there, a damaged bundle, a checkpoint that is a pickle,
+                tensors missing or of an unexpected shape; all problems of one kind are listed.
         """
+        if not directory.is_dir():
+            raise InputError(f"there is no directory {directory} to start from (init_from): check the path")
         if (directory / CONFIG_FILE).is_file():
             config = EncoderConfig.from_json(read_json(directory / CONFIG_FILE))
             return cls(directory=directory, config=config, ours=True, digest=verify(directory)["id"])

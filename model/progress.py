@@ -7,7 +7,9 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +24,9 @@ from model.tracking import Tracker
 log = logging.getLogger(__name__)
 
 _LOOKED_AT = 512  # titles, for the uniformity: all pairs of more take time and say the same
+
+LINE_SECONDS = 15.0
+"""Between two lines of a pass without a terminal: one by `published` over the titles of a small day takes 90 s."""
 
 
 @dataclass(slots=True)
@@ -65,8 +70,7 @@ class Meter:
     def __init__(self, curve: Curve, ranks: Ranks, steps: int, log_every: int, trackers: Sequence[Tracker] = ()) -> None:
         self.curve, self.ranks, self.steps, self.log_every = curve, ranks, steps, log_every
         self.trackers = trackers if ranks.rank == 0 else ()
-        show = ranks.rank == 0 and sys.stderr.isatty()
-        self.bar = tqdm(total=steps, initial=curve.step, unit="step", dynamic_ncols=True) if show else None
+        self.bar = _bar(steps, unit="step", initial=curve.step) if ranks.rank == 0 else None
 
     def update(self, loss: float, more: Callable[[], Mapping[str, float]]) -> None:
         """After a step with this rank's ``loss``; ``more`` gives figures where they are asked for."""
@@ -97,6 +101,38 @@ class Meter:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+@contextmanager
+def advancing(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show how far a pass over ``total`` units is: a bar on a terminal, else a line every :data:`LINE_SECONDS`.
+
+    What is given is to be called with the number of units that are done since the last call.
+    """
+    bar, started, done = _bar(total, unit=unit, desc=what), time.monotonic(), 0
+    said = started
+
+    def advance(units: int) -> None:
+        nonlocal done, said
+        done += units
+        now = time.monotonic()
+        if bar is not None:
+            bar.update(units)
+        elif done and now - said >= LINE_SECONDS:
+            said = now
+            left = (now - started) / done * (total - done)
+            log.info("%s: %d%% of %s %ss, eta %s", what, 100 * done // total, _short(total), unit, _time_left(left))
+
+    try:
+        yield advance
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bar(total: int, **options: Any) -> tqdm[Any] | None:
+    """A bar, where somebody looks."""
+    return tqdm(total=total, unit_scale=total >= 1_000_000, dynamic_ncols=True, **options) if sys.stderr.isatty() else None
 
 
 def _mean(values: list[float], ranks: Ranks) -> list[float]:
@@ -136,13 +172,16 @@ def uniformity(vectors_BD: torch.Tensor) -> float:
 def progress_line(row: Mapping[str, float], steps: int, *, eta: float) -> str:
     """As ``step 1200/8000 loss 1.834 … pairs/s 41k tokens/s 1.2M data 6% mem 2.1G eta 38m``; crops count as pairs."""
     gradient = f"grad {row['gradient_norm']:.3f} " if "gradient_norm" in row else ""
-    left = f"{eta / 60:.0f}m" if eta > 90 else f"{eta:.0f}s"
     return (
         f"step {row['step']:.0f}/{steps} loss {row['loss']:.3f} {gradient}tau {row['tau']:.3f} "
         f"align {row['alignment']:.2f} unif {row['uniformity']:.2f} false {100 * row['false_negatives']:.1f}% "
         f"pairs/s {_short(row['pairs_per_s'])} tokens/s {_short(row['tokens_per_s'])} data {100 * row['data_wait']:.0f}% "
-        f"mem {row['memory_gb']:.1f}G eta {left}"
+        f"mem {row['memory_gb']:.1f}G eta {_time_left(eta)}"
     )
+
+
+def _time_left(seconds: float) -> str:
+    return f"{seconds / 60:.0f}m" if seconds > 90 else f"{seconds:.0f}s"
 
 
 def _short(value: float) -> str:

@@ -206,9 +206,10 @@ def _unlink_shared_buffer(rank: int) -> None:
 def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str, trackers: Sequence[Tracker] = ()) -> Path:
     """Evaluate a trained encoder and write its bundle; returns the bundle's path."""
     encoder = fitted.encoder
-    log.info("training is over; next the held-out queries, by the random start and by what was trained")
-    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device).figures()
-    answered = evaluate(encoder, config.dataset, manifest, device)
+    passes = "by the random start and by what was trained" + ", then by the weights it started from" * bool(config.init_from)
+    log.info("training is over; next the held-out queries, %s", passes)
+    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device, "random start").figures()
+    answered = evaluate(encoder, config.dataset, manifest, device, "trained")
     heldout = answered.figures()
     for split, figures in heldout.items():
         log.info("%s: %s (untrained %s)", split, figures, untrained[split])
@@ -235,8 +236,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         lineage["init"] = {"directory": str(pretrained.directory), "digest": pretrained.digest}
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
-        log.info("and by the weights that training started from")
-        metrics["initial"] = evaluate(start, config.dataset, manifest, device).figures()
+        metrics["initial"] = evaluate(start, config.dataset, manifest, device, "pretrained start").figures()
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)

@@ -172,10 +172,19 @@ def torch_moved(ranks: Ranks, dtype: torch.dtype = torch.float32) -> dict[str, f
     return moved(TorchEngine(made, adam, ranks), ranks)
 
 
+def refused_load(engine: DeepSpeedEngine, directory: Path) -> str:
+    """What an engine has against a directory with nothing in it."""
+    try:
+        engine.load(directory)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
 def variants() -> Iterator[tuple[int, str, bool]]:
     """ZeRO stage, case, and whether activations are checkpointed."""
     for stage in range(4):
-        for case in ("plain", "several positives, margin", "cached"):
+        for case in ("plain", "several positives, margin", "matryoshka", "cached"):
             if stage < 3 or case != "cached":
                 yield from ((stage, case, checkpointing) for checkpointing in (False, True))
 
@@ -186,9 +195,11 @@ def launched(directory: Path) -> None:
 
     torch.set_num_threads(1)
     ranks = join("cpu", timeout_minutes=1.0)
+    engines = [deepspeed_engine(stage, ranks) for stage in range(4)]
     found: dict[str, Any] = {
         "gradients": {variant: deepspeed_gradients(variant[0], ranks, *variant[1:]) for variant in variants()},
-        "moved": {stage: moved(deepspeed_engine(stage, ranks), ranks) for stage in range(4)},
+        "moved": [moved(engine, ranks) for engine in engines],
+        "refused": [refused_load(engine, directory) for engine in engines],
     }
     if ranks.rank == 0:
         torch.save(found, directory / "found.pt")

@@ -4,23 +4,26 @@ import json
 import os
 import socket
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks import wire
-from benchmarks.deepspeed_worker import PLAIN, Task
+from benchmarks import deepspeed_worker, wire
 from benchmarks.pacing import Paced, interval, race
-from benchmarks.scaling import PARAMETERS, StepShape, bytes_sent
+from benchmarks.scaling import PARAMETERS, PLAIN, StepShape, bytes_sent
 from benchmarks.training_data import DS, made_up, write, write_for_others
 from benchmarks.training_deepspeed import RANKS, measure, shape
+from benchmarks.training_worker import Task
 from etl.dataset import verify
 from etl.warehouse import Warehouse
 from model.encoder import Encoder
+from model.launch import environment
 from model.presets import PRESETS, EncoderConfig
 from model.ranks import Ranks
 from model.reader import ReaderConfig, TrainingReader
+from tests.model_data import small_shop, write_dataset
 
 # Its parameters weigh more than headers do, and most of them are large enough for stage 3 to part with.
 SMALL = EncoderConfig(
@@ -52,7 +55,7 @@ def paced(taken: int, code: str = "0") -> Paced:
 
 def test_bytes_sent_by_two_ranks_are_those_of_the_formula_at_every_stage(tmp_path):
     out = str(tmp_path / "steps.json")
-    task = Task(stages=[PLAIN, 0, 1, 2, 3], encoder=SMALL.to_json(), batch=64, steps=2, out=out)
+    task = deepspeed_worker.Task(stages=[PLAIN, 0, 1, 2, 3], encoder=SMALL.to_json(), batch=64, steps=2, out=out)
     last = {step.stage: step.phases for step in measure(task)}
     for stage, phases in last.items():
         wanted = bytes_sent(shape(task, stage))
@@ -88,6 +91,16 @@ def test_processes_take_as_many_steps_as_each_other():
     found = race({"a": paced(3), "b": paced(3)}, steps=3, warm_up=1)
     assert {name: len(seconds) for name, seconds in found.items()} == {"a": 2, "b": 2}
     assert all(0 < second < 10 for seconds in found.values() for second in seconds)
+
+
+def test_our_trainer_takes_the_steps_it_is_asked_for_and_encodes_in_the_end(tmp_path):
+    write_dataset(Warehouse.at(str(tmp_path)).dataset(DS), small_shop())
+    (tmp_path / "encode.json").write_text(json.dumps({"query": ["kettle"], "title": ["red kettle", "lamp"]}))
+    task = Task(root=str(tmp_path), preset="bag", batch=32, steps=3, threads=1, encode=str(tmp_path / "encode.json"))
+    argv = [sys.executable, "-m", "benchmarks.training_worker"]
+    found = race({"ours": Paced(argv, asdict(task), environment(1, "cpu", local=True))}, steps=3, warm_up=1)
+    assert len(found["ours"]) == 2
+    assert np.load(tmp_path / "ours-title.npy").shape == (2, PRESETS["bag"].encoder.dim)
 
 
 def test_a_process_that_fails_is_an_error_with_what_it_said():

@@ -362,13 +362,13 @@ def test_the_tokenizer_of_a_bert_or_a_bundle_is_taken_over_whole(shop, directory
     assert again.parts["pairs"] == first.parts["pairs"]
 
 
-def test_a_tokenizer_that_is_not_there_is_refused(shop, tmp_path):
-    for table in ("catalogue", "pairs", "title_groups"):
-        shutil.copytree(shop / table, tmp_path / table)
+def test_a_tokenizer_that_is_not_there_is_refused_before_the_tables_are_looked_for(tmp_path):
     with pytest.raises(InputError, match=r"champion.json is not there: promote a bundle first"):
         build_dataset.run(config(tmp_path, tokenizer_from="champion"))
     with pytest.raises(InputError, match=r"holds no tokenizer: expected tokenizer_spec.json \(a bundle or a dataset\), or"):
         build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path)))
+    with pytest.raises(InputError, match=r"there is no directory .*/nowhere to take a tokenizer from"):
+        build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path / "nowhere")))
 
 
 def test_a_hundred_million_rows_find_their_place_among_64_files(spark):

@@ -286,8 +286,11 @@ def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_th
              for n in range(12) for day in (DS - dt.timedelta(days=1), DS)]  # fmt: skip
     small_warehouse(spark, root, click_log=early + late, catalogue=[item(), item(ds=DS - dt.timedelta(days=1))])
     yesterday = {"ds": DS - dt.timedelta(days=1), "window_days": 1}
-    assert build_pairs.run(config(root, **yesterday))["kept"] == 12
     with caplog.at_level(logging.INFO):
+        first_night = build_pairs.run(config(root, window_days=2))
+        assert (first_night["late"], first_night["affected_days"]) == (3, "none")
+        assert "lack them" not in caplog.text
+        assert build_pairs.run(config(root, **yesterday))["kept"] == 12
         found = build_pairs.run(config(root, window_days=2))
     assert (found["late"], found["affected_days"]) == (3, "2024-05-06")
     assert (

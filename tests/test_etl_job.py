@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 
 from etl.config import SparkJobConfig, arg_parser
@@ -25,3 +26,12 @@ def test_settings_are_logged_without_the_secrets_in_spark_s_own(root, caplog):
     assert seen == [conf]
     assert "said" in caplog.text
     assert "hush" not in caplog.text
+
+
+def test_settings_that_are_the_default_are_not_logged(root, caplog):
+    argv = ["--root", str(root), "--ds", "2024-05-07", "--master", "local[2]", "--driver-memory", "4g"]
+    with caplog.at_level(logging.INFO):
+        assert run_job(arg_parser(SparkJobConfig, "job", ""), SparkJobConfig, lambda _: {}, argv) == 0
+    (line,) = [record.message for record in caplog.records if "settings" in record.message]
+    shown = json.loads(line.partition(": ")[2])
+    assert shown == {"root": str(root), "ds": "2024-05-07", "master": "local[2]"}

@@ -67,7 +67,7 @@ def test_files_that_training_would_miss_hours_later_are_named_at_once(root):
     message = refusal(root, wrong)
     assert "hostfile /no/hosts cannot be read" in message
     assert "DeepSpeed settings /no/settings.json cannot be read" in message
-    assert "/no/bert is no checkpoint of BERT and no bundle" in message
+    assert "there is no directory /no/bert to start from (init_from)" in message
     assert "hostfile /other/hosts cannot be read" in refusal(root, wrong, hostfile="/other/hosts")
 
 

@@ -25,8 +25,9 @@ from etl.warehouse import Warehouse
 from labeling import report, tables
 from labeling.baselines import Bm25Terms, LongestMatch, clicked_terms
 from labeling.day_labels import Labels
-from labeling.figures import ALL, LACKING, UNCLICKED, category_figures, term_figures
+from labeling.figures import ALL, LACKING, UNCLICKED, CategoryFigures, category_figures, term_figures
 from labeling.report import next_query
+from labeling.report_sections import DEEP, Report, _categories
 from labeling.truth import Truth, load_truth
 from tests.rows import DS, item, lay_down, node, term
 
@@ -220,6 +221,15 @@ def test_category_that_stops_above_its_level_is_right_above_and_wrong_below() ->
     figures = category_figures(truth, {"i1": "x", "i2": "y"}, {"i1": ["c1"], "i2": ["c1", "c2"]}, Taxonomy.of(NODES))
     assert figures.accuracy[ALL] == [1.0, 0.0]
     assert figures.sizes[ALL] == [2, 1]
+
+
+def test_each_level_says_how_many_items_its_accuracy_is_of() -> None:
+    figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy={ALL: [0.75, 0.5], LACKING: [0.6]})
+    (section,) = _categories(Report("", "", LINEAGE, (), {}, {}, None, figures, {}, (), ""))
+    assert section.rows == [
+        (ALL, DEEP, "4,000", "900"), (ALL, "labels", "0.750", "0.500"),
+        (LACKING, DEEP, "700", "-"), (LACKING, "labels", "0.600", "-"),
+    ]  # fmt: skip
 
 
 def test_truth_is_none_where_there_is_none(root: Path) -> None:

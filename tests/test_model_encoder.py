@@ -131,8 +131,8 @@ def test_impossible_encoders_are_refused_with_all_reasons():
         EncoderConfig(layers=1, hidden=10, heads=4)
     with pytest.raises(InputError, match="leave nothing"):
         EncoderConfig(bag=False, layers=0)
-    for dims in ((8,), (0, 4), (4, 2), (4, 4), (-1,)):
-        with pytest.raises(InputError, match=r"matryoshka = \[.*\] must ascend within 1 to dim - 1 = 7"):
+    for dims, instead in (((8,), "4"), ((0, 4), "4"), ((4, 2), "2 4"), ((4, 4), "4"), ((-1,), "4")):
+        with pytest.raises(InputError, match=rf"matryoshka = \[.*\], but vectors are 8 wide.*: give {instead}, or"):
             EncoderConfig(dim=8, matryoshka=dims)
     with pytest.raises(InputError, match="needs wordpiece tokens, the dataset has wordhash"):
         preset("published", rows=100, tokens="wordhash", positions=10)

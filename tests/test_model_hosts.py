@@ -87,7 +87,10 @@ def test_a_host_that_cannot_be_reached_is_named(root, hostfile, capsys):
     assert run(root, "--hostfile", str(hostfile("127.0.0.1 slots=1\n")), "--ssh-port", "1") == EXIT_BAD_INPUT
     said = capsys.readouterr().err
     assert "not every host of" in said
-    assert "127.0.0.1: ssh: connect to host 127.0.0.1 port 1: Connection refused" in said
+    assert (
+        "127.0.0.1: `ssh -p 1 127.0.0.1` says 'ssh: connect to host 127.0.0.1 port 1: Connection refused': see that" in said
+    )
+    assert "pdsh@" not in said
 
 
 def test_a_path_that_a_remote_shell_would_read_is_refused(hostfile, tmp_path):
@@ -104,11 +107,23 @@ def test_other_hosts_are_told_what_ranks_need_and_nothing_else(hostfile, tmp_pat
     hosts.write_environment(tmp_path, launch.environment(os.cpu_count() or 1, "cpu", local=False))
     told = dict(line.split("=", 1) for line in (tmp_path / ENVIRONMENT_FILE).read_text().splitlines())
     assert told.pop("PATH") == f"{Path(sys.executable).parent}:$PATH"
-    for name, value in {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "NCCL_IB_HCA": "mlx5"}.items():
+    for name, value in {
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "NCCL_IB_HCA": "mlx5",
+    }.items():
         assert told[name] == value
     assert told["GLOO_SOCKET_IFNAME"] == told["NCCL_SOCKET_IFNAME"] == "eth1"
     assert "SECRET" not in told
     assert KEEP_MEMORY.items() <= told.items()
+
+
+def test_waiting_threads_of_ranks_sleep_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert launch.environment(1, "cpu", local=True)["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert launch.environment(1, "cpu", local=True)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def reached(said: str, device: str = "auto", **settings) -> ReachedHosts:

@@ -1,5 +1,6 @@
 """The gathered loss against a loop over rows, and its gradient on several ranks against one process."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -213,12 +214,12 @@ def test_the_cached_gradient_with_dropout_is_that_of_the_vectors_that_the_loss_s
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
-@pytest.fixture(scope="module")
-def under_deepspeed(tmp_path_factory) -> dict[str, dict]:
-    """What two ranks under DeepSpeed's launcher found in each variant."""
+@pytest.fixture(scope="module", params=[1, 2, pytest.param(4, marks=pytest.mark.slow)])
+def under_deepspeed(request, tmp_path_factory) -> dict[str, dict]:
+    """What 1, 2 and 4 ranks under DeepSpeed's launcher find in fp32, by variant."""
     directory = tmp_path_factory.mktemp("stages")
-    argv = launch.command("tests.gradient_worker", [str(directory)], ranks=2)
-    assert launch.run_watched(argv, launch.environment(2, "cpu", local=True)) == 0
+    argv = launch.command("tests.gradient_worker", [str(directory)], ranks=request.param)
+    assert launch.run_watched(argv, launch.environment(request.param, "cpu", local=True)) == 0
     return torch.load(directory / "found.pt", weights_only=True)
 
 
@@ -228,8 +229,13 @@ def test_layers_that_join_late_move_under_deepspeed_as_they_do_without(under_dee
     assert under_deepspeed["moved"][stage] == pytest.approx(gradient_worker.torch_moved(Ranks()), rel=0.05)
 
 
+def test_a_checkpoint_without_what_deepspeed_saved_is_refused_at_every_stage(under_deepspeed):
+    for said in under_deepspeed["refused"]:
+        assert re.fullmatch(r"/.*/engine holds nothing that DeepSpeed saved \(expected \*model_states.pt\)", said), said
+
+
 @pytest.mark.parametrize(("stage", "case", "checkpointing"), list(gradient_worker.variants()))
-def test_deepspeed_on_two_ranks_has_the_gradient_of_one_process(under_deepspeed, stage, case, checkpointing):
+def test_deepspeed_has_the_gradient_of_one_process_on_any_number_of_ranks(under_deepspeed, stage, case, checkpointing):
     _, expected = gradient_worker.torch_gradients(Ranks(), case)
     # The gradient of the keys' bias is zero but for rounding (softmax ignores it): nothing to be relative to.
     least = 1e-3 * max(gradient.norm() for gradient in expected)

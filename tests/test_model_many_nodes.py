@@ -163,5 +163,5 @@ def test_a_host_that_lacks_a_path_or_is_not_there_is_named_before_the_launch(hos
     said = ending(process, 60)
     assert process.returncode == EXIT_BUG
     assert "needed: ssh without a password, and the same paths" in said
-    assert "two: ls: cannot access '/nowhere'" in said
-    assert "three: ssh: connect to host 10.0.0.4 port 2222" in said
+    assert "two: reached by ssh, where it says \"ls: cannot access '/nowhere'" in said
+    assert "three: `ssh -p 2222 three` says 'ssh: connect to host 10.0.0.4 port 2222" in said

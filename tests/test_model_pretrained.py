@@ -182,6 +182,7 @@ def swap_pieces(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (shutil.rmtree, "to start from (init_from): check the path"),
         (lambda d: (d / "config.json").unlink(), "is no checkpoint of BERT and no bundle (no config.json)"),
         (lambda d: edit_config(d, model_type="roberta"), "model_type is 'roberta', expected 'bert'"),
         (lambda d: edit_config(d, hidden_act="relu"), "hidden_act is 'relu', expected 'gelu'"),
