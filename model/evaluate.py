@@ -137,8 +137,9 @@ def rank(
         typos_QD: The same of the queries with typos.
     """
     relevant_ids = [np.array(ids) for ids in gold]
-    hits, relevant = hits_of(title_ids[top_k(query_QD, title_ND, DEPTH)[1]], relevant_ids)
-    with_typos, _ = hits_of(title_ids[top_k(typos_QD, title_ND, 10)[1]], relevant_ids)
+    found = title_ids[top_k(np.concatenate((query_QD, typos_QD)), title_ND, DEPTH)[1]]
+    hits, relevant = hits_of(found[: len(gold)], relevant_ids)
+    with_typos, _ = hits_of(found[len(gold) :], relevant_ids)
     values = measure(hits, relevant) | {TYPOS: recall(with_typos, relevant, 10)}
     return Evaluation(queries, values, hits, relevant)
 
