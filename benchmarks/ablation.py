@@ -162,7 +162,7 @@ def trained(config: AblationConfig, root: Path, training: Mapping[str, Any]) -> 
 def measured(config: AblationConfig, root: Path, encoder: Encoder) -> dict[str, float]:
     """recall@10 on the first row's held-out queries, and term hit@1 on items whose title lacks their terms."""
     dataset = Warehouse.at(str(place(config, BASE))).dataset(config.ds)
-    recall = evaluate(encoder, dataset, verify(dataset))["test"]["recall@10"]
+    recall = evaluate(encoder, dataset, verify(dataset)).figures()["test"]["recall@10"]
     warehouse = Warehouse.at(config.root)
     truth = load_truth(warehouse)
     assert truth is not None

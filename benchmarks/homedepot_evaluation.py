@@ -24,14 +24,19 @@ from benchmarks.homedepot_judgements import (
     unseen_queries,
 )
 from etl.errors import InputError
+from etl.text import normalise
+from etl.typos import misspelt
 from labeling.baselines import Bm25, bm25_tokens
 from labeling.machine import hardware
 from labeling.terminal import console
 from model.bundle import champion, load_bundle
+from model.metrics import DEPTH, intervals, measure
 
 log = logging.getLogger(__name__)
 
 MEASURES = ("R@10", "R@100", "MRR@10")
+MEASURED = ("recall@10", "recall@100", "mrr@10")  # the same, as model.metrics calls them
+TYPED = "R@10, 3 typos"
 PROTOTYPE = (0.438, 0.810, 0.455)  # bag of hashed words and letter n-grams with title crops, five minutes on one core
 BM25_WEIGHT = 0.3  # fixed beforehand, not tuned on the test queries
 BATCH = 64  # queries whose scores against all titles are held at once: 64 x 54,667 float32 are 14 MB
@@ -49,8 +54,11 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
     bundle = load_bundle(path)
     query_BD, title_ND = bundle.encode(list(relevant), "query"), bundle.encode(list(titles.values()), "title")
     log.info("encoded %d queries and %d titles in %.0f s", len(relevant), len(titles), time.monotonic() - started)
-    figures = compare(query_BD, title_ND, relevant, titles)
+    answers = answer(query_BD, title_ND, relevant, titles)
+    figures = means(answers)
     figures["prototype (published figure)"] = dict(zip(MEASURES, PROTOTYPE, strict=True))
+    typos = [misspelt(normalise(query)) for query in relevant]
+    with_typos = means(answer(bundle.encode(typos, "query"), title_ND, relevant, titles, asked=typos))
     result = {
         "task": f"{len(relevant)} unseen queries with a product judged >= {CLICKED}, against all {len(titles)} titles",
         "measure": "R@k: share of a query's relevant products among the first k, mean over queries; ties by product",
@@ -58,6 +66,8 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
         "hardware": hardware(),
         "seconds": round(time.monotonic() - started, 1),
         "figures": figures,
+        "intervals": {name: dict(zip(MEASURES, map(list, bounds(found)), strict=True)) for name, found in answers.items()},
+        "typos": {name: found | {"kept": _kept(found, figures[name])} for name, found in with_typos.items()},
     }
     target = write_result(warehouse.root / "reports" / SET, result)
     return {"queries": len(relevant), "titles": len(titles), "bundle": bundle.id, "path": target}
@@ -66,26 +76,48 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
 def compare(
     query_BD: np.ndarray, title_ND: np.ndarray, relevant: Mapping[str, set[str]], titles: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
-    """MEASURES of vectors, of BM25 and of both together, by system.
+    """MEASURES of vectors, of BM25 and of both together, by system; see :func:`answer`."""
+    return means(answer(query_BD, title_ND, relevant, titles))
+
+
+def means(answers: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """MEASURES by system, from what :func:`answer` returns."""
+    return {name: dict(zip(MEASURES, found.mean(axis=0).round(4).tolist(), strict=True)) for name, found in answers.items()}
+
+
+def bounds(values: np.ndarray) -> list[tuple[float, float]]:
+    """95% bootstrap intervals of the MEASURES of a system, from its values [Q, 3]."""
+    found = intervals(dict(zip(MEASURES, values.T, strict=True)))
+    return [(of.low or 0.0, of.high or 0.0) for of in found.values()]
+
+
+def answer(
+    query_BD: np.ndarray,
+    title_ND: np.ndarray,
+    relevant: Mapping[str, set[str]],
+    titles: Mapping[str, str],
+    asked: Sequence[str] = (),
+) -> dict[str, np.ndarray]:
+    """MEASURES of each query, [Q, 3], by system.
 
     Args:
-        query_BD: Unit vectors of the queries of ``relevant``.
+        query_BD: Unit vectors of the queries.
         title_ND: Unit vectors of ``titles``.
         relevant: Query -> its relevant products.
         titles: Product -> title, of the whole catalogue.
+        asked: What is asked instead of each query of ``relevant``, and what ``query_BD`` is of.
     """
-    plain = bm25_scores(list(relevant), list(titles.values()), lambda text: re.findall(r"\w+", text.lower()))
-    singular = bm25_scores(list(relevant), list(titles.values()), bm25_tokens)
-    sums: dict[str, np.ndarray] = {}
+    texts = list(asked or relevant)
+    plain = bm25_scores(texts, list(titles.values()), lambda text: re.findall(r"\w+", text.lower()))
+    singular = bm25_scores(texts, list(titles.values()), bm25_tokens)
+    values: dict[str, list[np.ndarray]] = {}
     gold = [np.isin(list(titles), list(products)) for products in relevant.values()]
     for start in range(0, len(relevant), BATCH):
         batch = slice(start, start + BATCH)
         for name, scores_BN in systems(query_BD[batch] @ title_ND.T, plain(batch), singular(batch)):
             for scores, wanted in zip(scores_BN, gold[batch], strict=True):
-                sums[name] = sums.get(name, np.zeros(3)) + measures(scores, wanted)
-    return {
-        name: dict(zip(MEASURES, (total / len(relevant)).round(4).tolist(), strict=True)) for name, total in sums.items()
-    }
+                values.setdefault(name, []).append(measures(scores, wanted))
+    return {name: np.array(found) for name, found in values.items()}
 
 
 def relevant_products(judgements: Sequence[Judgement]) -> dict[str, set[str]]:
@@ -122,22 +154,25 @@ def fuse(cosine_BN: np.ndarray, bm25_BN: np.ndarray) -> np.ndarray:
 
 def measures(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """R@10, R@100 and MRR@10 of one query from its scores [N] and which titles are relevant [N]; ties by index."""
-    kth = np.partition(scores, -min(100, len(scores)))[-min(100, len(scores))]
+    kth = np.partition(scores, -min(DEPTH, len(scores)))[-min(DEPTH, len(scores))]
     candidates = np.flatnonzero(scores >= kth)  # all that tie with the last one
-    order = candidates[np.lexsort((candidates, -scores[candidates]))][:100]
-    hits = wanted[order]
-    first = np.flatnonzero(hits[:10])
-    return np.array([hits[:10].sum() / wanted.sum(), hits.sum() / wanted.sum(), 1 / (first[0] + 1) if len(first) else 0.0])
+    order = candidates[np.lexsort((candidates, -scores[candidates]))][:DEPTH]
+    found = measure(wanted[order][None], np.array([wanted.sum()]))
+    return np.array([found[name][0] for name in MEASURED])
 
 
 def write_result(directory: Path, result: Mapping[str, Any]) -> Path:
     """Print the figures and write them as JSON and Markdown; returns the Markdown file."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    shown = Table("system", *MEASURES)
-    lines = [f"# Home Depot: {result['task']}", "", f"| system | {' | '.join(MEASURES)} |", "|---|---|---|---|"]
+    columns = ("system", *MEASURES, "R@10 95%", TYPED, "kept")
+    shown = Table(*columns)
+    lines = [f"# Home Depot: {result['task']}", "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for name, figures in result["figures"].items():
-        values = [f"{figures[m]:.3f}" for m in MEASURES]
+        values = [f"{figures[m]:.3f}" for m in MEASURES] + ["-"] * 3
+        if name in result["typos"]:
+            values[3] = "-".join(f"{end:.3f}" for end in result["intervals"][name]["R@10"])
+            values[4:] = [f"{result['typos'][name]['R@10']:.3f}", f"{result['typos'][name]['kept']:.0%}"]
         shown.add_row(name, *values)
         lines.append(f"| {name} | {' | '.join(values)} |")
     lines += ["", result["measure"] + ".", f"Bundle {result['bundle']}; {result['hardware']}; {result['seconds']} s.", ""]
@@ -146,6 +181,11 @@ def write_result(directory: Path, result: Mapping[str, Any]) -> Path:
     out.print(result["task"] + "\n" + result["measure"])
     out.print(shown)
     return directory / "evaluation.md"
+
+
+def _kept(with_typos: Mapping[str, float], plain: Mapping[str, float]) -> float:
+    """Share of R@10 that is left; 0 where there was none."""
+    return round(with_typos["R@10"] / plain["R@10"], 4) if plain["R@10"] else 0.0
 
 
 def _scaled(scores_BN: np.ndarray) -> np.ndarray:

@@ -166,7 +166,15 @@ def make(dataset: Path, rows: int, ds: dt.date) -> None:
         },
         "titles": {"title_id": item_group, "item_group": item_group, "item_logp": np.full(titles, logp), "title": title},
         "corpus": {"title_id": item_group[:0], "title": title[:0]},
-        "heldout": {"split": ["test"], "query_id": [1], "query": query[:1], "title_ids": [[1]]},
+        "heldout": {
+            "split": ["test"],
+            "query_id": [1],
+            "query": query[:1],
+            "query_typos": query[:1],
+            "language": ["latin"],
+            "frequency": ["head"],
+            "title_ids": [[1]],
+        },
         "known": {"query_group": query_group[asked], "item_group": item_group[shown]},
     }
     for part, values in columns.items():

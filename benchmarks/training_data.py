@@ -142,7 +142,15 @@ def _parts(ids: Mapping[str, Sequence[bytes]], asked: np.ndarray, shown: np.ndar
         },
         "titles": {"title_id": number, "item_group": number, "item_logp": logp[1], "title": title},
         "corpus": {"title_id": number[:0], "title": title[:0]},
-        "heldout": {"split": ["test"], "query_id": [0], "query": query[:1], "title_ids": [[0]]},
+        "heldout": {
+            "split": ["test"],
+            "query_id": [0],
+            "query": query[:1],
+            "query_typos": query[:1],
+            "language": ["latin"],
+            "frequency": ["head"],
+            "title_ids": [[0]],
+        },
         "known": {"query_group": asked, "item_group": shown},
     }
 

@@ -29,6 +29,7 @@ from etl.config import SparkJobConfig
 from etl.contracts import CATALOGUE, PAIRS, TITLE_GROUPS
 from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files, schemas
 from etl.errors import InputError
+from etl.heldout import as_heldout, count_languages
 from etl.inputs import version_of
 from etl.job import run_job
 from etl.petastorm_write import in_files, name_files, write_petastorm
@@ -148,7 +149,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
         TITLE_GROUPS.name: f"delta:{latest_version(spark, warehouse.table(TITLE_GROUPS))}",
         CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
     }
-    manifest = _manifest(aside, config, spec, inputs)
+    manifest = _manifest(aside, config, spec, inputs, count_languages(pairs))
     manifest.write(aside)
     _swap_in(aside, target)
     counts = {part: manifest.rows(part) for part in ("pairs", "titles", "corpus", "heldout", "known", "tokens")}
@@ -186,11 +187,13 @@ def _write_parts(
     write_petastorm(examples.drop("cut"), aside / "pairs", keys=["pair_id"], **layout)
     log.info("pairs/ is written; next known pairs, held-out queries and the table of tokens")
     _write_plain(as_known(pairs), aside / "known", ["query_group", "item_group"], layout["files"])
-    _write_plain(as_heldout(pairs, queries), aside / "heldout", ["split", "query_id"])
+    heldout = hold(pairs.transform(as_heldout(queries)).transform(tokenise.ids("query", "query_typos")), held)
+    _write_plain(heldout.drop("text"), aside / "heldout", ["split", "query_id"])
     if isinstance(tokenizer, HashedTokenizer):
         cut = examples.select(F.col("cut").alias("text")).where(F.col("text").isNotNull()).distinct()
         found = queries.select("text", F.lit("query").alias("side"))
         found = found.union(titles.select("text", F.lit("title"))).union(cut.select("text", F.lit("title")))
+        found = found.union(heldout.select("text", F.lit("query")))
         tokens = hold(found.transform(tokenise.token_features).transform(as_token_table), held)
         refuse_collisions(tokens)
         _write_plain(tokens.drop("other"), aside / ".tokens", ["id"])
@@ -258,13 +261,6 @@ def refuse_collisions(tokens: DataFrame) -> None:
         )
 
 
-def as_heldout(pairs: DataFrame, queries: DataFrame) -> DataFrame:
-    """PAIRS -> one row per query of each held-out split: split, query_id, query (token ids), title_ids clicked for it."""
-    heldout = pairs.where(~F.col("split").isin("train", "unused")).groupBy("split", "query_id")
-    groups = heldout.agg(F.sort_array(F.collect_set("title_id")).alias("title_ids"))
-    return groups.join(queries, "query_id", how="inner").select("split", "query_id", "query", "title_ids")
-
-
 def _train_tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:
     asked = pairs.where(F.col("split") == "train").select(F.col("query").alias("text"))
     every = asked.union(texts.where(~F.col("heldout")).select("text"))
@@ -320,7 +316,9 @@ def _write_plain(frame: DataFrame, directory: Path, keys: list[str], files: int 
     name_files(directory)
 
 
-def _manifest(directory: Path, config: DatasetConfig, spec: TokenizerSpec, inputs: Mapping[str, str]) -> Manifest:
+def _manifest(
+    directory: Path, config: DatasetConfig, spec: TokenizerSpec, inputs: Mapping[str, str], languages: Mapping[str, int]
+) -> Manifest:
     files: dict[Part, list[DataFile]] = {part: [] for part in get_args(Part)}
     for path in data_files(directory):
         first = path.relative_to(directory).parts[0]
@@ -336,6 +334,7 @@ def _manifest(directory: Path, config: DatasetConfig, spec: TokenizerSpec, input
         inputs=inputs,
         parts=parts,
         schema=schemas(directory, parts),
+        languages=languages,
         ranks=config.ranks,
     )
 

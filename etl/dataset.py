@@ -6,7 +6,8 @@ Plain Python without Spark, so that each training rank can use it. Layout of ``d
                 title, title_cut
     titles/     Petastorm, every distinct title that may be trained on: title_id, item_group, item_logp, title
     corpus/     Parquet, the held-out titles that no crop may show: title_id, title
-    heldout/    Parquet, a row per held-out query of a split: split, query_id, query, title_ids that were clicked for it
+    heldout/    Parquet, a row per held-out query of a split: split, query_id, query, query_typos, language, frequency,
+                title_ids that were clicked for it; see etl.heldout
     known/      Parquet, all clicked pairs of the training split: query_group, item_group
     tokens.parquet, tokenizer_spec.json, tokenizer.json, manifest.json
 
@@ -24,7 +25,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -35,7 +36,7 @@ import pyarrow.parquet as pq
 from etl.errors import InputError
 from etl.tokenizer import TokenTable
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_FILE = "manifest.json"
 TOKENS_FILE = "tokens.parquet"
 Part = Literal["pairs", "titles", "corpus", "heldout", "known", "tokens", "tokenizer"]
@@ -55,7 +56,15 @@ COLUMNS: dict[Part, dict[str, str]] = {
     },
     "titles": {"title_id": "int64", "item_group": "int64", "item_logp": "float", "title": "binary"},
     "corpus": {"title_id": "int64", "title": "binary"},
-    "heldout": {"split": "string", "query_id": "int64", "query": "binary", "title_ids": "list"},
+    "heldout": {
+        "split": "string",
+        "query_id": "int64",
+        "query": "binary",
+        "query_typos": "binary",
+        "language": "string",
+        "frequency": "string",
+        "title_ids": "list",
+    },
     "known": {"query_group": "int64", "item_group": "int64"},
 }
 """Columns that this format needs, with their Arrow types; those of a list's items are left open."""
@@ -100,6 +109,8 @@ class Manifest:
     """Files in the order of their names."""
     schema: Mapping[Part, Mapping[str, str]]
     """Columns of each part with their Arrow types, see :func:`schemas`."""
+    languages: Mapping[str, int] = field(default_factory=dict)
+    """Distinct queries of pairs/ by :func:`etl.text.language_of`; empty: not known."""
     ranks: int = 0
     """Training ranks that the files were balanced for; 0: not known."""
 
@@ -147,7 +158,7 @@ class Manifest:
                 f"{path}: format_version {content.get('format_version')!r} (expected {FORMAT_VERSION}); {_CURE}"
             )
         parts = {part: tuple(DataFile(**file) for file in content["parts"][part]) for part in get_args(Part)}
-        keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs", "schema", "ranks")
+        keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs", "schema", "languages", "ranks")
         return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **{key: content[key] for key in keys})
 
 

@@ -91,6 +91,23 @@ def is_cjk(word: str) -> bool:
     return not word.isascii() and _IS_CJK(word) is not None
 
 
+def language_of(text: str) -> str:
+    """What the script of a normalised text tells of its language: ``chinese``, ``latin``, both ``mixed``, or ``other``.
+
+    chinese: Han characters without kana or hangul; latin: any language written in Latin letters; other: further scripts, or
+    digits alone.
+    """
+    scripts = {_script(char) for char in text if char.isalpha()}
+    if scripts == {"chinese", "latin"}:
+        return "mixed"
+    return scripts.pop() if len(scripts) == 1 else "other"
+
+
+def _script(letter: str) -> str:
+    name = unicodedata.name(letter, "")
+    return "latin" if name.startswith("LATIN") else "chinese" if name.startswith("CJK") else "other"
+
+
 def by_script(text: str) -> tuple[str, ...]:
     """The parts of a normalised text in two scripts, "dresses 连衣裙" -> ("dresses", "连衣裙"); none if it is in one."""
     spaceless = "".join(word for word in words(text) if is_cjk(word))

@@ -48,6 +48,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
     ),
     "look": (
         Command("report", "labeling.report", "say where everything is and how good it is"),
+        Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),
         Command("label", "labeling.label_title", "label titles given on the command line"),
         Command("tables", "labeling.tables", "list the output tables with rows, days and versions"),
         Command("doctor", "labeling.doctor", "check this machine: Java, jars, packages, GPU, disk, paths"),

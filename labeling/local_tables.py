@@ -11,8 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from etl.contracts import TAXONOMY, VOCABULARY, Column, Table
+from etl.contracts import CATALOGUE, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
+from etl.product_template import ProductTemplate
 from etl.sources import Source
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
@@ -22,8 +23,16 @@ from etl.warehouse import Warehouse, is_delta
 _CAST = {"string": pl.String, "date": pl.Date, "bigint": pl.Int64, "int": pl.Int32}
 
 
-def read(warehouse: Warehouse, table: Table, ds: dt.date | None = None, columns: tuple[str, ...] = ()) -> pl.DataFrame:
+def read(
+    warehouse: Warehouse,
+    table: Table,
+    ds: dt.date | None = None,
+    columns: tuple[str, ...] = (),
+    further: tuple[str, ...] = (),
+) -> pl.DataFrame:
     """Rows of an input or output table, of one day if ``ds`` is given; columns as the contract names and types them.
+
+    ``further`` names columns beside the contract; they come as strings.
 
     Raises:
         InputError: there is no such table, it is one of Spark's catalogue, or columns are missing.
@@ -37,6 +46,7 @@ def read(warehouse: Warehouse, table: Table, ds: dt.date | None = None, columns:
     frame = scan(warehouse.table(table))
     found = frame.collect_schema().names()
     wanted = [column for column in table.columns if not columns or column.name in columns]
+    wanted += [Column(name, "string", "[text] product_text names it", nullable=True) for name in further]
     theirs = {column.name: source.theirs(column.name) for column in wanted}
     if missing := [source.named(c.name) for c in wanted if theirs[c.name] not in found and not c.optional]:
         raise InputError(f"table {table.name} at {warehouse.table(table)} lacks {', '.join(missing)} (found {found})")
@@ -46,6 +56,19 @@ def read(warehouse: Warehouse, table: Table, ds: dt.date | None = None, columns:
         _day(source, frame).alias("ds") if column.name == "ds" else _as_ours(column, theirs[column.name], found)
         for column in wanted
     ).collect()
+
+
+def catalogue_texts(warehouse: Warehouse, ds: dt.date, template: ProductTemplate) -> dict[str, str | None]:
+    """Raw text of each item of a day's catalogue, see :func:`etl.catalogue.read_catalogue`.
+
+    Raises:
+        InputError: as :func:`read`; the day has no rows.
+    """
+    further = tuple(name for name in template.columns if name not in CATALOGUE.names)
+    found = read(warehouse, CATALOGUE, ds, ("item_id", *template.columns), further)
+    if found.is_empty():
+        raise InputError(f"catalogue/ds={ds} has 0 rows (expected >= 1): is that day complete?")
+    return {row["item_id"]: template.render(row) for row in found.cast(pl.String).iter_rows(named=True)}
 
 
 def scan(path: str) -> pl.LazyFrame:

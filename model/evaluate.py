@@ -1,11 +1,12 @@
-"""Recall and MRR of held-out queries against every title of a dataset, by exact search."""
+"""How a bundle answers the held-out queries of a dataset, by exact search among all its titles."""
 
-# Q queries, N titles
+# Q queries, N titles, K ranks
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,85 @@ import pyarrow.parquet as pq
 from etl.dataset import Manifest, decode_ids, load_token_table
 from model.encoder import Encoder
 from model.inference import embed
+from model.metrics import DEPTH, Interval, hits_of, intervals, measure, recall
 from model.progress import advancing
 from model.retrieval import top_k
 
 log = logging.getLogger(__name__)
 
-CUTOFFS = (10, 100)
+TYPOS = "typos_recall@10"
+"""Recall@10 of the queries as :func:`etl.typos.misspelt` has them."""
+
+SLICES = ("language", "frequency")
+_ORDER = {"head": 0, "torso": 1, "tail": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Every held-out query and how it was answered: Q rows, the same for every bundle that is asked the same queries."""
+
+    queries: Mapping[str, np.ndarray]
+    """[Q] by name: split, query_id, language, frequency; the last one only of a dataset's."""
+    values: Mapping[str, np.ndarray]
+    """[Q] of each of :data:`model.metrics.MEASURES` and of TYPOS."""
+    hits: np.ndarray
+    """[Q, K] which of the first K titles are relevant."""
+    relevant: np.ndarray
+    """[Q] how many titles are relevant."""
+
+    @property
+    def splits(self) -> list[str]:
+        """Those that have queries: valid, time, test, item."""
+        return sorted(set(self.queries["split"].tolist()), reverse=True)
+
+    def part(self, split: str, **of: str) -> Evaluation:
+        """The queries of a split, and of a slice of it: ``part("test", language="latin")``."""
+        chosen = np.logical_and.reduce([self.queries[name] == value for name, value in {"split": split, **of}.items()])
+        queries, values = ({k: v[chosen] for k, v in columns.items()} for columns in (self.queries, self.values))
+        return Evaluation(queries, values, self.hits[chosen], self.relevant[chosen])
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """By split: ``queries``, and the mean of each measure."""
+        parts = {split: self.part(split) for split in self.splits}
+        return {
+            split: {"queries": len(part.relevant)} | {k: round(float(v.mean()), 6) for k, v in part.values.items()}
+            for split, part in parts.items()
+        }
+
+    def slices(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """By split and slice (``all``, ``language latin``, ...): ``queries``, and of each measure mean, low and high.
+
+        ``typos_kept`` is the share of recall@10 that is left with typos; None where there was none to keep.
+        """
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for split in self.splits:
+            whole = self.part(split)
+            found[split] = {"all": whole.summary()}
+            for name in [name for name in SLICES if name in whole.queries]:
+                for value in sorted(set(whole.queries[name].tolist()), key=lambda value: (_ORDER.get(value, 0), value)):
+                    found[split][f"{name} {value}"] = whole.part(split, **{name: value}).summary()
+        return found
+
+    def less(self, other: Evaluation) -> dict[str, dict[str, Interval]]:
+        """By split and measure: the mean of this bundle's values less another's on the same queries, by paired bootstrap."""
+        assert all(np.array_equal(self.queries[name], other.queries[name]) for name in ("split", "query_id"))
+        pairs = {split: (self.part(split).values, other.part(split).values) for split in self.splits}
+        return {split: intervals({k: ours[k] - theirs[k] for k in ours}) for split, (ours, theirs) in pairs.items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Of all its queries: ``queries``, the interval of each measure, and ``typos_kept``."""
+        measured = intervals(self.values)
+        plain = measured["recall@10"].mean
+        kept = round(measured[TYPOS].mean / plain, 6) if plain else None
+        return {"queries": len(self.relevant), **{k: list(v) for k, v in measured.items()}, "typos_kept": kept}
 
 
 def evaluate(
     encoder: Encoder, dataset: Path, manifest: Manifest, device: str = "cpu", what: str = "evaluation"
-) -> dict[str, dict[str, float]]:
-    """Figures per split of a verified dataset: ``queries``, ``recall@10``, ``recall@100``, ``mrr@10``.
+) -> Evaluation:
+    """The held-out queries of a verified dataset, asked as they are and with typos.
 
-    Splits without queries are left out. What is searched is every distinct title, those that no crop shows among them.
+    What is searched is every distinct title, those that no crop shows among them.
 
     Args:
         encoder: To evaluate; on ``device`` afterwards.
@@ -41,33 +107,41 @@ def evaluate(
     table = load_token_table(dataset) if manifest.hashed else None
     parts = (_read(dataset, manifest, part).select(["title_id", "title"]) for part in ("titles", "corpus"))
     titles = pa.concat_tables(parts).sort_by("title_id")
-    title_ids = titles["title_id"].to_numpy()
     heldout = _read(dataset, manifest, "heldout").sort_by([("split", "descending"), ("query_id", "ascending")])
     log.info("%s: evaluating %d held-out queries against %d titles", what, len(heldout), len(titles))
     texts = _ids(titles["title"], manifest)
     with advancing(what, sum(map(len, texts)), "token") as advance:
         corpus = embed(encoder, texts, table, device, advance)
-    figures = {}
-    for split in heldout["split"].unique().to_pylist():
-        rows = heldout.filter(pa.compute.equal(heldout["split"], split))
-        queries = embed(encoder, _ids(rows["query"], manifest), table, device)
-        _, found = top_k(queries, corpus, max(CUTOFFS))
-        figures[split] = metrics(title_ids[found], [np.array(gold) for gold in rows["title_ids"].to_pylist()])
-    return figures
+    asked = (embed(encoder, _ids(heldout[name], manifest), table, device) for name in ("query", "query_typos"))
+    columns = ("split", "query_id", *SLICES)
+    queries = {name: np.array(heldout[name].to_pylist()) for name in columns}
+    return rank(queries, heldout["title_ids"].to_pylist(), titles["title_id"].to_numpy(), corpus, *asked)
 
 
-def metrics(found: np.ndarray, gold: Sequence[np.ndarray]) -> dict[str, float]:
-    """Mean over queries of recall@k (hits / relevant items) and MRR@10.
+def rank(
+    queries: Mapping[str, np.ndarray],
+    gold: Sequence[Sequence[int]],
+    title_ids: np.ndarray,
+    title_ND: np.ndarray,
+    query_QD: np.ndarray,
+    typos_QD: np.ndarray,
+) -> Evaluation:
+    """Search for each query among all titles.
 
     Args:
-        found: [Q, >= 100] ids, best first.
-        gold: Ids of the relevant items of each query.
+        queries: [Q] columns of :attr:`Evaluation.queries`.
+        gold: Ids of the titles that are relevant to each query.
+        title_ids: [N].
+        title_ND: Unit vectors of the titles.
+        query_QD: Unit vectors of the queries.
+        typos_QD: The same of the queries with typos.
     """
-    hits = np.stack([np.isin(row, relevant) for row, relevant in zip(found, gold, strict=True)])
-    counts = np.array([max(len(relevant), 1) for relevant in gold])
-    first = np.where(hits[:, :10].any(axis=1), 1.0 / (hits[:, :10].argmax(axis=1) + 1), 0.0)
-    recall: dict[str, Any] = {f"recall@{k}": round(float((hits[:, :k].sum(axis=1) / counts).mean()), 6) for k in CUTOFFS}
-    return {"queries": len(gold), **recall, "mrr@10": round(float(first.mean()), 6)}
+    relevant_ids = [np.array(ids) for ids in gold]
+    found = title_ids[top_k(np.concatenate((query_QD, typos_QD)), title_ND, DEPTH)[1]]
+    hits, relevant = hits_of(found[: len(gold)], relevant_ids)
+    with_typos, _ = hits_of(found[len(gold) :], relevant_ids)
+    values = measure(hits, relevant) | {TYPOS: recall(with_typos, relevant, 10)}
+    return Evaluation(queries, values, hits, relevant)
 
 
 def _read(dataset: Path, manifest: Manifest, part: Any) -> pa.Table:

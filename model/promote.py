@@ -1,11 +1,15 @@
-"""Make the candidate bundle the champion, if it is no worse on the held-out queries; else refuse with exit code 3."""
+"""Make the candidate bundle the champion, if it is no worse on the held-out queries.
+
+Both are asked the same queries of the part ``test``, on which nothing was chosen, and compared query by query.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -27,13 +31,34 @@ MEASURE = "recall@10"
 Figures = Mapping[str, Mapping[str, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Candidate less champion in MEASURE: its mean over the same queries, and the paired bootstrap interval."""
+
+    split: str
+    queries: int
+    champion: float
+    """The champion's mean."""
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        sure = "" if self.low is None else f" (95% interval {self.low:+.4f} to {self.high:+.4f})"
+        return (
+            f"{MEASURE} on the same {self.queries} queries of {self.split} differs by {self.mean:+.4f}{sure} from the "
+            f"champion's {self.champion:.4f}"
+        )
+
+
 class PromoteConfig(JobConfig):
     """Settings of `labeller promote`."""
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "promote")
 
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """How far the candidate's recall@10 may fall behind the champion's on the same test queries."""
+    """How far the candidate's recall@10 may fall behind the champion's on the same test queries; less than that is refused
+    too where the 95% interval of the difference leaves no doubt."""
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Recall@10 that a candidate reaches in any case, champion or not."""
@@ -68,16 +93,17 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
             f"queries of {config.ds}: run `labeller promote --ds {trained_on}`, or train on {config.ds} first"
         )
     old = load_bundle(live) if live is not None and live != path else None
-    theirs = figures_on(old, warehouse.dataset(config.ds)) if old else {}
-    problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config)
+    difference, theirs = compare(new, old, warehouse.dataset(config.ds)) if old else (None, {})
+    problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config, difference)
+    compared = {} if difference is None or old is None else {"compared": {"bundle": old.id, **asdict(difference)}}
     if problems:
         refusal = f"candidate {new.id} is not promoted: " + "; ".join(problems)
         if live is None:
             raise GateRefused(f"{refusal}; there is no champion to label with")
         log.warning("%s; champion %s stays", refusal, live.name)
-        set_alias(warehouse, CANDIDATE, path, refused=problems)  # so that the next night does not train it again
+        set_alias(warehouse, CANDIDATE, path, refused=problems, **compared)  # so that the next night does not train it again
         return EXIT_NOTHING_DUE
-    set_alias(warehouse, CHAMPION, path)
+    set_alias(warehouse, CHAMPION, path, **compared)
     return {"champion": new.id, "before": old.id if old else "none", **_flat(new.metrics["heldout"])}
 
 
@@ -89,16 +115,19 @@ def _able(live: Path | None) -> Path | None:
     return live
 
 
-def gate(new: Figures, untrained: Figures, old: Figures, config: PromoteConfig) -> list[str]:
+def gate(
+    new: Figures, untrained: Figures, old: Figures, config: PromoteConfig, difference: Difference | None = None
+) -> list[str]:
     """Why a candidate may not label; empty if it may.
 
     Args:
         new: Its figures by split.
         untrained: Those of its own random start.
-        old: The champion's on the same queries; empty if there is none, or it cannot be asked.
+        old: The champion's of its own day, where it cannot be asked the same queries; else empty.
         config: The limits.
+        difference: Candidate less champion on the same queries; None without a champion that can be asked them.
     """
-    split = next((split for split in ("test", "valid") if split in new), None)
+    split = judged_by(new)
     if split is None:
         return ["the dataset has no held-out queries to judge by: raise --test-share of `labeller pairs`"]
     value, found = new[split][MEASURE], []
@@ -109,19 +138,43 @@ def gate(new: Figures, untrained: Figures, old: Figures, config: PromoteConfig) 
         found.append(f"{MEASURE} on {split} is {value:.4f}, no better than untrained ({start:.4f})")
     if split in old and value < old[split][MEASURE] - config.tolerance:
         found.append(
-            f"{MEASURE} on {split} is {value:.4f}, the champion's on the same queries {old[split][MEASURE]:.4f} "
+            f"{MEASURE} on {split} is {value:.4f}, the champion's of its own day {old[split][MEASURE]:.4f} "
             f"(tolerance {config.tolerance})"
         )
+    if difference is not None and difference.mean < -config.tolerance:
+        found.append(f"{difference}: further behind than the tolerance {config.tolerance}")
+    elif difference is not None and difference.high is not None and difference.high < 0:
+        found.append(f"{difference}: behind beyond doubt, within the tolerance {config.tolerance} though it is")
     return found
 
 
-def figures_on(bundle: Bundle, dataset: Path) -> Figures:
-    """A bundle's figures on a dataset; its own, of another day, where the dataset has other tokens."""
+def judged_by(splits: Container[str]) -> str | None:
+    """The split that decides."""
+    return next((split for split in ("test", "valid") if split in splits), None)
+
+
+def compare(new: Bundle, old: Bundle, dataset: Path) -> tuple[Difference | None, Figures]:
+    """Candidate and champion on a dataset's queries; or the champion's figures of its own day, where it has other tokens.
+
+    Raises:
+        InputError: the dataset is damaged, or is not the one that the candidate was trained on.
+    """
     manifest = verify(dataset)
-    if tokenizer_hash(bundle.path) != manifest.tokenizer:
-        log.warning("champion %s has another tokenizer than %s: its figures of its own day are compared", bundle.id, dataset)
-        return bundle.metrics["heldout"]
-    return evaluate(bundle.encoder, dataset, manifest)
+    if tokenizer_hash(new.path) != manifest.tokenizer:
+        raise InputError(
+            f"candidate {new.id} has another tokenizer than {dataset}, which was built again since: `labeller train` again"
+        )
+    if tokenizer_hash(old.path) != manifest.tokenizer:
+        log.warning("champion %s has another tokenizer than %s: its figures of its own day are compared", old.id, dataset)
+        return None, old.metrics["heldout"]
+    answers = [evaluate(bundle.encoder, dataset, manifest) for bundle in (new, old)]
+    split = judged_by(answers[0].splits)
+    if split is None:
+        return None, {}
+    theirs = answers[1].figures()[split]
+    difference = Difference(split, int(theirs["queries"]), theirs[MEASURE], *answers[0].less(answers[1])[split][MEASURE])
+    log.info("candidate %s beside champion %s: %s", new.id, old.id, difference)
+    return difference, {}
 
 
 def _flat(figures: Figures) -> dict[str, float]:

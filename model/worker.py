@@ -208,8 +208,9 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
     encoder = fitted.encoder
     passes = "by the random start and by what was trained" + ", then by the weights it started from" * bool(config.init_from)
     log.info("training is over; next the held-out queries, %s", passes)
-    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device, "random start")
-    heldout = evaluate(encoder, config.dataset, manifest, device, "trained")
+    untrained = evaluate(draw(encoder.config, config.seed), config.dataset, manifest, device, "random start").figures()
+    answered = evaluate(encoder, config.dataset, manifest, device, "trained")
+    heldout = answered.figures()
     for split, figures in heldout.items():
         log.info("%s: %s (untrained %s)", split, figures, untrained[split])
     for tracker in trackers:
@@ -217,6 +218,8 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
     metrics: dict[str, Any] = {
         "heldout": heldout,
         "untrained": untrained,
+        "slices": answered.slices(),
+        "languages": dict(manifest.languages),
         "counts": {part: manifest.rows(part) for part in ROW_PARTS},
         "settings": dict(fitted.settings),
         "curve": fitted.curve.points,
@@ -233,7 +236,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         lineage["init"] = {"directory": str(pretrained.directory), "digest": pretrained.digest}
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
-        metrics["initial"] = evaluate(start, config.dataset, manifest, device, "pretrained start")
+        metrics["initial"] = evaluate(start, config.dataset, manifest, device, "pretrained start").figures()
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from etl.bert_tokenizer import bert_tokenizer
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
-from etl.text import cut_words, normalise
+from etl.text import cut_words, language_of, normalise
 from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
+from etl.typos import misspelt
 
 DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")
@@ -121,7 +122,15 @@ def write_dataset(
     ]
     corpus_rows = [{"title_id": i, "title": ids(t, "title")} for i, t in shop.corpus.items()]
     heldout_rows = [
-        {"split": s, "query_id": q, "query": ids(shop.queries[q], "query"), "title_ids": items}
+        {
+            "split": s,
+            "query_id": q,
+            "query": ids(shop.queries[q], "query"),
+            "query_typos": ids(misspelt(shop.queries[q]), "query"),
+            "language": language_of(shop.queries[q]),
+            "frequency": "head" if len(items) > 10 else "tail",
+            "title_ids": items,
+        }
         for s, q, items in shop.heldout
     ]
     known_rows = [{"query_group": q, "item_group": i} for q, i in [*shop.clicks, *shop.thinned]]
@@ -147,6 +156,7 @@ def write_dataset(
         inputs={"pairs": "delta:0"},
         parts=files_of,
         schema=schemas(directory, files_of),
+        languages=dict(Counter(language_of(shop.queries[q]) for q in {q for q, _ in shop.clicks})),
     )
     manifest.write(directory)
     return manifest

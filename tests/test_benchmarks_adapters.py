@@ -248,6 +248,11 @@ def test_evaluation_prints_the_bundle_beside_bm25_and_names_the_hardware(
     assert "cores" in result["hardware"]
     assert result["figures"]["BM25"]["R@100"] == result["figures"]["this bundle"]["R@100"] == 1.0
     assert "this bundle + BM25 (0.3)" in capsys.readouterr().out
+    for name, figures in result["typos"].items():
+        low, high = result["intervals"][name]["R@10"]
+        assert low <= result["figures"][name]["R@10"] <= high
+        assert figures["kept"] == pytest.approx(figures["R@10"] / result["figures"][name]["R@10"], abs=1e-4)
+    assert result["typos"]["this bundle"]["MRR@10"] != result["figures"]["this bundle"]["MRR@10"]
 
 
 def test_recall_counts_the_share_of_relevant_titles_and_ties_stand_by_index() -> None:

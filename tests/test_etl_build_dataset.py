@@ -4,6 +4,7 @@ import json
 import shutil
 import string
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from etl.dataset import Manifest, decode_ids, encode_ids, load_token_table, veri
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.petastorm_write import file_of, in_files, write_petastorm
 from etl.tables import write_slice
-from etl.text import cut_words, join, normalise, words
+from etl.text import cut_words, join, language_of, normalise, words
 from etl.tokenize_texts import cut_title
 from etl.tokenizer import load_tokenizer, token_id
+from etl.typos import misspelt
 from tests.etl_data import QUERIES, items
 from tests.rows import CATALOGUE, DS, lay_down
 
@@ -170,6 +172,18 @@ def test_no_held_out_query_is_among_the_pairs_to_train_on(spark, directory, mani
     assert not set(HELDOUT) & {queries[r["query_group"]] for r in read_part(directory, manifest, "pairs")}
 
 
+def test_a_held_out_query_comes_with_its_language_band_and_the_tokens_of_its_typos(spark, directory, manifest):
+    tokenizer, texts = load_tokenizer(directory), {number: text for text, number in group_ids(spark).items()}
+    for row in pl.read_parquet(directory / "heldout" / "*.parquet").to_dicts():
+        query = texts[row["query_id"]]
+        expected = tokenizer.ids(misspelt(query), "query").tolist()
+        assert decode_ids(row["query_typos"], manifest.token_dtype).tolist() == expected
+        assert row["query_typos"] != row["query"]
+        assert (row["language"], row["frequency"]) == (language_of(query), "head")
+    trained = [query for query in QUERIES if query not in HELDOUT]
+    assert manifest.languages == Counter(map(language_of, trained))
+
+
 def test_no_held_out_title_and_none_near_it_is_among_pairs_and_crops(spark, directory, manifest):
     ids = group_ids(spark)
     kept_out = {ids[normalise(TITLES[item_id])] for item_id in SPLITS}
@@ -199,7 +213,8 @@ def test_the_token_table_has_the_features_of_every_token_also_of_cut_titles(dire
     table, tokenizer = load_token_table(directory), load_tokenizer(directory)
     rows = read_part(directory, manifest, "pairs") + read_part(directory, manifest, "titles")
     values = [row[column] for row in rows for column in ("query", "title", "title_cut") if column in row]
-    values += pl.read_parquet(directory / "heldout" / "*.parquet")["query"].to_list()
+    heldout = pl.read_parquet(directory / "heldout" / "*.parquet")
+    values += heldout["query"].to_list() + heldout["query_typos"].to_list()
     values += pl.read_parquet(directory / "corpus" / "*.parquet")["title"].to_list()
     asked = [query.encode() for query in QUERIES if query not in HELDOUT]
     values += [encode_ids(tokenizer.ids(query.decode(), "query"), manifest.token_dtype) for query in asked]

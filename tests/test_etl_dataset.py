@@ -69,8 +69,8 @@ def test_a_dataset_without_manifest_is_refused(tmp_path):
 
 def test_a_dataset_of_another_format_is_refused(tmp_path):
     path = dataset(tmp_path) / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 99'))
-    with pytest.raises(InputError, match=r"format_version 99 \(expected 2\)"):
+    path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 99'))
+    with pytest.raises(InputError, match=r"format_version 99 \(expected 3\)"):
         verify(tmp_path)
 
 

@@ -14,7 +14,7 @@ from model.bundle import CANDIDATE, CHAMPION, FORMAT, champion, load_bundle, set
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
-from model.promote import PromoteConfig, gate
+from model.promote import Difference, PromoteConfig, gate
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
 
@@ -25,12 +25,16 @@ def figures(value: float, split: str = "test") -> dict:
     return {split: {"queries": 100, "recall@10": value, "recall@100": 1.0, "mrr@10": value}}
 
 
+def differing(mean: float, low: float | None, high: float | None) -> Difference:
+    return Difference("test", 100, 0.5, mean, low, high)
+
+
 @pytest.mark.parametrize(
     ("new", "untrained", "old", "reason"),
     [
         (figures(0.5), figures(0.2), {}, None),
         (figures(0.5), figures(0.2), figures(0.51), None),
-        (figures(0.5), figures(0.2), figures(0.53), "the champion's on the same queries 0.5300"),
+        (figures(0.5), figures(0.2), figures(0.53), "the champion's of its own day 0.5300"),
         (figures(0.05), figures(0.01), {}, "below the floor 0.1000"),
         (figures(0.3), figures(0.3), {}, "no better than untrained"),
         (figures(1.0), figures(1.0), {}, None),
@@ -41,6 +45,23 @@ def figures(value: float, split: str = "test") -> dict:
 def test_the_gate_lets_through_what_is_no_worse(new, untrained, old, reason):
     problems = gate(new, untrained, old, LIMITS)
     assert bool(problems) == (reason is not None)
+    assert reason is None or reason in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("difference", "reason"),
+    [
+        (differing(0.1, 0.05, 0.15), None),
+        (differing(-0.015, -0.04, 0.001), None),  # behind, but perhaps by chance
+        (differing(-0.015, -0.02, -0.01), "differs by -0.0150 (95% interval -0.0200 to -0.0100) from the champion's 0.5000"),
+        (differing(-0.03, -0.08, 0.02), "further behind than the tolerance 0.02"),
+        (differing(-0.03, None, None), "further behind than the tolerance 0.02"),
+        (differing(-0.01, None, None), None),
+    ],
+)
+def test_the_gate_refuses_what_is_far_behind_the_champion_or_surely_behind_it(difference, reason):
+    problems = gate(figures(0.5), figures(0.2), {}, LIMITS, difference)
+    assert len(problems) == (reason is not None)
     assert reason is None or reason in problems[0]
 
 
@@ -64,8 +85,8 @@ def lay_down(shop_root, encoder: Encoder, alias: str):
     warehouse = Warehouse.at(str(shop_root))
     dataset = warehouse.dataset(DS)
     manifest = promote.verify(dataset)
-    heldout = evaluate(encoder, dataset, manifest)
-    untrained = evaluate(draw(encoder.config, 1), dataset, manifest)
+    heldout = evaluate(encoder, dataset, manifest).figures()
+    untrained = evaluate(draw(encoder.config, 1), dataset, manifest).figures()
     path = write_bundle(
         warehouse.bundles,
         encoder,
@@ -96,6 +117,25 @@ def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, enc
     assert "no better than untrained" in refused[0]
 
 
+def test_candidate_and_champion_answer_the_same_queries_and_the_difference_is_kept(shop_root, encoders, caplog):
+    bad, good = lay_down(shop_root, encoders["bad"], CHAMPION), lay_down(shop_root, encoders["good"], CANDIDATE)
+    with caplog.at_level("INFO"):
+        assert run(shop_root) == EXIT_OK
+    compared = json.loads((shop_root / "bundles" / "champion.json").read_text())["compared"]
+    recall = [load_bundle(path).metrics["heldout"]["test"]["recall@10"] for path in (good, bad)]
+    assert compared["mean"] == pytest.approx(recall[0] - recall[1], abs=1e-5)
+    assert (compared["bundle"], compared["queries"], compared["champion"]) == (bad.name, 4, recall[1])
+    assert compared["low"] <= compared["mean"] <= compared["high"]
+    assert (
+        f"candidate {good.name} beside champion {bad.name}: recall@10 on the same 4 queries of test differs" in caplog.text
+    )
+    lay_down(shop_root, encoders["bad"], CANDIDATE)
+    assert run(shop_root) == EXIT_NOTHING_DUE
+    refused = json.loads((shop_root / "bundles" / "candidate.json").read_text())
+    assert refused["compared"]["mean"] == pytest.approx(recall[1] - recall[0], abs=1e-5)
+    assert "further behind than the tolerance 0.01" in refused["refused"][-1]
+
+
 def test_a_first_candidate_that_learnt_nothing_is_refused_since_nothing_else_can_label(shop_root, encoders, capsys):
     (shop_root / "bundles" / "champion.json").unlink(missing_ok=True)
     lay_down(shop_root, encoders["bad"], CANDIDATE)
@@ -119,9 +159,12 @@ def test_promoting_the_champion_again_changes_nothing(shop_root, encoders):
 def test_a_champion_of_another_tokenizer_is_compared_by_the_figures_of_its_own_day(shop_root, encoders, tmp_path, caplog):
     other = WordHashTokenizer(TokenizerSpec(rows=2**12, ngrams=(2,), normaliser=Normaliser().hash))
     metrics = {"heldout": figures(0.7)}
-    champion = load_bundle(write_bundle(tmp_path, encoders["bad"], other, ds=DS, metrics=metrics, lineage={}))
-    assert promote.figures_on(champion, Warehouse.at(str(shop_root)).dataset(DS)) == figures(0.7)
-    assert f"champion {champion.id} has another tokenizer" in caplog.text
+    foreign = load_bundle(write_bundle(tmp_path, encoders["bad"], other, ds=DS, metrics=metrics, lineage={}))
+    dataset, new = Warehouse.at(str(shop_root)).dataset(DS), load_bundle(lay_down(shop_root, encoders["good"], CANDIDATE))
+    assert promote.compare(new, foreign, dataset) == (None, figures(0.7))
+    assert f"champion {foreign.id} has another tokenizer" in caplog.text
+    with pytest.raises(InputError, match=f"candidate {foreign.id} has another tokenizer than .*: `labeller train` again"):
+        promote.compare(foreign, new, dataset)
 
 
 def test_without_a_candidate_or_with_an_alias_that_points_nowhere_there_is_one_message(root, capsys):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from model.evaluate import metrics
 from model.retrieval import top_k
 
 
@@ -29,12 +28,3 @@ def test_the_result_is_that_of_a_full_sort():
 def test_k_is_limited_by_the_corpus():
     assert top_k(np.ones((2, 3), np.float32), np.ones((1, 3), np.float32), 5)[1].tolist() == [[0], [0]]
     assert top_k(np.zeros((0, 3), np.float32), np.ones((1, 3), np.float32), 5)[0].shape == (0, 1)
-
-
-def test_recall_counts_relevant_items_and_mrr_the_first_of_ten():
-    found = np.arange(100)[None, :].repeat(3, axis=0)
-    figures = metrics(found, [np.array([0, 5, 50, 200]), np.array([3]), np.array([20])])
-    assert figures["queries"] == 3
-    assert figures["recall@10"] == pytest.approx((0.5 + 1 + 0) / 3, abs=1e-6)
-    assert figures["recall@100"] == pytest.approx((0.75 + 1 + 1) / 3, abs=1e-6)
-    assert figures["mrr@10"] == pytest.approx((1 + 0.25 + 0) / 3, abs=1e-6)

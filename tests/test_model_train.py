@@ -51,6 +51,8 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root, mon
     assert bundle.metrics["settings"]["ranks"] == 2
     assert bundle.metrics["counts"] == {"pairs": 301, "titles": 160, "corpus": 0, "heldout": 8, "known": 301}
     assert set(bundle.metrics["heldout"]) == set(bundle.metrics["untrained"]) == {"valid", "test"}
+    assert bundle.metrics["slices"]["test"]["all"]["recall@10"][0] == bundle.metrics["heldout"]["test"]["recall@10"]
+    assert set(bundle.metrics["languages"]) == {"latin", "chinese", "mixed"}
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert bundle.manifest["lineage"]["inputs"] == {"pairs": "delta:0"}
     assert bundle.encoder.projection.weight.abs().max() > 0
