@@ -94,7 +94,7 @@ def readers(dataset: Path, sample: Path) -> dict[str, Callable[[], int]]:
 
     def flat(batch: int) -> int:
         reader = made[batch, 0.0]
-        return sum(len(rows) for _, rows in reader.flat(reader.steps_per_epoch))
+        return sum(len(rows) for _, rows, _ in reader.flat(reader.steps_per_epoch))
 
     def packed(batch: int, crops: float) -> int:
         reader = made[batch, crops]

@@ -151,7 +151,7 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
     }
     manifest = _manifest(aside, config, spec, inputs, count_languages(pairs))
     manifest.write(aside)
-    _swap_in(aside, target)
+    swap_in(aside, target)
     counts = {part: manifest.rows(part) for part in ("pairs", "titles", "corpus", "heldout", "known", "tokens")}
     record_stage(spark, warehouse, config.ds, "dataset", inputs=inputs, counts=counts, seconds=time.monotonic() - started)
     return counts | {"path": target}
@@ -339,7 +339,8 @@ def _manifest(
     )
 
 
-def _swap_in(aside: Path, target: Path) -> None:
+def swap_in(aside: Path, target: Path) -> None:
+    """Put a finished dataset in the place of the one that is there."""
     old = target.with_name(f".{target.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():

@@ -11,11 +11,12 @@ Plain Python without Spark, so that each training rank can use it. Layout of ``d
     known/      Parquet, all clicked pairs of the training split: query_group, item_group
     tokens.parquet, tokenizer_spec.json, tokenizer.json, manifest.json
 
-Queries equal up to word order and plural share a query_group, near-duplicate titles an item_group: neither is a negative
-of its like. query_logp and item_logp are ln of the share of the rows of pairs/ that show the query (the title), -inf for
-a title that no pair shows. Texts are binary columns of little-endian token ids (:attr:`Manifest.token_dtype`). The
-Unischema inside a Petastorm directory is a pickle: nothing there may be opened before :func:`verify` has compared its
-hash. A part without rows has one file all the same, for its columns.
+Queries equal up to word order and plural share a query_group, near-duplicate titles an item_group: neither is a negative of
+its like. query_logp and item_logp are ln of the share of the rows of pairs/ that show the query (the title), -inf for a
+title that no pair shows. Mined hard negatives (`labeller mine`) are further columns of pairs/: hard_title_0, hard_group_0,
+hard_logp_0 and so on, one of each for every negative that a pair has. Texts are binary columns of little-endian token ids
+(:attr:`Manifest.token_dtype`). The Unischema inside a Petastorm directory is a pickle: nothing there may be opened before
+:func:`verify` has compared its hash. A part without rows has one file all the same, for its columns.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ COLUMNS: dict[Part, dict[str, str]] = {
     "known": {"query_group": "int64", "item_group": "int64"},
 }
 """Columns that this format needs, with their Arrow types; those of a list's items are left open."""
+
+HARD_NEGATIVE: dict[str, str] = {"hard_title": "binary", "hard_group": "bigint", "hard_logp": "float"}
+"""What is kept of the n-th hard negative of a pair, each with ``_n`` behind its name, and Spark's type of it."""
 
 _CURE = "build it again with `labeller dataset`"
 
@@ -123,6 +127,11 @@ class Manifest:
     def hashed(self) -> bool:
         """Whether token ids are hashes, which :func:`load_token_table` has the features of; else rows of a vocabulary."""
         return bool(self.spec["kind"] != "wordpiece")
+
+    @property
+    def hard_negatives(self) -> int:
+        """How many mined hard negatives each pair has."""
+        return sum(name.startswith("hard_title_") for name in self.schema.get("pairs", {}))
 
     def rows(self, part: Part) -> int:
         return sum(file.rows for file in self.parts[part])

@@ -35,6 +35,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("dataset", "etl.build_dataset", "tokenise the pairs into the training dataset"),
     ),
     "model": (
+        Command("mine", "labeling.mine_negatives", "give the dataset's pairs hard negatives, found by the champion"),
         Command("train-due", "model.train_due", "exit 0 if training is due, 99 if the champion is young enough"),
         Command("train", "model.train", "train the encoder and write the candidate bundle"),
         Command("calibrate", "labeling.calibrate", "turn the candidate's scores into probabilities"),

@@ -235,7 +235,7 @@ def training_settings(
     """All that the result depends on beside the dataset, by name; what a checkpoint must have to be gone on from."""
     names = (
         "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
-        "learn_tau", "cache_texts", "seed",
+        "learn_tau", "cache_texts", "hard_share", "hard_from", "seed",
     )  # fmt: skip
     theirs = config.deepspeed_settings(precision)
     clipping = theirs.pop("gradient_clipping")

@@ -55,13 +55,24 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
+class HardRows:
+    """What the loss knows of hard negatives, beside their embeddings."""
+
+    item_group: np.ndarray
+    """[H]."""
+    item_logp: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item_group)
+
+
+@dataclass(frozen=True, slots=True)
 class HardNegatives:
     """Titles that are nobody's positive in this batch: further columns for the queries of all ranks."""
 
     titles: torch.Tensor
     """[H, D] unit vectors of this rank's."""
-    item_group: np.ndarray
-    item_logp: np.ndarray
+    rows: HardRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,8 +182,8 @@ class _Columns:
         """These columns, then the hard negatives of all ranks."""
         device = self.vectors.device
         vectors = gather(hard.titles.to(self.vectors.dtype), ranks)
-        items = gather(torch.from_numpy(hard.item_group).to(device), ranks).cpu().numpy()
-        logp = gather(torch.from_numpy(hard.item_logp).to(device), ranks).cpu().numpy()
+        items = gather(torch.from_numpy(hard.rows.item_group).to(device), ranks).cpu().numpy()
+        logp = gather(torch.from_numpy(hard.rows.item_logp).to(device), ranks).cpu().numpy()
         return _Columns(
             torch.cat([self.vectors, vectors]),
             np.concatenate([self.query_group, np.full(len(items), NO_QUERY)]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,8 @@ from etl.errors import InputError
 from etl.tokenizer import TokenTable
 from model.augment import CropStyle, crop, uniform
 from model.blocks import Block, Texts, blocks, decode
-from model.loss import Rows
+from model.hard_negatives import HardConfig, hard_columns, one_of_each
+from model.loss import HardRows, Rows
 from model.packing import PackedTexts, Packer
 from model.positions import Position
 from model.ranks import Ranks
@@ -54,6 +55,7 @@ class ReaderConfig:
     """A pair counts its weight to this power; 0: all count the same."""
     shuffle_rows: int = 1_000_000
     """Rows that are shuffled together."""
+    hard: HardConfig = field(default_factory=HardConfig)
     seed: int = 0
     read_ahead: int = 4
     """Row groups that are read before they are asked for."""
@@ -63,12 +65,14 @@ class ReaderConfig:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's batch: queries and crops, then the titles that belong to them."""
+    """One rank's batch: queries and crops, then the titles that belong to them, then hard negatives."""
 
     texts: PackedTexts
-    """2 (B + C) texts."""
+    """2 (B + C) + H texts."""
     rows: Rows
     """B + C rows."""
+    hard: HardRows | None = None
+    """H titles, the same number on each rank; none before they are due."""
 
 
 class TrainingReader:
@@ -81,11 +85,17 @@ class TrainingReader:
         self.pairs = rank_files(manifest, "pairs", ranks)
         self.titles = rank_files(manifest, "titles", ranks) if config.crops else ()
         require_enough(manifest, config.batch, ranks.world)
+        config.hard.require(manifest)
         self.batch = config.batch
         self.crops = round(self.batch * config.crops)
         if self.crops:
             self.crops = min(self.crops, smallest_share(manifest, "titles", ranks.world))
         self.title_logp = -float(np.log(max(manifest.rows("titles"), 1))) if self.crops else -np.inf
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """Of the pairs."""
+        return PAIR_COLUMNS + (hard_columns(self.manifest.hard_negatives) if self.config.hard.share else ())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,7 +104,9 @@ class TrainingReader:
 
     def position(self, step: int) -> Position:
         """What a checkpoint after ``step`` batches keeps."""
-        settings = asdict(self.config) | {"batch": self.batch, "crops": self.crops}
+        hard = {"hard_share": self.config.hard.share, "hard_from": self.config.hard.start}
+        settings = asdict(self.config) | {"batch": self.batch, "crops": self.crops} | hard
+        del settings["hard"]
         kept = {name: value for name, value in settings.items() if name not in LOADING}
         return Position(step=step, dataset=self.manifest.digest, world=self.ranks.world, settings=kept)
 
@@ -113,19 +125,29 @@ class TrainingReader:
     def _batches(self, steps: int, first: int) -> Iterator[Batch]:
         packer = Packer(self.table, ids=self.manifest.spec.get("rows", 0))
         with closing(self.flat(steps, first)) as batches:
-            for texts, rows in batches:
-                yield Batch(packer.pack(texts.ids, texts.offsets), rows)
+            for texts, rows, hard in batches:
+                yield Batch(packer.pack(texts.ids, texts.offsets), rows, hard)
 
-    def flat(self, steps: int, first: int = 0) -> Generator[tuple[Texts, Rows], None, None]:
+    def flat(self, steps: int, first: int = 0) -> Generator[tuple[Texts, Rows, HardRows | None], None, None]:
         """Batches ``first`` to ``steps`` as token ids end to end, before the tokens' features are looked up."""
         with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
-            for _ in range(first, steps):
-                parts = [self._pairs(*next(pairs))]
+            for step in range(first, steps):
+                block, pass_ = next(pairs)
+                parts = [self._pairs(block, pass_)]
                 if self.crops:
                     parts.append(self._crops(*next(titles)))
                 queries, answers, rows = zip(*parts, strict=True)
                 columns = {name: np.concatenate([getattr(r, name) for r in rows]) for name in Rows.__dataclass_fields__}
-                yield Texts.joined([*queries, *answers]), Rows(**columns)
+                titles_, hard = self._hard(block, self.config.hard.rows(step, steps, self.batch))
+                yield Texts.joined([*queries, *answers, *titles_]), Rows(**columns), hard
+
+    def _hard(self, block: Block, rows: int) -> tuple[list[Texts], HardRows | None]:
+        """The hard negatives of a batch's first rows, whose order is random."""
+        if not rows:
+            return [], None
+        part = block.part(0, rows)
+        logp = column_logp(part.numbers["hard_logp"], self.title_logp, self.batch, self.crops)
+        return [part.texts["hard_title"]], HardRows(part.numbers["hard_group"], logp)
 
     def _pairs(self, block: Block, _: int) -> tuple[Texts, Texts, Rows]:
         of = block.numbers
@@ -181,7 +203,7 @@ class TrainingReader:
         key = (self.config.seed, pass_, self.ranks.rank, int(part == "titles"))
         source = Source(
             files=[self.dataset / file.path for file in files],
-            columns=PAIR_COLUMNS if part == "pairs" else TITLE_COLUMNS,
+            columns=self._columns if part == "pairs" else TITLE_COLUMNS,
             seed=1 + int(np.random.default_rng(key).integers(2**31)),
             who=who,
         )
@@ -213,6 +235,8 @@ class TrainingReader:
         # An empty one says that the title has none of the query's words, or no others.
         use = pc.and_(pa.array(draw), pc.greater(pc.binary_length(pairs["title_cut"]), 0))
         shown = pc.if_else(use, pairs["title_cut"], pairs["title"])
+        if self.config.hard.share:
+            pairs = one_of_each(pairs, self.config.seed, epoch)
         return pairs.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
 
 

@@ -17,6 +17,7 @@ from etl.warehouse import Warehouse
 from model.augment import CropStyle
 from model.deepspeed_settings import OURS, deepspeed_settings
 from model.engines import EngineName
+from model.hard_negatives import HardConfig
 from model.hosts import Hosts, read_hostfile
 from model.precision import Chosen, Precision
 from model.presets import PRESETS, Preset, preset
@@ -94,6 +95,12 @@ class TrainConfig(JobConfig):
 
     matryoshka: tuple[int, ...] = ()
     """Dimensions that vectors may be cut to, ascending, each trained beside the whole; encoding may then ask for one."""
+
+    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a batch's pairs that bring a hard negative that `labeller mine` has found; 0: none."""
+
+    hard_from: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    """Share of the steps after which they come: a new encoder has the easy ones to learn first."""
 
     margin: Annotated[float, Field(ge=-1, le=2)] | None = None
     """A negative whose cosine exceeds the positive's by more than this is taken for a false one (none: never)."""
@@ -239,6 +246,7 @@ class TrainConfig(JobConfig):
             crop_tokens=self.crop_tokens,
             query_word_dropout=self.query_word_dropout,
             weight_power=self.weight_power,
+            hard=HardConfig(share=self.hard_share, start=self.hard_from),
             shuffle_rows=self.shuffle_rows,
             seed=self.seed,
             read_ahead=self.read_ahead,

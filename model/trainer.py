@@ -13,7 +13,7 @@ import torch
 from model.engines import Engine
 from model.grad_cache import cached_step
 from model.known import KnownPairs
-from model.loss import Contrast, LossConfig, Rows, contrastive_loss
+from model.loss import Contrast, HardNegatives, LossConfig, Rows, contrastive_loss
 from model.progress import Curve, Meter, figures
 from model.ranks import Ranks
 from model.reader import Batch
@@ -126,8 +126,12 @@ def contrastive_step(
     """The gathered loss of one batch, whose queries and titles are one packed call, and what computes its gradient."""
 
     def loss_of(vectors: torch.Tensor, tau: torch.Tensor) -> Contrast:
-        query_BD, title_BD = vectors.split(len(batch.rows))
-        return contrastive_loss(query_BD, title_BD, batch.rows, tau=tau, ranks=ranks, known=known, config=config.loss)
+        n, of = len(batch.rows), batch.hard
+        query_BD, title_BD, hard_HD = vectors.split([n, n, len(vectors) - 2 * n])
+        hard = HardNegatives(hard_HD, of) if of is not None else None
+        return contrastive_loss(
+            query_BD, title_BD, batch.rows, tau=tau, ranks=ranks, known=known, config=config.loss, hard=hard
+        )
 
     if 0 < config.cache_texts < len(batch.texts):
         return cached_step(engine, batch.texts.parts(config.cache_texts), loss_of)

@@ -20,7 +20,7 @@ from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
-from model.loss import Contrast, HardNegatives, LossConfig, Rows, contrastive_loss
+from model.loss import Contrast, HardNegatives, HardRows, LossConfig, Rows, contrastive_loss
 from model.packing import pack
 from model.presets import EncoderConfig
 from model.ranks import Ranks
@@ -86,7 +86,7 @@ def hard_step(engine: Engine, ranks: Ranks) -> tuple[Contrast, Callable[[], None
     batch = share(ranks, texts)
     vectors, tau = engine.forward(batch.texts)
     *pair, hard = vectors.split([len(batch.rows), len(batch.rows), len(items)])
-    further = HardNegatives(hard, items, logp)
+    further = HardNegatives(hard, HardRows(items, logp))
     found = contrastive_loss(*pair, batch.rows, tau=tau, ranks=ranks, known=known_pairs(), config=LOOP.loss, hard=further)
     return found, lambda: engine.backward(found.loss)
 

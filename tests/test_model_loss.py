@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from model import launch
 from model.engines import TorchEngine
 from model.known import KnownPairs
-from model.loss import HardNegatives, LossConfig, Rows, contrastive_loss
+from model.loss import HardNegatives, HardRows, LossConfig, Rows, contrastive_loss
 from model.matches import equal_ids
 from model.ranks import Ranks
 from model.tiled_cross_entropy import Tile
@@ -100,10 +100,10 @@ def test_hard_negatives_are_further_columns_of_the_queries_unless_they_are_an_an
     query, title = vectors(len(rows))
     extra, _ = vectors(6, seed=1)
     items = np.array([3, 77, int(rows.item_group[0]), int(known.items[0]), 78, 79])
-    hard = HardNegatives(extra, items, -np.arange(1.0, 7.0))
+    hard = HardNegatives(extra, HardRows(items, -np.arange(1.0, 7.0)))
     config = LossConfig(logq=0.5)
     fast = contrastive_loss(query, title, rows, tau=0.2, ranks=Ranks(), known=known, config=config, hard=hard).loss
-    listed = list(zip(extra, items, hard.item_logp, strict=True))
+    listed = list(zip(extra, items, hard.rows.item_logp, strict=True))
     slow = slow_loss(query, title, rows, 0.2, clicked_pairs(known), config, listed)
     assert_equal_with_gradients(fast, slow, (query, title, extra))
 
