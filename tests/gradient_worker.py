@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
-from model.loss import Contrast, HardNegatives, HardRows, LossConfig, Rows, contrastive_loss
+from model.loss import HardRows, LossConfig, Rows
 from model.packing import pack
 from model.presets import EncoderConfig
 from model.ranks import Ranks
@@ -38,6 +38,7 @@ CASES = {
     "several positives, margin": replace(LOOP, loss=LossConfig(logq=0.5, multi_positives=True, margin=0.1)),
     "matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7))),
     "cached": replace(LOOP, cache_texts=5),
+    "cached hard negatives": replace(LOOP, cache_texts=5),
     "cached matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7)), cache_texts=5),
 }
 
@@ -67,28 +68,16 @@ def known_pairs() -> KnownPairs:
     return KnownPairs(rng.integers(0, 9, 12), rng.integers(0, 10, 12))
 
 
-def share(ranks: Ranks, further: Sequence[np.ndarray] = ()) -> Batch:
-    """The rows of a rank, with random texts: its queries, then its titles, then ``further`` ones."""
+def share(ranks: Ranks, hard: bool = False) -> Batch:
+    """The rows of a rank, with random texts: its queries, then its titles, then its hard negatives, some of them answers."""
     rng, rows = np.random.default_rng(7), joined_rows()
-    texts = [[rng.integers(0, CONFIG.rows, rng.integers(1, 6)) for _ in range(ROWS)] for _ in range(2)]
-    own = slice(ranks.rank * ROWS // ranks.world, (ranks.rank + 1) * ROWS // ranks.world)
-    mine = [*texts[0][own], *texts[1][own], *further]
+    texts = [[rng.integers(0, CONFIG.rows, rng.integers(1, 6)) for _ in range(n)] for n in (ROWS, ROWS, HARD)]
+    own, further = (slice(ranks.rank * n // ranks.world, (ranks.rank + 1) * n // ranks.world) for n in (ROWS, HARD))
+    mine = [*texts[0][own], *texts[1][own], *(texts[2][further] if hard else ())]
     packed = pack(np.concatenate(mine), np.cumsum([0, *map(len, mine)]), None)
     names = Rows.__dataclass_fields__
-    return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}))
-
-
-def hard_step(engine: Engine, ranks: Ranks) -> tuple[Contrast, Callable[[], None]]:
-    """As :func:`model.trainer.contrastive_step`, with this rank's share of the hard negatives, some of which are answers."""
-    rng, own = np.random.default_rng(8), slice(ranks.rank * HARD // ranks.world, (ranks.rank + 1) * HARD // ranks.world)
-    texts = [rng.integers(0, CONFIG.rows, rng.integers(1, 6)) for _ in range(HARD)][own]
-    items, logp = rng.integers(5, 15, HARD)[own], -rng.uniform(1, 4, HARD)[own]
-    batch = share(ranks, texts)
-    vectors, tau = engine.forward(batch.texts)
-    *pair, hard = vectors.split([len(batch.rows), len(batch.rows), len(items)])
-    further = HardNegatives(hard, HardRows(items, logp))
-    found = contrastive_loss(*pair, batch.rows, tau=tau, ranks=ranks, known=known_pairs(), config=LOOP.loss, hard=further)
-    return found, lambda: engine.backward(found.loss)
+    negatives = HardRows(rng.integers(5, 15, HARD)[further], -rng.uniform(1, 4, HARD)[further]) if hard else None
+    return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}), negatives)
 
 
 def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = False) -> tuple[float, list[torch.Tensor]]:
@@ -96,10 +85,7 @@ def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = Fal
     made = model().double()
     made.encoder.encoder.checkpointing = checkpointing
     engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
-    if case == "hard negatives":
-        found, backward = hard_step(engine, ranks)
-    else:
-        found, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
+    found, backward = contrastive_step(engine, share(ranks, "hard" in case), CASES[case], ranks, known_pairs())
     backward()
     value = found.loss.detach().clone()
     if ranks.world > 1:

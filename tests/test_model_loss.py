@@ -177,7 +177,7 @@ def spawned(request, tmp_path_factory) -> dict[str, tuple[float, list[torch.Tens
 @pytest.mark.parametrize("case", gradient_worker.CASES)
 def test_several_ranks_have_the_loss_and_gradient_of_one_process_in_float64(case, checkpointing, spawned):
     # The cached ones are compared with the whole batch in one piece.
-    whole = {"cached": "plain", "cached matryoshka": "matryoshka"}.get(case, case)
+    whole = "plain" if case == "cached" else case.removeprefix("cached ")
     value, expected = gradient_worker.torch_gradients(Ranks(), whole)
     found, gradients = spawned[case, checkpointing]
     assert found == pytest.approx(value, abs=1e-10)
