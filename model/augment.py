@@ -62,6 +62,40 @@ def crop(
     return ids[keep], np.concatenate([[0], np.cumsum(keep)])[offsets]
 
 
+def thinned(
+    values: np.ndarray, offsets: np.ndarray, share: float, *, draw: np.random.Generator, special: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists without a random ``share`` of their values, in their order; each that has any keeps one at least.
+
+    Args:
+        values: [T] of the lists, end to end.
+        offsets: [N + 1] where each begins.
+        share: Of the values that are dropped.
+        draw: Which.
+        special: Values at each end that are kept.
+
+    Returns:
+        The values that are left, and their offsets [N + 1].
+    """
+    lengths = np.diff(offsets)
+    drawn = draw.random(len(values))
+    position = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+    length = np.repeat(lengths, lengths)
+    keep = (drawn >= share) | (position < special) | (position >= length - special)
+    filled = np.flatnonzero(lengths > 2 * special)
+    if len(filled):
+        inner = np.where((position < special) | (position >= length - special), -1.0, drawn)
+        most = np.maximum.reduceat(inner, offsets[:-1][filled])
+        keep |= inner == np.repeat(_spread(most, filled, len(lengths)), lengths)
+    return values[keep], np.concatenate([[0], np.cumsum(keep)])[offsets]
+
+
+def _spread(values: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    found = np.full(size, np.inf)
+    found[places] = values
+    return found
+
+
 def _mix(key: np.ndarray) -> np.ndarray:
     """One round of SplitMix64 (Steele et al. 2014)."""
     key = key + np.uint64(0x9E3779B97F4A7C15)

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from etl.dataset import Manifest
+from model.averaging import AveragedEngine
 from model.checkpoints import Checkpoints, Found
 from model.compact import compact, expand
+from model.distillation import Teacher
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import (
@@ -91,6 +93,7 @@ def fit(
     if pretrained is not None:
         pretrained.load_into(full)
     reader = TrainingReader(config.dataset, manifest, config.reader(chosen), ranks)
+    teacher = Teacher.of(config.distil_from, manifest, config.distil_weight, reader.table, device)
     small, used = full, None
     if reader.table is not None:
         small, reader.table, used = compact(full, reader.table)
@@ -103,10 +106,13 @@ def fit(
     model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
     known = KnownPairs.load(config.dataset, manifest)
     settings["init"] = pretrained.digest if pretrained else None
+    settings["teacher"] = teacher.bundle_id if teacher else None
     here = _position(reader, 0, settings)
     if found is not None:
         found.position.require_continuable(here)
     stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision, resized)
+    if config.average_from < 1:
+        stepper = AveragedEngine(stepper, ranks, start=int(loop.steps * config.average_from), steps=loop.steps)
     curve, start, save = Curve(), None, None
     if keeper is not None and found is not None:
         curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)
@@ -118,7 +124,7 @@ def fit(
     for tracker in trackers if ranks.rank == 0 else ():
         tracker.open(curve.step, curve.tracked, settings)
     batches = pace(reader.batches(loop.steps, start))
-    curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save, trackers=trackers)
+    curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save, trackers=trackers, teacher=teacher)
     trained = expand(full, stepper.weights(), used)
     return Fitted(trained, curve, settings)
 
@@ -234,8 +240,9 @@ def training_settings(
 ) -> dict[str, Any]:
     """All that the result depends on beside the dataset, by name; what a checkpoint must have to be gone on from."""
     names = (
-        "crop_style", "crop_tokens", "query_word_dropout", "warmup", "logq", "weight_power", "multi_positives", "margin",
-        "learn_tau", "cache_texts", "hard_share", "hard_from", "seed",
+        "crop_style", "crop_tokens", "query_word_dropout", "word_dropout", "feature_dropout", "average_from", "warmup",
+        "logq", "weight_power", "multi_positives", "margin", "learn_tau", "distil_weight", "cache_texts", "hard_share",
+        "hard_from", "seed",
     )  # fmt: skip
     theirs = config.deepspeed_settings(precision)
     clipping = theirs.pop("gradient_clipping")

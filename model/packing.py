@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 
 from etl.errors import InputError
 from etl.tokenizer import HashedTokenizer, Tokenizer, TokenTable
+from model.augment import thinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class PackedTexts:
                 )
             )
         return found
+
+    def without_features(self, share: float, draw: np.random.Generator) -> PackedTexts:
+        """The same texts with a random ``share`` of each distinct token's features left out, never all; on the host."""
+        features, offsets = thinned(self.features.numpy(), self.feature_offsets.numpy(), share, draw=draw)
+        return replace(self, features=torch.from_numpy(features), feature_offsets=torch.from_numpy(offsets))
 
     def to(self, device: torch.device | str) -> PackedTexts:
         return PackedTexts(

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from etl.dataset import DataFile, Manifest, load_token_table
 from etl.errors import InputError
 from etl.tokenizer import TokenTable
-from model.augment import CropStyle, crop, uniform
+from model.augment import CropStyle, crop, thinned, uniform
 from model.blocks import Block, Texts, blocks, decode
 from model.hard_negatives import HardConfig, hard_columns, one_of_each
 from model.loss import HardRows, Rows
@@ -51,6 +51,10 @@ class ReaderConfig:
     """Most tokens of a crop."""
     query_word_dropout: float = 0.5
     """Share of pairs whose title loses the query's words, where it has others."""
+    word_dropout: float = 0.0
+    """Share of the words of every text that a batch leaves out."""
+    feature_dropout: float = 0.0
+    """Share of the features of every distinct token that a batch leaves out."""
     weight_power: float = 0.0
     """A pair counts its weight to this power; 0: all count the same."""
     shuffle_rows: int = 1_000_000
@@ -123,10 +127,17 @@ class TrainingReader:
         return self._batches(steps, start.step if start else 0)
 
     def _batches(self, steps: int, first: int) -> Iterator[Batch]:
-        packer = Packer(self.table, ids=self.manifest.spec.get("rows", 0))
+        packer, config = Packer(self.table, ids=self.manifest.spec.get("rows", 0)), self.config
         with closing(self.flat(steps, first)) as batches:
-            for texts, rows, hard in batches:
-                yield Batch(packer.pack(texts.ids, texts.offsets), rows, hard)
+            for step, (texts, rows, hard) in enumerate(batches, start=first):
+                draw = np.random.default_rng((config.seed, step, self.ranks.rank, 2))
+                ids, offsets = texts.ids, texts.offsets
+                if config.word_dropout:
+                    ids, offsets = thinned(ids, offsets, config.word_dropout, draw=draw, special=self.special)
+                packed = packer.pack(ids, offsets)
+                if config.feature_dropout:
+                    packed = packed.without_features(config.feature_dropout, draw)
+                yield Batch(packed, rows, hard)
 
     def flat(self, steps: int, first: int = 0) -> Generator[tuple[Texts, Rows, HardRows | None], None, None]:
         """Batches ``first`` to ``steps`` as token ids end to end, before the tokens' features are looked up."""

@@ -87,6 +87,21 @@ class TrainConfig(JobConfig):
     query_word_dropout: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of pairs whose title loses the query's words, so that titles without their term are learnt."""
 
+    word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the words of every text that a step leaves out."""
+
+    feature_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each word's hashed letter n-grams that a step leaves out."""
+
+    average_from: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the steps after which the weights are averaged; the bundle gets the mean. 1: the last weights."""
+
+    distil_from: str = ""
+    """Bundle, by its directory, whose similarities this one learns too (it has the dataset's tokenizer); empty: none."""
+
+    distil_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of that beside the loss of the clicks."""
+
     learn_tau: bool = False
     """Learn the temperature from there on, within [.01, 1]."""
 
@@ -245,6 +260,8 @@ class TrainConfig(JobConfig):
             crop_style=self.crop_style,
             crop_tokens=self.crop_tokens,
             query_word_dropout=self.query_word_dropout,
+            word_dropout=self.word_dropout,
+            feature_dropout=self.feature_dropout,
             weight_power=self.weight_power,
             hard=HardConfig(share=self.hard_share, start=self.hard_from),
             shuffle_rows=self.shuffle_rows,

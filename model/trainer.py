@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from model.distillation import Teacher, distilled
 from model.engines import Engine
 from model.grad_cache import cached_step
 from model.known import KnownPairs
@@ -76,6 +77,7 @@ def train(
     curve: Curve | None = None,
     save: Callable[[Curve], None] | None = None,
     trackers: Sequence[Tracker] = (),
+    teacher: Teacher | None = None,
 ) -> Curve:
     """Take steps up to ``config.steps``.
 
@@ -88,6 +90,7 @@ def train(
         curve: What happened before, where a training goes on.
         save: Called every ``config.save_every`` steps, but the last.
         trackers: Get what is logged, on rank 0.
+        teacher: Whose similarities are learnt too.
 
     Raises:
         NotFinite, Collapsed: naming the step, before the optimizer moved.
@@ -98,7 +101,7 @@ def train(
     for step, batch in enumerate(_timed(batches, curve), start=curve.step):
         scales = rates(step, config)
         engine.encoder.layers_on = scales["layers"] > 0
-        found, backward = contrastive_step(engine, batch, config, ranks, known)
+        found, backward = contrastive_step(engine, batch, config, ranks, known, teacher)
         value = found.loss.item()
         _require_finite("loss", value, step, config, ranks)
         _require_different(found, batch.rows, step, config, ranks)
@@ -121,7 +124,12 @@ def train(
 
 
 def contrastive_step(
-    engine: Engine, batch: Batch, config: LoopConfig, ranks: Ranks, known: KnownPairs | None
+    engine: Engine,
+    batch: Batch,
+    config: LoopConfig,
+    ranks: Ranks,
+    known: KnownPairs | None,
+    teacher: Teacher | None = None,
 ) -> tuple[Contrast, Callable[[], None]]:
     """The gathered loss of one batch, whose queries and titles are one packed call, and what computes its gradient."""
 
@@ -129,9 +137,10 @@ def contrastive_step(
         n, of = len(batch.rows), batch.hard
         query_BD, title_BD, hard_HD = vectors.split([n, n, len(vectors) - 2 * n])
         hard = HardNegatives(hard_HD, of) if of is not None else None
-        return contrastive_loss(
+        found = contrastive_loss(
             query_BD, title_BD, batch.rows, tau=tau, ranks=ranks, known=known, config=config.loss, hard=hard
         )
+        return found if teacher is None else distilled(found, query_BD, title_BD, teacher, batch.texts, tau, ranks)
 
     if 0 < config.cache_texts < len(batch.texts):
         return cached_step(engine, batch.texts.parts(config.cache_texts), loss_of)

@@ -45,6 +45,8 @@ def to_universal(checkpoint: Path, made: Path) -> None:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         ds_to_universal.main(settings)
     _require_whole(made / ENGINE_TAG / "zero")
+    for file in checkpoint.glob("*.pt"):  # what is whole already, like the mean of the weights
+        shutil.copy2(file, made)
 
 
 def _require_whole(zero: Path) -> None:

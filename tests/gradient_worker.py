@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
+from model.distillation import Teacher
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
@@ -39,12 +40,14 @@ CASES = {
     "matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7))),
     "cached": replace(LOOP, cache_texts=5),
     "cached hard negatives": replace(LOOP, cache_texts=5),
+    "distilled hard negatives": LOOP,
+    "cached distilled hard negatives": replace(LOOP, cache_texts=5),
     "cached matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7)), cache_texts=5),
 }
 
 
-def model(learn_tau: bool = True, dropout: float = 0.0) -> DualEncoder:
-    torch.manual_seed(3)
+def model(learn_tau: bool = True, dropout: float = 0.0, seed: int = 3) -> DualEncoder:
+    torch.manual_seed(seed)
     made = Encoder(replace(CONFIG, dropout=dropout, attention_dropout=dropout))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -85,7 +88,8 @@ def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = Fal
     made = model().double()
     made.encoder.encoder.checkpointing = checkpointing
     engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
-    found, backward = contrastive_step(engine, share(ranks, "hard" in case), CASES[case], ranks, known_pairs())
+    teacher = Teacher(model(seed=4).double().encoder.eval(), "another", 0.7) if "distilled" in case else None
+    found, backward = contrastive_step(engine, share(ranks, "hard" in case), CASES[case], ranks, known_pairs(), teacher)
     backward()
     value = found.loss.detach().clone()
     if ranks.world > 1:
