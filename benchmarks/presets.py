@@ -6,6 +6,7 @@ minutes are over stops there: more overfits. Finished rows are kept in ROOT/pres
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import math
@@ -28,7 +29,7 @@ from etl.contracts import INPUTS
 from etl.dataset import Manifest, verify
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
-from etl.tokenizer import load_tokenizer
+from etl.tokenizer import TokenKind, load_tokenizer
 from etl.warehouse import Warehouse
 from labeling.machine import hardware
 from labeling.terminal import console
@@ -84,9 +85,10 @@ def row(config: PresetsConfig, name: str) -> dict[str, Any]:
     result = Path(config.root).resolve() / "presets" / f"{name}-{config.minutes:g}-{config.seed}.json"
     if result.is_file():
         return dict(json.loads(result.read_text(encoding="utf-8")))
-    dataset = dataset_of(config, PRESETS[name].encoder.tokens)
+    tokens = PRESETS[name].encoder.tokens
+    dataset = dataset_of(Path(config.root).resolve() / "presets" / tokens, config.ds, tokens)
     manifest = verify(dataset)
-    settings = _settings(TrainConfig, dataset.parents[1], config.ds, preset=name, ranks=1, device="cpu", seed=config.seed)
+    settings = settings_of(TrainConfig, dataset.parents[1], config.ds, preset=name, ranks=1, device="cpu", seed=config.seed)
     epochs = affordable(settings, manifest, config.minutes)
     started = time.process_time()
     fitted = fit(settings.model_copy(update={"epochs": epochs}), manifest)
@@ -102,17 +104,23 @@ def row(config: PresetsConfig, name: str) -> dict[str, Any]:
     return found
 
 
-def dataset_of(config: PresetsConfig, tokens: str) -> Path:
-    """The dataset with these tokens, below a directory of its own beside the warehouse's inputs."""
-    root = Path(config.root).resolve() / "presets" / tokens
-    dataset = Warehouse(root).dataset(config.ds)
+def dataset_of(root: Path, ds: dt.date, tokens: TokenKind, **pairs: Any) -> Path:
+    """The dataset with these tokens under ``root``, of the inputs that lie two directories above.
+
+    Args:
+        root: A warehouse of its own; made here.
+        ds: Its day.
+        tokens: Kind of them.
+        pairs: Settings of `labeller pairs` other than those of the warehouse.
+    """
+    dataset = Warehouse(root).dataset(ds)
     if not dataset.is_dir():
         root.mkdir(parents=True, exist_ok=True)
         for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
             if (root.parents[1] / file).exists() and not (root / file).exists():
                 (root / file).symlink_to(root.parents[1] / file)
-        build_pairs.run(_settings(PairsConfig, root, config.ds))
-        build_dataset.run(_settings(DatasetConfig, root, config.ds, tokenizer=tokens, rows=ROWS[tokens]))
+        build_pairs.run(settings_of(PairsConfig, root, ds, **pairs))
+        build_dataset.run(settings_of(DatasetConfig, root, ds, tokenizer=tokens, rows=ROWS[tokens]))
     return dataset
 
 
@@ -146,7 +154,7 @@ def measured(config: PresetsConfig, dataset: Path, encoder: Encoder) -> dict[str
     return compare(query_BD, title_ND, relevant, titles)
 
 
-def _settings(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
+def settings_of(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
     """Settings as the job itself reads them, from the warehouse's warehouse.toml, with ``changes``."""
     args = arg_parser(kind, "presets", "").parse_args(["--root", str(root), "--ds", str(ds)])
     return from_args(kind, args).model_copy(update=changes)

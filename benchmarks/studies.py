@@ -1,0 +1,232 @@
+"""What each choice is worth: many small trainings on Home Depot, measured on a validation part of its training queries.
+
+Give --root a warehouse of `python -m benchmarks.homedepot warehouse`. A tenth of its queries is held out for this; the
+1,107 test queries are not looked at. Cells that are there in ROOT/studies are not made again; tables and plots of those
+that are go to --docs, the others are shown as not run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from benchmarks.homedepot_judgements import HomeDepotConfig
+from benchmarks.presets import dataset_of, settings_of
+from benchmarks.studies_figure import draw, table
+from etl.config import arg_parser
+from etl.dataset import verify
+from etl.job import run_job
+from etl.tokenizer import TokenKind, load_tokenizer
+from etl.warehouse import Warehouse
+from labeling import mine_negatives
+from labeling.machine import hardware
+from labeling.mine_negatives import MineConfig
+from model.bundle import CHAMPION, set_alias, write_bundle
+from model.evaluate import evaluate
+from model.fit import fit
+from model.metrics import intervals
+from model.presets import Preset
+from model.train_config import TrainConfig
+
+log = logging.getLogger(__name__)
+
+VALID_SHARE = 0.1
+MEASURES = ("recall@10", "recall@100", "mrr@10", "typos_recall@10")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A training: what differs from the first cell of its study."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `labeller train`."""
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the encoder."""
+    tokens: TokenKind = "wordhash"
+    mined: bool = False
+    """Whether its dataset has hard negatives, mined by the first cell's encoder."""
+    teacher: str = ""
+    """Cell of the study whose encoder it learns from."""
+
+
+BAG = {"preset": "bag"}
+SWITCHES = {
+    "bag": Cell(BAG),
+    "no crops": Cell(BAG | {"crops": 0.0}),
+    "1 crop a pair": Cell(BAG | {"crops": 1.0}),
+    "query-word dropout .5": Cell(BAG | {"query_word_dropout": 0.5}),
+    "word dropout .1": Cell(BAG | {"word_dropout": 0.1}),
+    "word dropout .2": Cell(BAG | {"word_dropout": 0.2}),
+    "feature dropout .2": Cell(BAG | {"feature_dropout": 0.2}),
+    "feature dropout .4": Cell(BAG | {"feature_dropout": 0.4}),
+    "weights averaged from half": Cell(BAG | {"average_from": 0.5}),
+    "multi-positives": Cell(BAG | {"multi_positives": True}),
+    "log-q 1": Cell(BAG | {"logq": 1.0}),
+    "pair weights": Cell(BAG | {"weight_power": 0.5}),
+    "hard negatives, a quarter": Cell(BAG | {"hard_share": 0.25}, mined=True),
+    "hard negatives, all": Cell(BAG | {"hard_share": 1.0}, mined=True),
+    "64 wide": Cell(BAG | {"dim": 64}),
+    "64 wide, taught by the bag": Cell(BAG | {"dim": 64}, teacher="bag"),
+    "512 wide": Cell(BAG | {"dim": 512}),
+}
+TAUS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.2)
+BATCHES = (64, 128, 256, 512, 1024, 2048)
+INPUTS: tuple[tuple[TokenKind, str, str], ...] = (
+    ("wordhash", "word hashing", "hybrid"),
+    ("wordpiece", "WordPiece", "published"),
+    ("both", "both", "hybrid-both"),
+)
+STUDIES: dict[str, Mapping[str, Cell]] = {
+    "switches": SWITCHES,
+    "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}) for tau in TAUS}
+    | {"tau learned from .05": Cell(BAG | {"learn_tau": True})},
+    "batch": {f"{batch:,} pairs": Cell(BAG | {"batch": batch, "crops": 1.0}) for batch in BATCHES},
+    "input": {
+        f"{name}, {layers} layers": Cell(
+            {"preset": preset, "epochs": 4.0},
+            {"layers": layers, "bag": True, "dim": 256, "hidden": 128, "ffn": 512, "heads": 4},
+            tokens=tokens,
+        )
+        for tokens, name, preset in INPUTS
+        for layers in (0, 2, 6)
+    },
+}
+
+
+class StudyTraining(TrainConfig):
+    """A training whose encoder is not a preset's."""
+
+    encoder: dict[str, Any] = {}
+    """Fields other than the preset's."""
+
+    def preset_for(self, spec: Mapping[str, Any], tokenizer: Path) -> Preset:
+        found = super().preset_for(spec, tokenizer)
+        return replace(found, encoder=replace(found.encoder, **self.encoder))
+
+
+class StudiesConfig(HomeDepotConfig):
+    """Settings of the studies."""
+
+    study: Literal["switches", "temperature", "batch", "input"] = "switches"
+    """Which of them."""
+
+    cells: tuple[str, ...] = ()
+    """Cells to train, by name; empty: all of the study."""
+
+    seeds: tuple[int, ...] = (1,)
+    """A training each."""
+
+    docs: str = "docs/studies"
+    """Where table and plot go."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(arg_parser(StudiesConfig, "python -m benchmarks.studies", __doc__ or ""), StudiesConfig, run, argv)
+
+
+def run(config: StudiesConfig) -> Mapping[str, Any]:
+    """Train the cells that are not there yet; lays down table and plot of all that are."""
+    torch.set_num_threads(1)  # a second thread's waiting for the first would count as CPU time
+    cells = STUDIES[config.study]
+    for seed in config.seeds:
+        for name in config.cells or cells:
+            trained(config, cells, name, seed)
+    rows = {name: summary(config, cells, name) for name in cells}
+    target = Path(config.docs)
+    target.mkdir(parents=True, exist_ok=True)
+    command = f"python -m benchmarks.studies --study {config.study} --root DIR"
+    (target / f"{config.study}.md").write_text(table(config.study, rows, command, hardware()), encoding="utf-8")
+    draw(config.study, rows, target / f"{config.study}.png")
+    return {"cells": len(cells), "run": sum(row is not None for row in rows.values()), "path": target}
+
+
+def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: int) -> dict[str, Any]:
+    """The result of a cell, made if it is not there."""
+    result = _place(config, name, seed).with_suffix(".json")
+    if result.is_file():
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+    cell = cells[name]
+    root = _dataset_root(config, cells, cell, seed)
+    changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": "cpu"}
+    if cell.teacher:
+        trained(config, cells, cell.teacher, seed)
+        changes["distil_from"] = str(_bundle(config, cell.teacher, seed))
+    settings = settings_of(StudyTraining, root, config.ds, **changes, encoder=dict(cell.encoder))
+    manifest = verify(settings.dataset)
+    started = time.process_time()
+    fitted = fit(settings, manifest)
+    spent = (time.process_time() - started) / 60
+    found = evaluate(fitted.encoder, settings.dataset, manifest).part("valid")
+    content = {
+        "cpu_minutes": round(spent, 2),
+        "steps": fitted.settings["steps"],
+        "values": {measure: found.values[measure].round(6).tolist() for measure in MEASURES},
+    }
+    result.parent.mkdir(parents=True, exist_ok=True)
+    if name in {next(iter(cells)), *(cell.teacher for cell in cells.values())}:
+        path = write_bundle(
+            result.with_suffix(""), fitted.encoder, load_tokenizer(settings.dataset), ds=config.ds, metrics={}, lineage={}
+        )
+        log.info("%s: bundle %s", name, path)
+    result.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    log.info("%s, seed %d: %.1f CPU minutes, recall@10 %.4f", name, seed, spent, mean(content["values"]["recall@10"]))
+    return content
+
+
+def summary(config: StudiesConfig, cells: Mapping[str, Cell], name: str) -> dict[str, Any] | None:
+    """Means over seeds and queries, and how far recall@10 is from the first cell's on the same seeds; None: not run."""
+    first = next(iter(cells))
+    seeds = [seed for seed in range(1, 100) if _place(config, name, seed).with_suffix(".json").is_file()]
+    if not seeds:
+        return None
+    found = [trained(config, cells, name, seed) for seed in seeds]
+    row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(each["cpu_minutes"] for each in found)}
+    row |= {measure: mean(mean(each["values"][measure]) for each in found) for measure in MEASURES}
+    base = [s for s in seeds if _place(config, first, s).with_suffix(".json").is_file()]
+    if base and name != first:
+        pairs = [(trained(config, cells, name, s)["values"], trained(config, cells, first, s)["values"]) for s in base]
+        change = np.mean([np.subtract(ours["recall@10"], theirs["recall@10"]) for ours, theirs in pairs], axis=0)
+        row["change"] = list(intervals({"recall@10": change})["recall@10"])
+    return row
+
+
+def _dataset_root(config: StudiesConfig, cells: Mapping[str, Cell], cell: Cell, seed: int) -> Path:
+    """The warehouse that a cell is trained in."""
+    studies = Path(config.root).resolve() / "studies"
+    root = studies / cell.tokens
+    dataset_of(root, config.ds, cell.tokens, valid_share=VALID_SHARE, test_share=0.0)
+    if not cell.mined:
+        return root
+    mined = studies / f"{cell.tokens}-mined-{seed}"
+    if not Warehouse(mined).dataset(config.ds).is_dir() or not verify(Warehouse(mined).dataset(config.ds)).hard_negatives:
+        trained(config, cells, next(iter(cells)), seed)
+        shutil.copytree(Warehouse(root).dataset(config.ds), Warehouse(mined).dataset(config.ds), dirs_exist_ok=True)
+        bundle = _bundle(config, next(iter(cells)), seed)
+        shutil.copytree(bundle, Warehouse(mined).bundles / bundle.name, dirs_exist_ok=True)
+        set_alias(Warehouse(mined), CHAMPION, Warehouse(mined).bundles / bundle.name)
+        mine_negatives.run(settings_of(MineConfig, mined, config.ds))
+    return mined
+
+
+def _bundle(config: StudiesConfig, name: str, seed: int) -> Path:
+    return next(_place(config, name, seed).glob("*/manifest.json")).parent
+
+
+def _place(config: StudiesConfig, name: str, seed: int) -> Path:
+    """Of a cell's results: a JSON file, and beside it a directory with its bundle where another cell needs that."""
+    return Path(config.root).resolve() / "studies" / config.study / f"{name.replace(' ', '_')}-{seed}.d"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

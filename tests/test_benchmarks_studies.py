@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.studies import STUDIES, StudyTraining
+from benchmarks.studies_figure import draw, table
+from model.encoder import Encoder
+
+ROWS = {
+    "bag": {"recall@10": 0.4, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 2},
+    "wider": None,
+    "dropout": {
+        **{"recall@10": 0.41, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 1},
+        "change": [0.01, -0.005, 0.025],
+    },
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_cell_is_a_training_that_can_be_configured(study, tmp_path):
+    for name, cell in STUDIES[study].items():
+        config = StudyTraining(root=str(tmp_path), ds="2024-05-07", **cell.changes, encoder=dict(cell.encoder))
+        spec = {"kind": cell.tokens, "rows": 512, "max_query_tokens": 8, "max_title_tokens": 16}
+        chosen = config.preset_for(spec, tmp_path)
+        assert chosen.encoder.layers == cell.encoder.get("layers", 0), name
+        Encoder(replace(chosen.encoder, rows=512))
+        assert cell.teacher in ("", *STUDIES[study])
+
+
+def test_a_study_s_table_says_which_cells_were_not_run():
+    lines = table("switches", ROWS, "command", "a machine").splitlines()
+    assert "| wider | not run |  |  |  |  |  |  |" in lines
+    assert "| dropout | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) | 3.0 | 1 |" in lines
+
+
+def test_a_study_s_plot_has_the_cells_that_were_run(tmp_path: Path):
+    draw("switches", ROWS, tmp_path / "switches.svg")
+    drawn = (tmp_path / "switches.svg").read_text()
+    assert "dropout" in drawn
+    assert "wider" not in drawn
