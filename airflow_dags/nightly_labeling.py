@@ -97,6 +97,7 @@ with DAG(
     with TaskGroup("model"):
         due = stage("train-due", f'{DAY} "$LABELLER_FORCE"', timeout_hours=0.5)
         dataset = stage("dataset")
+        mine = stage("mine", f"{DAY} --if-wanted")  # 0 where there is nothing to mine: a skip would skip training
         # The published model takes most of a day on one node; a hang is ended by the process group's own time-out.
         train = stage("train", f"{DAY} {HOSTFILE}", timeout_hours=24)
         calibrate = stage("calibrate")
@@ -114,6 +115,6 @@ with DAG(
         publish = stage("publish")
         report = stage("report", timeout_hours=0.5)
 
-    sample >> check >> pairs >> due >> dataset >> train >> calibrate >> promote
+    sample >> check >> pairs >> due >> dataset >> mine >> train >> calibrate >> promote
     promote >> [over, sound]
     [pairs, over] >> embed >> predict >> audit >> publish >> report

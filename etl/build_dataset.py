@@ -342,8 +342,8 @@ def _manifest(
 def swap_in(aside: Path, target: Path) -> None:
     """Put a finished dataset in the place of the one that is there."""
     old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    if target.exists():  # else a swap was cut off, and the old one is all that there is until this one is in
+        shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
     aside.rename(target)
     shutil.rmtree(old, ignore_errors=True)

@@ -13,10 +13,11 @@ Plain Python without Spark, so that each training rank can use it. Layout of ``d
 
 Queries equal up to word order and plural share a query_group, near-duplicate titles an item_group: neither is a negative of
 its like. query_logp and item_logp are ln of the share of the rows of pairs/ that show the query (the title), -inf for a
-title that no pair shows. Mined hard negatives (`labeller mine`) are further columns of pairs/: hard_title_0, hard_group_0,
-hard_logp_0 and so on, one of each for every negative that a pair has. Texts are binary columns of little-endian token ids
-(:attr:`Manifest.token_dtype`). The Unischema inside a Petastorm directory is a pickle: nothing there may be opened before
-:func:`verify` has compared its hash. A part without rows has one file all the same, for its columns.
+title that no pair shows. Mined hard negatives (`labeller mine`) are further columns of pairs/: hard_title_0, hard_group_0
+and so on, one of each for every negative that a pair has; the title is empty where there is none. Texts are binary columns
+of little-endian token ids (:attr:`Manifest.token_dtype`). The Unischema inside a Petastorm directory is a pickle: nothing
+there may be opened before :func:`verify` has compared its hash. A part without rows has one file all the same, for its
+columns.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ COLUMNS: dict[Part, dict[str, str]] = {
 }
 """Columns that this format needs, with their Arrow types; those of a list's items are left open."""
 
-HARD_NEGATIVE: dict[str, str] = {"hard_title": "binary", "hard_group": "bigint", "hard_logp": "float"}
+HARD_NEGATIVE: dict[str, str] = {"hard_title": "binary", "hard_group": "bigint"}
 """What is kept of the n-th hard negative of a pair, each with ``_n`` behind its name, and Spark's type of it."""
 
 _CURE = "build it again with `labeller dataset`"

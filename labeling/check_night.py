@@ -26,9 +26,11 @@ from etl.warehouse import Warehouse
 from labeling.audit import AuditConfig
 from labeling.calibrate import CalibrateConfig
 from labeling.embed_catalogue import EmbedConfig
+from labeling.mine_negatives import MineConfig
 from labeling.predict import PredictConfig
 from labeling.publish import PublishConfig
 from labeling.report import ReportConfig
+from model.bundle import load_bundle
 from model.launch import CHECKOUT
 from model.promote import PromoteConfig
 from model.train_config import TrainConfig
@@ -38,6 +40,7 @@ STAGES: tuple[type[JobConfig], ...] = (
     PairsConfig,
     DatasetConfig,
     TrainDueConfig,
+    MineConfig,
     TrainConfig,
     CalibrateConfig,
     PromoteConfig,
@@ -101,7 +104,11 @@ def training_problems(train: TrainConfig, dataset: DatasetConfig) -> list[str]:
         if found := train.hosts():
             found.require_means([Path(sys.executable), CHECKOUT, Warehouse.at(train.root).checkpoints])
 
-    checks: list[Callable[[], object]] = [hosts, train.deepspeed_settings, lambda: require_fit(train, dataset)]
+    def teacher() -> None:
+        if train.distil_from:
+            load_bundle(Path(train.distil_from).expanduser())
+
+    checks: list[Callable[[], object]] = [hosts, train.deepspeed_settings, teacher, lambda: require_fit(train, dataset)]
     problems = []
     for check in checks:
         try:

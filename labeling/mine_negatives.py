@@ -37,6 +37,8 @@ from labeling.encoding import labelling_bundle
 from labeling.negatives import Search, add_negatives, with_vectors
 from model.bundle import Bundle, load_bundle
 from model.hard_negatives import hard_columns
+from model.train import can_mine
+from model.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,9 @@ class MineConfig(SparkJobConfig):
     seed: Annotated[int, Field(ge=0)] = 1
     """Of the draw among a pair's candidates."""
 
+    if_wanted: bool = False
+    """Do nothing where [train] hard_share is 0, or no champion can read the dataset: what the nightly DAG asks for."""
+
     @model_validator(mode="after")
     def _ranks_ascend(self) -> Self:
         if self.first_rank >= self.last_rank:
@@ -90,6 +95,9 @@ def run(settings: MineConfig) -> Mapping[str, Any]:
     """
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
+    if settings.if_wanted and (reason := _not_wanted(settings, warehouse)):
+        log.info("no hard negatives are mined: %s", reason)
+        return {"hard_negatives": 0}
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     dataset = warehouse.dataset(settings.ds)
     manifest = verify(dataset)
@@ -132,6 +140,16 @@ def run(settings: MineConfig) -> Mapping[str, Any]:
         inputs=dict(manifest.inputs), counts=counts, seconds=time.monotonic() - started, bundle=bundle.id,
     )  # fmt: skip
     return counts | {"bundle": bundle.id, "path": dataset}
+
+
+def _not_wanted(settings: MineConfig, warehouse: Warehouse) -> str:
+    """Why there is nothing to mine tonight; empty if there is."""
+    train = config.from_args(TrainConfig, argparse.Namespace(config=None, root=settings.root, ds=settings.ds))
+    if not train.hard_share:
+        return "[train] hard_share is 0"
+    if not can_mine(warehouse, Manifest.read(warehouse.dataset(settings.ds))):
+        return "there is no champion that has the dataset's tokenizer"
+    return ""
 
 
 def _require_same_tokenizer(bundle: Bundle, dataset: Path, manifest: Manifest) -> None:

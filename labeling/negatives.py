@@ -26,7 +26,7 @@ from model.packing import take
 from model.retrieval import top_k
 
 Batches = Iterable[pa.RecordBatch]
-_ARROW = {"hard_title": pa.binary(), "hard_group": pa.int64(), "hard_logp": pa.float32()}
+_ARROW = {"hard_title": pa.binary(), "hard_group": pa.int64()}
 _USE = 6
 """Keeps this draw apart from those of training."""
 
@@ -55,8 +55,7 @@ class Corpus:
 
     title_id: np.ndarray
     item_group: np.ndarray
-    item_logp: np.ndarray
-    title: list[bytes]
+    title: pa.BinaryArray
     vectors: np.ndarray
     """[N, D] float32."""
 
@@ -97,23 +96,23 @@ def add_negatives(pairs: DataFrame, search: Search) -> DataFrame:
 def mine(batch: pa.RecordBatch, search: Search) -> dict[str, pa.Array]:
     """The columns that :func:`add_negatives` adds to rows of pairs/.
 
-    A pair that has fewer than are wanted has them several times; one that has none brings its own title, which is no
-    negative of its own query and one that every other query has already.
+    A pair that has fewer than are wanted has them several times; one that has none has empty titles.
     """
     manifest = Manifest.read(Path(search.dataset))
     bundle = worker_bundle(search.bundle, search.bundle_id, task_device())
     table = _token_table(search.dataset, search.digest) if manifest.hashed else None
-    corpus, known = _corpus(search.corpus, search.digest), _known(search.dataset, search.digest)
+    corpus = _corpus(search.corpus, f"{search.digest} {search.bundle_id}")
+    known = _known(search.dataset, search.digest)
     queries, query_of = _distinct(batch.column("query"))
     titles, title_of = _distinct(batch.column("title"))
     query_QD, title_TD = (_vectors(bundle, texts, manifest.token_dtype, table) for texts in (queries, titles))
     score_QK, found_QK = top_k(query_QD, corpus.vectors, search.last_rank)
     score_QK, found_QK = score_QK[:, search.first_rank :], found_QK[:, search.first_rank :]
-    limit_P = search.max_score_share * (query_QD[query_of] * title_TD[title_of]).sum(axis=1)
+    own_P = (query_QD[query_of] * title_TD[title_of]).sum(axis=1)
+    limit_P = own_P - (1 - search.max_score_share) * np.abs(own_P)  # below the clicked title also where that is below 0
     pair_id, query_group, item_group = (batch.column(name).to_numpy() for name in ("pair_id", "query_group", "item_group"))
     rows: dict[str, list[object]] = {name: [] for name in (*hard_columns(search.negatives), "hard_found")}
-    own = zip(batch.column("title").to_pylist(), item_group.tolist(), batch.column("item_logp").to_pylist(), strict=True)
-    for pair, (query, mine_) in enumerate(zip(query_of, own, strict=True)):
+    for pair, query in enumerate(query_of):
         found = found_QK[query][score_QK[query] < limit_P[pair]]
         group = corpus.item_group[found]
         clicked = np.append(clicked_groups(known, query_group[pair]), item_group[pair])
@@ -121,7 +120,7 @@ def mine(batch: pa.RecordBatch, search: Search) -> dict[str, pa.Array]:
         draw = uniform(search.seed, 0, pair_id[pair] ^ corpus.title_id[found], _USE)
         chosen = found[np.argsort(draw, kind="stable")][: search.negatives].tolist()
         rows["hard_found"].append(len(chosen))
-        given = [(corpus.title[n], corpus.item_group[n], corpus.item_logp[n]) for n in chosen] or [mine_]
+        given = [(corpus.title[n].as_py(), corpus.item_group[n]) for n in chosen] or [(b"", 0)]
         for n in range(search.negatives):
             for name, value in zip(HARD_NEGATIVE, given[n % len(given)], strict=True):
                 rows[f"{name}_{n}"].append(value)
@@ -163,13 +162,21 @@ def _known(dataset: str, digest: str) -> KnownPairs:
 
 
 @lru_cache(maxsize=1)
-def _corpus(path: str, digest: str) -> Corpus:
-    table = pq.read_table(path).sort_by("title_id")
-    vectors = np.frombuffer(b"".join(table["vector"].to_pylist()), dtype=np.float32).reshape(len(table), -1)
+def _corpus(path: str, key: str) -> Corpus:
+    table = pq.read_table(path)
+    order = np.argsort(table["title_id"].to_numpy())
+    # Arrow's own sort would put the vectors end to end, and no binary column holds more than 2 GB so.
+    chunks = [chunk for chunk in table["vector"].chunks if len(chunk)]
+    vectors = np.empty((len(table), len(chunks[0][0].as_py()) // 4), dtype=np.float32)
+    start = 0
+    for chunk in chunks:
+        found = np.frombuffer(chunk.buffers()[2], np.float32).reshape(-1, vectors.shape[1])
+        vectors[start : start + len(chunk)] = found[chunk.offset : chunk.offset + len(chunk)]
+        start += len(chunk)
+    rest = table.select(["title_id", "item_group", "title"]).take(order).combine_chunks()
     return Corpus(
-        title_id=table["title_id"].to_numpy(),
-        item_group=table["item_group"].to_numpy(),
-        item_logp=table["item_logp"].to_numpy(),
-        title=table["title"].to_pylist(),
-        vectors=vectors,
+        title_id=rest["title_id"].to_numpy(),
+        item_group=rest["item_group"].to_numpy(),
+        title=rest["title"].chunk(0),
+        vectors=vectors[order],
     )

@@ -47,12 +47,14 @@ class AveragedEngine:
         self.engine.step(scales)
         self.step_ += 1
         if self.step_ > self.start and (self.steps - self.step_) % self.every == 0:
-            for name, value in self.engine.weights().items():
-                self.sums[name] = self.sums[name] + value.double() if self.taken else value.double()
-            self.taken += 1
+            weights = self.engine.weights()  # all ranks gather them
+            if self.ranks.rank == 0:
+                for name, value in weights.items():
+                    self.sums[name] = self.sums[name] + value.double() if self.taken else value.double()
+                self.taken += 1
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The mean so far; the engine's own before there is one."""
+        """The mean so far on rank 0, which writes the bundle; the engine's own on others, and before there is one."""
         own = self.engine.weights()
         return {name: (self.sums[name] / self.taken).to(value) if self.taken else value for name, value in own.items()}
 
@@ -64,4 +66,6 @@ class AveragedEngine:
     def load(self, directory: Path) -> None:
         self.engine.load(directory)
         state = torch.load(directory / FILE, weights_only=True)
-        self.step_, self.taken, self.sums = state["step"], state["taken"], state["sums"]
+        self.step_ = state["step"]
+        if self.ranks.rank == 0:
+            self.taken, self.sums = state["taken"], state["sums"]

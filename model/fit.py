@@ -112,7 +112,9 @@ def fit(
         found.position.require_continuable(here)
     stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision, resized)
     if config.average_from < 1:
-        stepper = AveragedEngine(stepper, ranks, start=int(loop.steps * config.average_from), steps=loop.steps)
+        # Layers that rest are as they were drawn: a mean with these in it would be of no training.
+        start_at = int(loop.steps * max(config.average_from, loop.layers_from))
+        stepper = AveragedEngine(stepper, ranks, start=start_at, steps=loop.steps)
     curve, start, save = Curve(), None, None
     if keeper is not None and found is not None:
         curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)

@@ -27,7 +27,7 @@ class HardConfig:
 
     def rows(self, step: int, steps: int, batch: int) -> int:
         """Hard negatives of a rank at ``step`` (from 0) of ``steps``."""
-        return round(self.share * batch) if step >= self.start * steps else 0
+        return max(1, round(self.share * batch)) if self.share and step >= self.start * steps else 0
 
     def require(self, manifest: Manifest) -> None:
         """Refuse a dataset that has none to give.
@@ -47,12 +47,18 @@ def hard_columns(count: int) -> tuple[str, ...]:
     return tuple(f"{name}_{n}" for n in range(count) for name in HARD_NEGATIVE)
 
 
-def one_of_each(pairs: pa.Table, seed: int, epoch: int) -> pa.Table:
-    """Pairs with ``hard_title``, ``hard_group`` and ``hard_logp`` of the negative that each brings in this epoch."""
+def one_of_each(pairs: pa.Table, seed: int, epoch: int, none: pa.Array) -> pa.Table:
+    """Pairs with ``hard_title`` and ``hard_group`` of the negative that each brings in this epoch.
+
+    Where ``none`` is true the title is empty: beside an answer without the query's words, a whole title with some of them
+    would teach that sharing words is wrong.
+    """
     count = sum(name.startswith("hard_title_") for name in pairs.column_names)
     draw = uniform(seed, epoch, pairs["pair_id"].to_numpy(), _USE)
     choice = pa.array((draw * count).astype(np.int64))
     for name in HARD_NEGATIVE:
         chosen = pc.choose(choice, *(pairs[f"{name}_{n}"] for n in range(count)))
+        if name == "hard_title":
+            chosen = pc.if_else(none, pa.scalar(b"", chosen.type), chosen)
         pairs = pairs.append_column(name, chosen)
     return pairs.drop(list(hard_columns(count)))

@@ -54,25 +54,21 @@ class Rows:
         return len(self.query_group)
 
 
-@dataclass(frozen=True, slots=True)
-class HardRows:
-    """What the loss knows of hard negatives, beside their embeddings."""
-
-    item_group: np.ndarray
-    """[H]."""
-    item_logp: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.item_group)
+NO_ITEM = np.iinfo(np.int64).max
+"""Item group of a hard negative that is none: ranks bring equally many, and not every pair has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class HardNegatives:
-    """Titles that are nobody's positive in this batch: further columns for the queries of all ranks."""
+    """Titles that were mined: further columns for the queries of all ranks.
+
+    They are not corrected for how often a batch shows them: nobody drew them from the log.
+    """
 
     titles: torch.Tensor
     """[H, D] unit vectors of this rank's."""
-    rows: HardRows
+    item_group: np.ndarray
+    """[H]; NO_ITEM is no negative of anybody."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,13 +178,12 @@ class _Columns:
         """These columns, then the hard negatives of all ranks."""
         device = self.vectors.device
         vectors = gather(hard.titles.to(self.vectors.dtype), ranks)
-        items = gather(torch.from_numpy(hard.rows.item_group).to(device), ranks).cpu().numpy()
-        logp = gather(torch.from_numpy(hard.rows.item_logp).to(device), ranks).cpu().numpy()
+        items = gather(torch.from_numpy(hard.item_group).to(device), ranks).cpu().numpy()
         return _Columns(
             torch.cat([self.vectors, vectors]),
             np.concatenate([self.query_group, np.full(len(items), NO_QUERY)]),
             np.concatenate([self.item_group, items]),
-            np.concatenate([self.logp, logp]),
+            np.concatenate([self.logp, np.zeros(len(items))]),
         )
 
 
@@ -220,6 +215,7 @@ class _Side:
         """Of those rows; ``other_way`` is the mask [C, B] of the same pairs, if there is one."""
         device, own, count = columns.vectors.device, np.arange(len(rows)), len(columns.vectors)
         bias = torch.zeros(count) if not config.logq else torch.from_numpy(-config.logq * columns.logp)
+        bias[torch.from_numpy(columns.item_group == NO_ITEM)] = -torch.inf
         excluded = Excluded(
             row_query=torch.from_numpy(rows.query_group).to(device),
             row_item=torch.from_numpy(rows.item_group).to(device),

@@ -21,7 +21,7 @@ from etl.tokenizer import TokenTable
 from model.augment import CropStyle, crop, thinned, uniform
 from model.blocks import Block, Texts, blocks, decode
 from model.hard_negatives import HardConfig, hard_columns, one_of_each
-from model.loss import HardRows, Rows
+from model.loss import NO_ITEM, Rows
 from model.packing import PackedTexts, Packer
 from model.positions import Position
 from model.ranks import Ranks
@@ -75,8 +75,8 @@ class Batch:
     """2 (B + C) + H texts."""
     rows: Rows
     """B + C rows."""
-    hard: HardRows | None = None
-    """H titles, the same number on each rank; none before they are due."""
+    hard: np.ndarray | None = None
+    """[H] item groups, the same number on each rank; none before they are due."""
 
 
 class TrainingReader:
@@ -90,6 +90,11 @@ class TrainingReader:
         self.titles = rank_files(manifest, "titles", ranks) if config.crops else ()
         require_enough(manifest, config.batch, ranks.world)
         config.hard.require(manifest)
+        if config.feature_dropout and self.table is None:
+            raise InputError(
+                f"feature_dropout is {config.feature_dropout}, but a WordPiece token has no n-grams to leave out "
+                "(expected 0): set word_dropout instead, or build the dataset with --tokenizer wordhash or both"
+            )
         self.batch = config.batch
         self.crops = round(self.batch * config.crops)
         if self.crops:
@@ -139,7 +144,7 @@ class TrainingReader:
                     packed = packed.without_features(config.feature_dropout, draw)
                 yield Batch(packed, rows, hard)
 
-    def flat(self, steps: int, first: int = 0) -> Generator[tuple[Texts, Rows, HardRows | None], None, None]:
+    def flat(self, steps: int, first: int = 0) -> Generator[tuple[Texts, Rows, np.ndarray | None], None, None]:
         """Batches ``first`` to ``steps`` as token ids end to end, before the tokens' features are looked up."""
         with closing(self._passes("pairs", first)) as pairs, closing(self._passes("titles", first)) as titles:
             for step in range(first, steps):
@@ -152,13 +157,13 @@ class TrainingReader:
                 titles_, hard = self._hard(block, self.config.hard.rows(step, steps, self.batch))
                 yield Texts.joined([*queries, *answers, *titles_]), Rows(**columns), hard
 
-    def _hard(self, block: Block, rows: int) -> tuple[list[Texts], HardRows | None]:
-        """The hard negatives of a batch's first rows, whose order is random."""
+    def _hard(self, block: Block, rows: int) -> tuple[list[Texts], np.ndarray | None]:
+        """The hard negatives of a batch's first rows, whose order is random, and their item groups."""
         if not rows:
             return [], None
         part = block.part(0, rows)
-        logp = column_logp(part.numbers["hard_logp"], self.title_logp, self.batch, self.crops)
-        return [part.texts["hard_title"]], HardRows(part.numbers["hard_group"], logp)
+        titles = part.texts["hard_title"]
+        return [titles], np.where(np.diff(titles.offsets) > 0, part.numbers["hard_group"], NO_ITEM)
 
     def _pairs(self, block: Block, _: int) -> tuple[Texts, Texts, Rows]:
         of = block.numbers
@@ -247,7 +252,7 @@ class TrainingReader:
         use = pc.and_(pa.array(draw), pc.greater(pc.binary_length(pairs["title_cut"]), 0))
         shown = pc.if_else(use, pairs["title_cut"], pairs["title"])
         if self.config.hard.share:
-            pairs = one_of_each(pairs, self.config.seed, epoch)
+            pairs = one_of_each(pairs, self.config.seed, epoch, none=use)
         return pairs.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
 
 

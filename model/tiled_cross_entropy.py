@@ -19,6 +19,9 @@ from torch.nn import functional as F
 
 from model.matches import Matches
 
+PART = 16_384
+"""Positives whose vectors are held at once: 34 MB at 512 dimensions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
@@ -126,7 +129,9 @@ class _TiledCrossEntropy(torch.autograd.Function):
             excluded.count += mask.sum()
             negatives_B[rows] = torch.logaddexp(negatives_B[rows], torch.logsumexp(logits, dim=1))
         row_P, column_P = _on(positives, x_BD.device)
-        logits_P = (x_BD[row_P] * y_CD[column_P]).sum(dim=1) * scale + bias_C[column_P]
+        logits_P = bias_C[column_P]
+        for part in _parts(len(row_P)):
+            logits_P[part] += (x_BD[row_P[part]] * y_CD[column_P[part]]).sum(dim=1) * scale
         losses_B, slope_P = _losses(logits_P, negatives_B, row_P)
         ctx.save_for_backward(x_BD, y_CD, scale, bias_C, negatives_B, row_P, column_P, slope_P)
         ctx.excluded, ctx.tiles = excluded, tiles
@@ -145,8 +150,9 @@ class _TiledCrossEntropy(torch.autograd.Function):
             share = (logits - negatives_B[rows, None]).exp_().mul_(slope_B[rows, None])
             x_grad[rows].addmm_(share, y)
             y_grad[columns].addmm_(share.T, scaled)
-        x_grad.index_add_(0, row_P, y_CD[column_P] * -slope_P[:, None])
-        y_grad.index_add_(0, column_P, x_BD[row_P] * (-slope_P * scale)[:, None])
+        for part in _parts(len(row_P)):
+            x_grad.index_add_(0, row_P[part], y_CD[column_P[part]] * -slope_P[part, None])
+            y_grad.index_add_(0, column_P[part], x_BD[row_P[part]] * (-slope_P[part] * scale)[:, None])
         scale_grad = (x_BD * x_grad).sum().reshape(1) if ctx.needs_input_grad[2] else None
         return x_grad.mul_(scale), y_grad, scale_grad, None, None, None, None
 
@@ -176,6 +182,11 @@ class _HeldCrossEntropy(torch.autograd.Function):
         logits_grad = shares_BC * (slope_B / total_B.masked_fill(total_B == 0, 1.0))[:, None]
         logits_grad[row_P, column_P] = -slope_P  # where its share is 0: a positive is no negative
         return logits_grad, None, None, None
+
+
+def _parts(positives: int) -> Iterator[slice]:
+    """Of one query's rows each is a positive of each: their vectors are never all there at once."""
+    return (slice(start, start + PART) for start in range(0, positives, PART))
 
 
 def _on(positives: Matches, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

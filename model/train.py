@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from etl import config as settings
-from etl.dataset import verify
+from etl.dataset import Manifest, verify
 from etl.errors import InputError
 from etl.job import run_job
+from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from model import launch, worker
-from model.bundle import CANDIDATE, set_alias
+from model.bundle import CANDIDATE, champion, foreign, set_alias
 from model.bundle import verify as verify_bundle
+from model.distillation import Teacher
 from model.hosts import ReachedHosts
 from model.leftovers import remove_leftovers, running
 from model.precision import choose
@@ -68,6 +70,10 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
                 part, len(manifest.files(part)), ranks, 100 * (1 - used),
             )  # fmt: skip
     config.deepspeed_settings()
+    Teacher.of(config.distil_from, manifest, config.distil_weight, None, "cpu")
+    if config.hard_share and not manifest.hard_negatives and not can_mine(warehouse, manifest):
+        log.warning("hard_share is %g, but no champion could mine this dataset: trained without", config.hard_share)
+        config = config.model_copy(update={"hard_share": 0.0})
     if config.batch:
         require_enough(manifest, config.batch, ranks)
     if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
@@ -88,14 +94,21 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     return {"bundle": bundle.name, **figures, "path": bundle}
 
 
+def can_mine(warehouse: Warehouse, manifest: Manifest) -> bool:
+    """Whether `labeller mine` has a champion to find hard negatives with: one that has the dataset's tokenizer."""
+    live = champion(warehouse)
+    return live is not None and not foreign(live) and tokenizer_hash(live) == manifest.tokenizer
+
+
 def _pinned(config: TrainConfig, reached: ReachedHosts | None) -> dict[str, Any]:
     """What is decided here for all ranks: another machine may have another processor, and runs in another directory."""
     device = reached.device if reached else config.where()[0]
     precision = choose(config.precision, device, amx=reached.amx if reached else None)
     deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
     root = str(Warehouse.of(config).root)
-    init_from = str(Path(config.init_from).expanduser().resolve()) if config.init_from else ""
-    paths = {"root": root, "deepspeed_config": deepspeed_config, "init_from": init_from}
+    named = {"init_from": config.init_from, "distil_from": config.distil_from}
+    found = {name: str(Path(path).expanduser().resolve()) if path else "" for name, path in named.items()}
+    paths = {"root": root, "deepspeed_config": deepspeed_config, **found}
     return {**paths, "device": device, "precision": precision}
 
 

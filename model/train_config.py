@@ -88,13 +88,14 @@ class TrainConfig(JobConfig):
     """Share of pairs whose title loses the query's words, so that titles without their term are learnt."""
 
     word_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the words of every text that a step leaves out."""
+    """Share of the tokens (words, WordPieces) of every text that a step leaves out."""
 
     feature_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each word's hashed letter n-grams that a step leaves out."""
 
     average_from: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the steps after which the weights are averaged; the bundle gets the mean. 1: the last weights."""
+    """Share of the steps after which the weights are averaged, where layers join late not before; the bundle gets the mean.
+    1: the last weights."""
 
     distil_from: str = ""
     """Bundle, by its directory, whose similarities this one learns too (it has the dataset's tokenizer); empty: none."""

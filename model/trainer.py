@@ -140,7 +140,11 @@ def contrastive_step(
         found = contrastive_loss(
             query_BD, title_BD, batch.rows, tau=tau, ranks=ranks, known=known, config=config.loss, hard=hard
         )
-        return found if teacher is None else distilled(found, query_BD, title_BD, teacher, batch.texts, tau, ranks)
+        return (
+            found
+            if teacher is None
+            else distilled(found, query_BD, title_BD, teacher, batch.texts, tau, ranks, config.cache_texts)
+        )
 
     if 0 < config.cache_texts < len(batch.texts):
         return cached_step(engine, batch.texts.parts(config.cache_texts), loss_of)

@@ -21,11 +21,12 @@ from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.known import KnownPairs
-from model.loss import HardRows, LossConfig, Rows
+from model.loss import NO_ITEM, LossConfig, Rows
 from model.packing import pack
 from model.presets import EncoderConfig
 from model.ranks import Ranks
 from model.reader import Batch
+from model.tiled_cross_entropy import Tile
 from model.trainer import LoopConfig, contrastive_step
 
 ROWS = 16
@@ -41,6 +42,9 @@ CASES = {
     "cached": replace(LOOP, cache_texts=5),
     "cached hard negatives": replace(LOOP, cache_texts=5),
     "distilled hard negatives": LOOP,
+    "tiles, hard negatives": replace(
+        LOOP, loss=LossConfig(logq=0.5, multi_positives=True, margin=0.1, matryoshka=(3, 7), tile=Tile(rows=3, columns=5))
+    ),
     "cached distilled hard negatives": replace(LOOP, cache_texts=5),
     "cached matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7)), cache_texts=5),
 }
@@ -79,8 +83,13 @@ def share(ranks: Ranks, hard: bool = False) -> Batch:
     mine = [*texts[0][own], *texts[1][own], *(texts[2][further] if hard else ())]
     packed = pack(np.concatenate(mine), np.cumsum([0, *map(len, mine)]), None)
     names = Rows.__dataclass_fields__
-    negatives = HardRows(rng.integers(5, 15, HARD)[further], -rng.uniform(1, 4, HARD)[further]) if hard else None
-    return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}), negatives)
+    items = np.where(np.arange(HARD) % 4 == 3, NO_ITEM, rng.integers(5, 15, HARD))[further]
+    return Batch(packed, Rows(**{name: getattr(rows, name)[own] for name in names}), items if hard else None)
+
+
+def teacher_of(case: str, dtype: torch.dtype = torch.float32) -> Teacher | None:
+    """Another encoder, where the case has one to learn from."""
+    return Teacher(model(seed=4).to(dtype).encoder.eval(), "another", 0.7) if "distilled" in case else None
 
 
 def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = False) -> tuple[float, list[torch.Tensor]]:
@@ -88,7 +97,7 @@ def torch_gradients(ranks: Ranks, case: str = "plain", checkpointing: bool = Fal
     made = model().double()
     made.encoder.encoder.checkpointing = checkpointing
     engine = TorchEngine(made, torch.optim.SGD(made.parameters()), ranks)
-    teacher = Teacher(model(seed=4).double().encoder.eval(), "another", 0.7) if "distilled" in case else None
+    teacher = teacher_of(case, torch.float64)
     found, backward = contrastive_step(engine, share(ranks, "hard" in case), CASES[case], ranks, known_pairs(), teacher)
     backward()
     value = found.loss.detach().clone()
@@ -133,7 +142,7 @@ def deepspeed_gradients(stage: int, ranks: Ranks, case: str, checkpointing: bool
     from deepspeed.utils import safe_get_full_grad
 
     engine = deepspeed_engine(stage, ranks, checkpointing)
-    _, backward = contrastive_step(engine, share(ranks), CASES[case], ranks, known_pairs())
+    _, backward = contrastive_step(engine, share(ranks, "hard" in case), CASES[case], ranks, known_pairs(), teacher_of(case))
     backward()
     norm = engine.gradient_norm()
     return norm, [safe_get_full_grad(parameter).clone() for parameter in engine.engine.module.parameters()]
@@ -174,7 +183,7 @@ def refused_load(engine: DeepSpeedEngine, directory: Path) -> str:
 def variants() -> Iterator[tuple[int, str, bool]]:
     """ZeRO stage, case, and whether activations are checkpointed."""
     for stage in range(4):
-        for case in ("plain", "several positives, margin", "matryoshka", "cached"):
+        for case in ("plain", "several positives, margin", "matryoshka", "distilled hard negatives", "cached"):
             if stage < 3 or case != "cached":
                 yield from ((stage, case, checkpointing) for checkpointing in (False, True))
 

@@ -78,7 +78,7 @@ def test_the_folder_holds_exactly_the_dags_we_mean(rendered: dict) -> None:
 
 
 def test_tasks_run_in_the_order_of_the_design(rendered: dict) -> None:
-    model = [f"model.{name}" for name in ("train_due", "dataset", "train", "calibrate", "promote")]
+    model = [f"model.{name}" for name in ("train_due", "dataset", "mine", "train", "calibrate", "promote")]
     labeling = [f"labeling.{name}" for name in ("embed", "predict", "audit", "publish", "report")]
     order = ["sample", "etl.check", "etl.pairs", *model, *labeling]
     upstream = {name: task["upstream"] for name, task in rendered["tasks"].items()}

@@ -14,13 +14,17 @@ from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from labeling import mine_negatives
+from labeling.mine_negatives import MineConfig
 from model.bundle import CHAMPION, load_bundle, set_alias, write_bundle
 from model.encoder import Encoder
+from model.hard_negatives import HardConfig
 from model.inference import embed
 from model.known import KnownPairs
+from model.loss import NO_ITEM
 from model.presets import EncoderConfig
 from model.ranks import Ranks
 from model.reader import ReaderConfig, TrainingReader
+from model.train import can_mine
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
 
@@ -86,7 +90,7 @@ def test_a_hard_negative_ranks_high_scores_less_than_the_clicked_title_and_was_n
     for row in rows:
         query, own = vectors([row["query"], row["title"]])
         for n in range(3):
-            if row[f"hard_title_{n}"] == row["title"]:
+            if not row[f"hard_title_{n}"]:
                 continue  # the pair has none
             found += 1
             score = float(query @ vectors([row[f"hard_title_{n}"]])[0])
@@ -120,6 +124,24 @@ def test_a_dataset_of_another_tokenizer_than_the_bundle_is_refused_and_stays(bef
     assert verify(dataset).digest == digest
 
 
+def test_the_night_mines_only_where_training_wants_it_and_a_champion_can(before, tmp_path, caplog):
+    root = Path(shutil.copytree(before, tmp_path / "warehouse"))
+    dataset = Warehouse.at(str(root)).dataset(DS)
+    caplog.set_level("INFO")
+    wanted = MineConfig(root=str(root), ds=DS, if_wanted=True)
+    assert mine_negatives.run(wanted) == {"hard_negatives": 0}
+    assert "[train] hard_share is 0" in caplog.text
+    (root / "warehouse.toml").write_text("[train]\nhard_share = 0.5\n", encoding="utf-8")
+    champion = Warehouse.at(str(root)).bundles / "champion.json"
+    champion.rename(champion.with_suffix(".away"))
+    assert mine_negatives.run(wanted) == {"hard_negatives": 0}
+    assert "no champion that has the dataset's tokenizer" in caplog.text
+    assert not can_mine(Warehouse.at(str(root)), verify(dataset))
+    champion.with_suffix(".away").rename(champion)
+    assert can_mine(Warehouse.at(str(root)), verify(dataset))
+    assert verify(dataset).hard_negatives == 0
+
+
 def batches(root: Path, steps: int, **changes) -> list:
     dataset = Warehouse.at(str(root)).dataset(DS)
     config = TrainConfig(root=str(root), ds=DS, preset="tiny", **changes)
@@ -128,22 +150,35 @@ def batches(root: Path, steps: int, **changes) -> list:
 
 
 def test_batches_bring_their_share_of_hard_negatives_from_the_step_that_they_are_due(mined):
-    found = batches(mined, 10, hard_share=0.25, hard_from=0.4)
+    found = batches(mined, 10, hard_share=0.25, hard_from=0.4, query_word_dropout=0.0)
     assert [0 if batch.hard is None else len(batch.hard) for batch in found] == [0] * 4 + [8] * 6
     assert [len(batch.texts) - 2 * len(batch.rows) for batch in found] == [0] * 4 + [8] * 6
     groups = {(row["query_group"], row[f"hard_group_{n}"]) for row in pairs(mined).to_pylist() for n in range(3)}
-    asked = zip(found[9].rows.query_group[:8].tolist(), found[9].hard.item_group.tolist(), strict=True)
-    assert set(asked) <= groups
+    asked = zip(found[9].rows.query_group[:8].tolist(), found[9].hard.tolist(), strict=True)
+    assert {(query, item) for query, item in asked if item != NO_ITEM} <= groups
+
+
+def test_a_pair_whose_title_lost_the_query_s_words_brings_no_hard_negative(mined):
+    found = batches(mined, 6, hard_share=1.0, hard_from=0.0, query_word_dropout=1.0)
+    whole = batches(mined, 6, hard_share=1.0, hard_from=0.0, query_word_dropout=0.0)
+    none = [np.concatenate([batch.hard == NO_ITEM for batch in part]).mean() for part in (found, whole)]
+    assert none[0] > none[1] + 0.3
+    assert none[1] < 0.3
+
+
+def test_a_small_batch_has_one_hard_negative_rather_than_none():
+    assert HardConfig(share=0.1, start=0.0).rows(0, 10, batch=4) == 1
+    assert HardConfig(share=0.0).rows(9, 10, batch=400) == 0
 
 
 def test_another_epoch_draws_other_negatives_of_a_pair(mined):
     epoch = sum(file.rows for file in verify(Warehouse.at(str(mined)).dataset(DS)).files("pairs")) // 32
-    found = batches(mined, 2 * epoch, hard_share=1.0, hard_from=0.0)
+    found = batches(mined, 2 * epoch, hard_share=1.0, hard_from=0.0, query_word_dropout=0.0)
     drawn = [
         {
             (int(query), int(item), int(hard))
             for batch in part
-            for query, item, hard in zip(batch.rows.query_group, batch.rows.item_group, batch.hard.item_group, strict=False)
+            for query, item, hard in zip(batch.rows.query_group, batch.rows.item_group, batch.hard, strict=False)
         }
         for part in (found[:epoch], found[epoch:])
     ]
@@ -162,5 +197,5 @@ def test_a_reader_that_goes_on_has_the_hard_negatives_of_an_uninterrupted_one(mi
     reader = TrainingReader(dataset, verify(dataset), settings, Ranks())
     whole, rest = list(reader.batches(8)), list(reader.batches(8, reader.position(5)))
     for a, b in zip(whole[5:], rest, strict=True):
-        assert np.array_equal(a.hard.item_group, b.hard.item_group)
+        assert np.array_equal(a.hard, b.hard)
         assert torch.equal(a.texts.features, b.texts.features)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from model import launch
 from model.engines import TorchEngine
 from model.known import KnownPairs
-from model.loss import HardNegatives, HardRows, LossConfig, Rows, contrastive_loss
+from model.loss import NO_ITEM, HardNegatives, LossConfig, Rows, contrastive_loss
 from model.matches import equal_ids
 from model.ranks import Ranks
 from model.tiled_cross_entropy import Tile
@@ -54,9 +54,12 @@ def slow_loss(query, title, rows: Rows, tau: float, clicked: set, config: LossCo
                     continue
                 elif config.margin is None or query[q] @ title[t] <= own + config.margin:
                     negatives.append(logit)
-            for vector, item, logp in hard if hard and side == "titles" else ():
-                if item != rows.item_group[i] and (rows.query_group[i], item) not in clicked:
-                    negatives.append(query[i] @ vector / tau - config.logq * logp)
+            for vector, item in hard if hard and side == "titles" else ():
+                near = config.margin is not None and query[i] @ vector > own + config.margin
+                if item == rows.item_group[i]:
+                    positives += [query[i] @ vector / tau] * config.multi_positives
+                elif item != NO_ITEM and (rows.query_group[i], item) not in clicked and not near:
+                    negatives.append(query[i] @ vector / tau)
             each = [torch.logsumexp(torch.stack([p, *negatives]), 0) - p for p in positives]
             total = total + rows.weight[i] * sum(each) / len(each) / 2
     return total / rows.weight.sum()
@@ -95,16 +98,16 @@ def test_the_loss_and_its_gradient_are_those_of_a_loop_over_rows(config, tile):
     assert_equal_with_gradients(fast, slow, (query, title, tau))
 
 
-def test_hard_negatives_are_further_columns_of_the_queries_unless_they_are_an_answer():
+@pytest.mark.parametrize("tile", [Tile(), Tile(rows=3, columns=5)], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"multi_positives": True, "margin": 0.1}], ids=str)
+def test_hard_negatives_are_further_columns_of_the_queries_unless_they_are_an_answer_or_none(tile, changes):
     rows, known = gradient_worker.joined_rows(), gradient_worker.known_pairs()
     query, title = vectors(len(rows))
     extra, _ = vectors(6, seed=1)
-    items = np.array([3, 77, int(rows.item_group[0]), int(known.items[0]), 78, 79])
-    hard = HardNegatives(extra, HardRows(items, -np.arange(1.0, 7.0)))
-    config = LossConfig(logq=0.5)
+    items = np.array([3, 77, int(rows.item_group[0]), int(known.items[0]), 78, NO_ITEM])
+    hard, config = HardNegatives(extra, items), LossConfig(logq=0.5, tile=tile, **changes)
     fast = contrastive_loss(query, title, rows, tau=0.2, ranks=Ranks(), known=known, config=config, hard=hard).loss
-    listed = list(zip(extra, items, hard.rows.item_logp, strict=True))
-    slow = slow_loss(query, title, rows, 0.2, clicked_pairs(known), config, listed)
+    slow = slow_loss(query, title, rows, 0.2, clicked_pairs(known), config, list(zip(extra, items, strict=True)))
     assert_equal_with_gradients(fast, slow, (query, title, extra))
 
 

@@ -150,3 +150,19 @@ def test_a_teacher_of_another_tokenizer_is_refused(shop_root, teacher, tmp_path)
     settings = config(tmp_path, distil_from=str(teacher))
     with pytest.raises(InputError, match="whose tokenizer is not that of the dataset"):
         fit(settings, verify(settings.dataset))
+
+
+def test_features_cannot_be_dropped_where_a_token_is_its_only_one(tmp_path):
+    write_dataset(tmp_path / "datasets" / f"ds={DS}", small_shop(), kind="wordpiece")
+    settings = config(tmp_path, preset="published", batch=8, feature_dropout=0.1)
+    manifest = verify(settings.dataset)
+    with pytest.raises(InputError, match="no n-grams to leave out"):
+        TrainingReader(settings.dataset, manifest, settings.reader(settings.chosen_preset(manifest)), Ranks())
+
+
+def test_layers_that_rest_do_not_enter_the_mean(shop_root):
+    found = {}
+    for start in (0.0, 0.5):
+        settings = config(shop_root, layers_from=0.5, average_from=start)
+        found[start] = fit(settings, verify(settings.dataset)).encoder.state_dict()
+    assert all(torch.equal(found[0.0][name], value) for name, value in found[0.5].items())
