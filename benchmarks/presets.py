@@ -48,7 +48,9 @@ TRIAL = 2
 TRIAL_SECONDS = 30.0
 """CPU seconds from which on a trial is long enough to tell what a step costs: its first steps are dearer."""
 
-NAMES = ("bag", "hybrid", "hybrid-both", "published")
+ROWS_OF = (("bag", 3.0), ("bag", 0.5), ("hybrid", 3.0), ("hybrid", 0.5), ("hybrid-both", 0.5), ("published", 0.5))
+"""Preset and crops a pair: layers are compared with the bag at the same crops."""
+
 ROWS = {"wordhash": 262_144, "both": 262_144, "wordpiece": 30_000}
 SYSTEMS = ("this bundle", "this bundle + BM25, plural s cut (0.3)")
 
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: PresetsConfig) -> Mapping[str, Any]:
     """Make every row that is not there yet, print the table; returns the number of rows."""
     torch.set_num_threads(1)  # a second thread's waiting for the first would count as CPU time
-    rows = {name: row(config, name) for name in NAMES}
+    rows = {f"{name}, {crops:g} crops": row(config, name, crops) for name, crops in ROWS_OF}
     shown = Table(f"{config.minutes:g} CPU minutes each", "CPU minutes", "epochs", *MEASURES, "with BM25")
     for name, found in rows.items():
         alone, fused = (found["figures"][system] for system in SYSTEMS)
@@ -80,15 +82,17 @@ def run(config: PresetsConfig) -> Mapping[str, Any]:
     return {"rows": len(rows), "hardware": hardware()}
 
 
-def row(config: PresetsConfig, name: str) -> dict[str, Any]:
+def row(config: PresetsConfig, name: str, crops: float) -> dict[str, Any]:
     """Train one preset, and measure it on the unseen queries."""
-    result = Path(config.root).resolve() / "presets" / f"{name}-{config.minutes:g}-{config.seed}.json"
+    result = Path(config.root).resolve() / "presets" / f"{name}-{crops:g}-{config.minutes:g}-{config.seed}.json"
     if result.is_file():
         return dict(json.loads(result.read_text(encoding="utf-8")))
     tokens = PRESETS[name].encoder.tokens
     dataset = dataset_of(Path(config.root).resolve() / "presets" / tokens, config.ds, tokens)
     manifest = verify(dataset)
-    settings = settings_of(TrainConfig, dataset.parents[1], config.ds, preset=name, ranks=1, device="cpu", seed=config.seed)
+    settings = settings_of(
+        TrainConfig, dataset.parents[1], config.ds, preset=name, crops=crops, ranks=1, device="cpu", seed=config.seed
+    )
     epochs = affordable(settings, manifest, config.minutes)
     started = time.process_time()
     fitted = fit(settings.model_copy(update={"epochs": epochs}), manifest)

@@ -87,6 +87,9 @@ INPUTS: tuple[tuple[TokenKind, str, str], ...] = (
     ("wordpiece", "WordPiece", "published"),
     ("both", "both", "hybrid-both"),
 )
+SAME = {"epochs": 4.0, "batch": 512, "crops": 0.5, "tau": 0.05, "lr": 2e-3}
+"""Of every cell of the study `input`, whatever preset knows its tokens: only tokens and layers differ."""
+
 STUDIES: dict[str, Mapping[str, Cell]] = {
     "switches": SWITCHES,
     "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}) for tau in TAUS}
@@ -94,8 +97,9 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
     "batch": {f"{batch:,} pairs": Cell(BAG | {"batch": batch, "crops": 1.0}) for batch in BATCHES},
     "input": {
         f"{name}, {layers} layers": Cell(
-            {"preset": preset, "epochs": 4.0},
-            {"layers": layers, "bag": True, "dim": 256, "hidden": 128, "ffn": 512, "heads": 4},
+            {"preset": preset} | SAME,
+            {"layers": layers, "bag": True, "feature_weights": True, "dim": 256, "hidden": 128, "ffn": 512, "heads": 4}
+            | {"dropout": 0.0, "attention_dropout": 0.0},
             tokens=tokens,
         )
         for tokens, name, preset in INPUTS
@@ -112,6 +116,8 @@ class StudyTraining(TrainConfig):
 
     def preset_for(self, spec: Mapping[str, Any], tokenizer: Path) -> Preset:
         found = super().preset_for(spec, tokenizer)
+        if "layers" in self.encoder:
+            found = replace(found, weight_lr=5.0, layers_lr=0.25, layers_from=0.9 if self.encoder["layers"] else 0.0)
         return replace(found, encoder=replace(found.encoder, **self.encoder))
 
 

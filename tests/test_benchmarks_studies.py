@@ -30,6 +30,18 @@ def test_every_cell_is_a_training_that_can_be_configured(study, tmp_path):
         assert cell.teacher in ("", *STUDIES[study])
 
 
+def test_of_the_study_of_inputs_only_tokens_and_layers_differ(tmp_path):
+    found = set()
+    for cell in STUDIES["input"].values():
+        config = StudyTraining(root=str(tmp_path), ds="2024-05-07", **cell.changes, encoder=dict(cell.encoder))
+        spec = {"kind": cell.tokens, "rows": 512, "max_query_tokens": 8, "max_title_tokens": 16}
+        chosen = config.preset_for(spec, tmp_path)
+        assert chosen.layers_from == (0.9 if chosen.encoder.layers else 0.0)
+        same = replace(chosen.encoder, tokens="wordhash", layers=0, layer_norm_eps=0.0, positions=0, token_weights=False)
+        found.add(replace(chosen, layers_from=0.0, encoder=same))
+    assert len(found) == 1
+
+
 def test_a_study_s_table_says_which_cells_were_not_run():
     lines = table("switches", ROWS, "command", "a machine").splitlines()
     assert "| wider | not run |  |  |  |  |  |  |" in lines
