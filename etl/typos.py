@@ -1,4 +1,4 @@
-"""Queries as hasty fingers type them: a random typo in three letters, at most three, the same ones each time."""
+"""Queries as hasty fingers type them: a random typo for every three letters, one to three in all, the same each time."""
 
 from __future__ import annotations
 
