@@ -126,6 +126,7 @@ def rank(
     title_ND: np.ndarray,
     query_QD: np.ndarray,
     typos_QD: np.ndarray,
+    *,
     seen: Sequence[Sequence[int]] = (),
 ) -> Evaluation:
     """Search for each query among all titles but those that training showed as its answers.
@@ -151,9 +152,7 @@ def rank(
     return Evaluation(queries, values, hits, relevant)
 
 
-def _nearest(
-    query_QD: np.ndarray, title_ids: np.ndarray, title_ND: np.ndarray, seen: Sequence[Sequence[int]]
-) -> np.ndarray:
+def _nearest(query_QD: np.ndarray, title_ids: np.ndarray, title_ND: np.ndarray, seen: Sequence[Sequence[int]]) -> np.ndarray:
     """[Q, K] ids of the titles nearest to each query; the seen ones behind all others, so beyond K where there are enough.
 
     Searched deeper by as many as were seen, which of most queries are few and of a head query thousands: those of about

@@ -15,7 +15,7 @@ IDS = np.arange(500, dtype=np.int64) * 2**40 - 7
 
 def asked(query_QD: np.ndarray, title_ND: np.ndarray, gold: list, seen: list | tuple = ()) -> Evaluation:
     columns = {"split": np.full(len(gold), "time"), "query_id": np.arange(len(gold))}
-    return rank(columns, gold, IDS[: len(title_ND)], title_ND, query_QD, query_QD, seen)
+    return rank(columns, gold, IDS[: len(title_ND)], title_ND, query_QD, query_QD, seen=seen)
 
 
 def test_a_query_that_finds_its_trained_titles_and_then_the_held_out_one_is_answered_perfectly():
