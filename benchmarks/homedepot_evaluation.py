@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 MEASURES = ("R@10", "R@100", "MRR@10")
 MEASURED = ("recall@10", "recall@100", "mrr@10")  # the same, as model.metrics calls them
-TYPED = "R@10, 3 typos"
+TYPED = "R@10, typos"
 PROTOTYPE = (0.438, 0.810, 0.455)  # bag of hashed words and letter n-grams with title crops, five minutes on one core
 BM25_WEIGHT = 0.3  # fixed beforehand, not tuned on the test queries
 BATCH = 64  # queries whose scores against all titles are held at once: 64 x 54,667 float32 are 14 MB

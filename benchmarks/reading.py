@@ -174,6 +174,7 @@ def make(dataset: Path, rows: int, ds: dt.date) -> None:
             "language": ["latin"],
             "frequency": ["head"],
             "title_ids": [[1]],
+            "seen_title_ids": pa.array([[]], pa.list_(pa.int64())),
         },
         "known": {"query_group": query_group[asked], "item_group": item_group[shown]},
     }

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 Rows = Mapping[str, Mapping[str, Any] | None]
-COLUMNS = {"recall@10": "R@10", "recall@100": "R@100", "mrr@10": "MRR@10", "typos_recall@10": "R@10, 3 typos"}
+COLUMNS = {"recall@10": "R@10", "recall@100": "R@100", "mrr@10": "MRR@10", "typos_recall@10": "R@10, typos"}
 
 
 def table(study: str, rows: Rows, command: str, hardware: str) -> str:

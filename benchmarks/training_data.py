@@ -150,6 +150,7 @@ def _parts(ids: Mapping[str, Sequence[bytes]], asked: np.ndarray, shown: np.ndar
             "language": ["latin"],
             "frequency": ["head"],
             "title_ids": [[0]],
+            "seen_title_ids": pa.array([[]], pa.list_(pa.int64())),
         },
         "known": {"query_group": asked, "item_group": shown},
     }

@@ -7,7 +7,7 @@ Plain Python without Spark, so that each training rank can use it. Layout of ``d
     titles/     Petastorm, every distinct title that may be trained on: title_id, item_group, item_logp, title
     corpus/     Parquet, the held-out titles that no crop may show: title_id, title
     heldout/    Parquet, a row per held-out query of a split: split, query_id, query, query_typos, language, frequency,
-                title_ids that were clicked for it; see etl.heldout
+                title_ids that were clicked for it, seen_title_ids that training shows with it; see etl.heldout
     known/      Parquet, all clicked pairs of the training split: query_group, item_group
     tokens.parquet, tokenizer_spec.json, tokenizer.json, manifest.json
 
@@ -66,6 +66,7 @@ COLUMNS: dict[Part, dict[str, str]] = {
         "language": "string",
         "frequency": "string",
         "title_ids": "list",
+        "seen_title_ids": "list",
     },
     "known": {"query_group": "int64", "item_group": "int64"},
 }

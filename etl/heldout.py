@@ -9,6 +9,8 @@ from etl.cleaning import Transform
 from etl.text import language_of
 from etl.typos import misspelt
 
+COLUMNS = ("split", "query_id", "query", "language", "frequency", "title_ids", "seen_title_ids", "text")
+
 HEAD, TORSO = 0.5, 0.8
 """The most frequent queries, which half of all clicks belong to, are the head, the next up to 80% the torso."""
 
@@ -17,19 +19,28 @@ def as_heldout(queries: DataFrame) -> Transform:
     """PAIRS -> one row per query of each held-out split.
 
     Columns: split, query_id, query (token ids), language (:func:`etl.text.language_of`), frequency (:func:`frequencies`),
-    title_ids that were clicked for it, and ``text``: the query with typos (:func:`etl.typos.misspelt`).
+    title_ids that were clicked for it, seen_title_ids that it was clicked with in training (none of title_ids is among them:
+    :func:`etl.splits.split_of`), and ``text``: the query with typos (:func:`etl.typos.misspelt`).
 
     Args:
         queries: query_id, text (normalised), query (token ids).
     """
 
     def transform(pairs: DataFrame) -> DataFrame:
+        titles = F.sort_array(F.collect_set("title_id"))
         heldout = pairs.where(~F.col("split").isin("train", "unused")).groupBy("split", "query_id")
-        groups = heldout.agg(F.sort_array(F.collect_set("title_id")).alias("title_ids"))
+        seen = pairs.where(F.col("split") == "train").groupBy("query_id").agg(titles.alias("seen_title_ids"))
+        groups = heldout.agg(titles.alias("title_ids")).join(seen, "query_id", how="left")
         joined = groups.join(queries, "query_id", how="inner").join(frequencies(pairs), "query_id", how="inner")
         language, typos = F.udf(language_of, "string"), F.udf(misspelt, "string")
-        described = joined.withColumns({"language": language("text"), "text": typos("text")})
-        return described.select("split", "query_id", "query", "language", "frequency", "title_ids", "text")
+        described = joined.withColumns(
+            {
+                "language": language("text"),
+                "text": typos("text"),
+                "seen_title_ids": F.coalesce("seen_title_ids", F.array().cast("array<bigint>")),
+            }
+        )
+        return described.select(*COLUMNS)
 
     return transform
 

@@ -1,39 +1,40 @@
-"""Queries as hasty fingers type them: three random typos, the same ones each time."""
+"""Queries as hasty fingers type them: a random typo for every three letters, one to three in all, the same each time."""
 
 from __future__ import annotations
 
 import random
 from functools import lru_cache
 
-from etl.text import is_cjk
+from etl.text import is_cjk, normalise
 
 TYPOS = 3
+"""The most that a query gets."""
+
+LETTERS = 3
+"""Letters that a query has for each of its typos: of 红色跑鞋 three typos would leave a single character."""
 
 _LATIN = "abcdefghijklmnopqrstuvwxyz"
 _NEAR = 4  # places away in the order of pinyin: homophones, which an input method mixes up
 
 
-def misspelt(text: str, typos: int = TYPOS) -> str:
-    """A normalised text with ``typos`` letters inserted, dropped, replaced, or swapped with the next one.
+def misspelt(text: str) -> str:
+    """A normalised text with some letters inserted, dropped, replaced, or swapped with the next one; normalised again.
 
-    Drawn by the text alone. Digits, spaces and punctuation stay. A text of n letters gets n - 1 typos at most, so one letter
-    stays, and a text of one letter, or of none, stays as it is. A Chinese character is replaced by a common one that sounds
-    alike, and none is inserted; a letter of another alphabet is dropped or swapped only, or doubled.
-
-    Args:
-        text: Normalised.
-        typos: How many, each at another letter.
+    Drawn by the text alone. A text of n letters gets n / LETTERS typos (rounded down, at least one, at most TYPOS), each at
+    another letter; one of a single letter, or of none, stays as it is. Digits and punctuation stay, and spaces do, unless
+    the word beside them is dropped. A Chinese character is replaced by a common one that sounds alike, and none is inserted;
+    a letter of another alphabet is dropped or swapped only, or doubled.
     """
     draw = random.Random(text)
     letters = [place for place, char in enumerate(text) if char.isalpha()]
-    count = min(typos, len(letters) - 1)
-    if count < 1:
+    if len(letters) < 2:
         return text
+    count = min(max(len(letters) // LETTERS, 1), TYPOS)
     while True:  # two typos may undo each other
         changed = list(text)
         for place in sorted(draw.sample(letters, count), reverse=True):  # from the end: places before it stay
             _mistype(changed, place, draw)
-        if (found := "".join(changed)) != text:
+        if (found := normalise("".join(changed))) != text:
             return found
 
 

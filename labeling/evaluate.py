@@ -178,7 +178,7 @@ def write(result: Result, evaluation: Evaluation, directory: Path, suffix: str) 
     head = f"Bundle {result.bundle} asked {result.queries}, {result.ds}"
     foot = (
         "Means over queries, each with its 95% bootstrap interval (1,000 draws of queries), among all titles of the day. "
-        "With typos: recall@10 of the same queries with three, and the share of recall@10 that is kept."
+        "With typos: recall@10 of the same queries with one to three, and the share of recall@10 that is kept."
     )
     picture = f"![recall by rank and by slice]({stem.name}.png)"
     text = [f"# {head}", "", f"{foot} {result.hardware}; {result.seconds} s.", "", picture, "", *map(markdown, sections)]

@@ -228,6 +228,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
     }
     lineage: dict[str, Any] = {
         "dataset": manifest.ds.isoformat(),
+        "dataset_digest": manifest.digest,
         "tokenizer": manifest.tokenizer,
         "normaliser": manifest.normaliser,
         "inputs": dict(manifest.inputs),

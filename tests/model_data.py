@@ -130,6 +130,7 @@ def write_dataset(
             "language": language_of(shop.queries[q]),
             "frequency": "head" if len(items) > 10 else "tail",
             "title_ids": items,
+            "seen_title_ids": sorted({i for asked, i in [*shop.clicks, *shop.thinned] if asked == q}),
         }
         for s, q, items in shop.heldout
     ]

@@ -42,9 +42,10 @@ def test_queries_of_equal_clicks_are_all_head_where_there_are_no_others(spark):
     assert {r["frequency"] for r in frequencies(frame).collect()} == {"head"}
 
 
-def test_a_held_out_query_has_its_titles_language_band_and_typos_in_each_split(spark):
+def test_a_held_out_query_has_its_titles_language_band_and_typos_in_each_split_and_the_titles_it_was_trained_with(spark):
     rows = [
-        (1, "red shoes", 11, 40, "train", True),
+        (1, "red shoes", 15, 40, "train", True),
+        (1, "red shoes", 11, 1, "train", False),
         (1, "red shoes", 12, 1, "item", False),
         (1, "red shoes", 13, 1, "time", False),
         (2, "雨鞋", 21, 3, "test", False),
@@ -58,9 +59,10 @@ def test_a_held_out_query_has_its_titles_language_band_and_typos_in_each_split(s
     assert set(found) == {("item", 1), ("time", 1), ("test", 2)}
     assert found["test", 2] == {
         "split": "test", "query_id": 2, "query": b"2", "language": "chinese", "frequency": "tail",
-        "title_ids": [20, 21], "text": misspelt("雨鞋"),
+        "title_ids": [20, 21], "seen_title_ids": [], "text": misspelt("雨鞋"),
     }  # fmt: skip
-    assert found["item", 1]["title_ids"] == [12]
+    assert (found["item", 1]["title_ids"], found["time", 1]["title_ids"]) == ([12], [13])
+    assert found["item", 1]["seen_title_ids"] == found["time", 1]["seen_title_ids"] == [11, 15]  # the thinned one too
     assert (found["time", 1]["frequency"], found["time", 1]["language"]) == ("head", "latin")
 
 

@@ -20,19 +20,19 @@ def distance(a: str, b: str) -> int:
     return rows[len(a), len(b)]
 
 
-def drawn(letters: str, count: int, longest: int) -> list[str]:
+def drawn(alphabet: str, count: int, length: int) -> list[str]:
     rng = random.Random(1)
-    return ["".join(rng.choices(letters, k=rng.randint(4, longest))).strip() or "abcd" for _ in range(count)]
+    return [normalise("".join(rng.choices(alphabet, k=length))) for _ in range(count)]
 
 
-def test_a_query_of_four_letters_or_more_gets_up_to_three_typos_and_never_none():
-    found = [
-        distance(text, misspelt(text)) for text in ("running shoes for men", "红色连衣裙夏季", *drawn("abcdefgh", 300, 12))
-    ]
-    assert set(found) <= {1, 2, 3, 4, 5}
+@pytest.mark.parametrize(
+    ("letters", "typos"), [(2, 1), (3, 1), (5, 1), (6, 2), (8, 2), (9, TYPOS), (12, TYPOS), (40, TYPOS)]
+)
+def test_a_third_of_the_letters_at_least_one_and_at_most_three_are_mistyped(letters, typos):
+    found = [distance(text, misspelt(text)) for text in drawn("abcdefgh", 100, letters)]
     assert min(found) >= 1
-    assert sum(edits <= TYPOS for edits in found) > 0.97 * len(found)  # a swap after an insertion may count twice
-    assert sum(edits == TYPOS for edits in found) > 0.5 * len(found)
+    assert sum(edits <= typos for edits in found) >= 0.96 * len(found)  # a swap after an insertion may count twice
+    assert sum(edits == typos for edits in found) > 0.7 * len(found)
 
 
 def test_the_same_query_gets_the_same_typos_and_another_gets_others():
@@ -40,7 +40,7 @@ def test_the_same_query_gets_the_same_typos_and_another_gets_others():
     assert len({misspelt(f"kettle {word}") for word in ("red", "blue", "black", "green")}) == 4
 
 
-@pytest.mark.parametrize(("text", "most"), [("q", 0), ("3.5", 0), ("锅", 0), ("tv", 1), ("雨鞋", 1), ("mug", 2)])
+@pytest.mark.parametrize(("text", "most"), [("q", 0), ("3.5", 0), ("锅", 0), ("tv", 1), ("雨鞋", 1), ("mug", 1), ("a b", 1)])
 def test_a_short_query_gets_fewer_typos_and_keeps_a_letter(text, most):
     found = misspelt(text)
     assert distance(text, found) <= most
@@ -48,17 +48,23 @@ def test_a_short_query_gets_fewer_typos_and_keeps_a_letter(text, most):
     assert words(found)
 
 
-def test_digits_spaces_and_punctuation_stay_where_they_are_in_order():
+def test_digits_and_punctuation_stay_in_order_and_spaces_between_words_do():
     for text in ("iphone 15 pro 256gb", "3/4 in. pipe, 10-pack", "90x200 床垫 褥子"):
         kept = [[c for c in found if not c.isalpha()] for found in (text, misspelt(text))]
         assert kept[0] == kept[1]
 
 
 def test_what_comes_out_is_normalised_and_of_the_same_script():
-    for text in (*drawn("红色连衣裙运动鞋女童", 100, 8), *drawn("abc kl ", 100, 12), "красные туфли", "운동화 여성용"):
+    spaced = [f"{text[:2]} {text[2:]}" for text in drawn("红色连衣裙运动鞋女童", 100, 4)]
+    for text in ("红色 跑鞋", *spaced, *drawn("abc kl ", 100, 12), *drawn("a ", 50, 7), "красные туфли", "운동화 여성용"):
         found = misspelt(text)
-        assert normalise(found).replace(" ", "") == found.replace(" ", "")
+        assert normalise(found) == found
         assert any(map(is_cjk, text)) == any(map(is_cjk, found))
+
+
+def test_a_chinese_query_of_four_characters_keeps_three():
+    for text in drawn("红色连衣裙运动鞋女童", 100, 4):
+        assert sum(min(text.count(char), misspelt(text).count(char)) for char in set(text)) >= 3
 
 
 def test_a_chinese_character_is_mistaken_for_one_that_sounds_like_it():

@@ -1,20 +1,21 @@
 import json
 import shutil
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK, InputError
 from etl.text import Normaliser
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer
+from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer, tokenizer_hash
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
 from model import promote, train_due
-from model.bundle import CANDIDATE, CHAMPION, FORMAT, champion, load_bundle, set_alias, write_bundle
+from model.bundle import CANDIDATE, CHAMPION, FORMAT, alias, champion, load_bundle, set_alias, write_bundle
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
-from model.promote import Difference, PromoteConfig, gate
+from model.promote import Best, Difference, PromoteConfig, gate
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
 
@@ -93,7 +94,7 @@ def lay_down(shop_root, encoder: Encoder, alias: str):
         load_tokenizer(dataset),
         ds=DS,
         metrics={"heldout": heldout, "untrained": untrained},
-        lineage={"dataset": str(DS)},
+        lineage={"dataset": str(DS), "dataset_digest": manifest.digest},
     )
     set_alias(warehouse, alias, path)
     return path
@@ -163,8 +164,54 @@ def test_a_champion_of_another_tokenizer_is_compared_by_the_figures_of_its_own_d
     dataset, new = Warehouse.at(str(shop_root)).dataset(DS), load_bundle(lay_down(shop_root, encoders["good"], CANDIDATE))
     assert promote.compare(new, foreign, dataset) == (None, figures(0.7))
     assert f"champion {foreign.id} has another tokenizer" in caplog.text
-    with pytest.raises(InputError, match=f"candidate {foreign.id} has another tokenizer than .*: `labeller train` again"):
-        promote.compare(foreign, new, dataset)
+
+
+@pytest.mark.parametrize("lineage", [{"dataset_digest": "0123456789abcdef"}, {}])
+def test_a_candidate_of_another_dataset_of_the_same_day_and_tokenizer_is_refused(shop_root, encoders, tmp_path, lineage):
+    old = load_bundle(lay_down(shop_root, encoders["bad"], CHAMPION))
+    new = load_bundle(lay_down(shop_root, encoders["good"], CANDIDATE))
+    rebuilt = tmp_path / f"ds={DS}"
+    manifest = write_dataset(rebuilt, small_shop(seed=1))
+    assert manifest.tokenizer == tokenizer_hash(new.path)
+    cure = f"built or mined again since, so run `labeller train --ds {DS}` again"
+    with pytest.raises(InputError, match=f"digest [0-9a-f]{{12}}, {rebuilt} has {manifest.digest[:12]}: it was {cure}"):
+        promote.compare(new, old, rebuilt)
+    unknown = replace(new, manifest=new.manifest | {"lineage": lineage})
+    with pytest.raises(InputError, match=f"digest {lineage.get('dataset_digest', 'None')[:12]}, .*{cure}"):
+        promote.compare(unknown, old, Warehouse.at(str(shop_root)).dataset(DS))
+
+
+def test_a_champion_a_little_behind_the_last_one_each_week_is_warned_of_when_it_is_far_behind_the_best(
+    shop_root, encoders, caplog
+):
+    warehouse, path = Warehouse.at(str(shop_root)), lay_down(shop_root, encoders["good"], CHAMPION)
+    bundle, slid = load_bundle(path), []
+    for week, recall in enumerate((0.5, 0.492, 0.484, 0.476, 0.47)):  # each less than the tolerance of .01 behind
+        caplog.clear()
+        new = replace(bundle, id=f"week{week}", metrics={"heldout": figures(recall)})
+        best = promote.best_of(warehouse, new, PromoteConfig(root=str(shop_root), ds=DS))
+        set_alias(warehouse, CHAMPION, path, best=asdict(best if week else Best("week0", str(DS), "test", recall)))
+        slid.append("SLIDING" in caplog.text)
+    assert slid[1:] == [False, False, True, True]
+    assert f"week4 is 0.4700, and was 0.5000 with champion week0 of {DS}" in caplog.text
+    assert "delete `best` from" in caplog.text
+
+
+def test_the_best_champion_is_kept_beside_the_alias_until_a_better_one_comes(shop_root, encoders, caplog):
+    warehouse = Warehouse.at(str(shop_root))
+    bad, good = lay_down(shop_root, encoders["bad"], CHAMPION), lay_down(shop_root, encoders["good"], CANDIDATE)
+    recall = load_bundle(good).metrics["heldout"]["test"]["recall@10"]
+    assert run(shop_root) == EXIT_OK
+    assert alias(warehouse, CHAMPION)["best"] == {"bundle": good.name, "ds": str(DS), "split": "test", "value": recall}
+    assert "SLIDING" not in caplog.text
+    better = asdict(Best("gone", "2024-01-01", "test", recall + 0.03))
+    set_alias(warehouse, CHAMPION, bad, best=better)
+    assert run(shop_root) == EXIT_OK
+    assert alias(warehouse, CHAMPION)["best"] == better
+    assert f"SLIDING: recall@10 on test of the new champion {good.name} is" in caplog.text
+    set_alias(warehouse, CHAMPION, bad, best=better | {"split": "valid"})  # says nothing of test
+    assert run(shop_root) == EXIT_OK
+    assert alias(warehouse, CHAMPION)["best"]["bundle"] == good.name
 
 
 def test_without_a_candidate_or_with_an_alias_that_points_nowhere_there_is_one_message(root, capsys):

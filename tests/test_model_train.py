@@ -15,6 +15,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import distributed as dist
 
+from etl.dataset import verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model import launch, train, worker
@@ -55,6 +56,7 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root, mon
     assert set(bundle.metrics["languages"]) == {"latin", "chinese", "mixed"}
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert bundle.manifest["lineage"]["inputs"] == {"pairs": "delta:0"}
+    assert bundle.manifest["lineage"]["dataset_digest"] == verify(shop_root / "datasets" / f"ds={DS}").digest
     assert bundle.encoder.projection.weight.abs().max() > 0
     assert bundle.encode(["red kettle"], "query").shape == (1, bundle.dim)
     assert list((shop_root / "checkpoints").iterdir()) == []
