@@ -18,6 +18,9 @@ from etl.job import configure_logging
 
 log = logging.getLogger("model.warm_up")
 
+STALE_SECONDS = 600.0
+"""Age of a lock that no build can still hold: one takes 40 to 70 s."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, or say why it cannot be built; training then goes without it, so the exit code is 0 either way."""
@@ -46,10 +49,16 @@ def build_beside_environment() -> None:
     """Let torch keep what it compiles in this environment, where it may write there.
 
     Of its cache in the home directory each of two environments builds the other's anew (38 s, by their include paths),
-    and a rank that is killed meanwhile leaves a lock for which every later training waits.
+    and a rank that is killed meanwhile leaves a lock for which every later training waits. So does one that is killed while
+    it looks whether the op is built; what is older than any build is removed.
     """
     if os.access(sys.prefix, os.W_OK):
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    for lock in Path(os.environ.get("TORCH_EXTENSIONS_DIR", os.devnull)).glob("*/lock"):
+        with contextlib.suppress(FileNotFoundError):  # another rank was faster
+            if time.time() - lock.stat().st_mtime > STALE_SECONDS:
+                lock.unlink()
+                log.warning("%s was left by a process that was killed, and is removed", lock)
 
 
 def build() -> None:
