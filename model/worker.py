@@ -99,7 +99,7 @@ def ends_after(minutes: float) -> Iterator[None]:
     The process group's own time-out is shorter, but DeepSpeed builds its op before it joins one, and waits for ever for
     the lock that a killed build has left.
     """
-    why = f"the other ranks were not met in {minutes:g} minutes (a fresh file `lock` below .venv/torch_extensions stops all builds)"
+    why = f"the other ranks were not met in {minutes:g} minutes (a fresh `lock` below .venv/torch_extensions stops builds)"
     timer = threading.Timer(60 * minutes, _end, [why])
     timer.daemon = True
     timer.start()
