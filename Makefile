@@ -121,8 +121,9 @@ doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
 test: setup lint types  ## Run all tests that take less than half an hour together, cheap ones first
 	@$(BIN)/pytest -m "not slow" --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests
 
-test-hosts: setup  ## Run the slow tests of trainings on several hosts and of those that go on with other ranks
-	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_checkpoints.py
+test-hosts: setup  ## Run the slow tests of training: several hosts, ranks that die or change in number, four ranks
+	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_checkpoints.py \
+	  tests/test_model_loss.py
 
 test-slow: setup  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests

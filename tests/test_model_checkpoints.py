@@ -95,6 +95,16 @@ def test_a_training_that_is_cut_off_ends_with_the_same_curve_and_weights(shop_ro
     assert same(again, whole)
 
 
+def test_dropout_goes_on_with_the_random_numbers_that_it_would_have_had(shop_root, tmp_path, monkeypatch):
+    tiny = PRESETS["tiny"]
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny, encoder=replace(tiny.encoder, dropout=0.3, attention_dropout=0.3)))
+    settings = config(shop_root)
+    uninterrupted = fit(settings, verify(settings.dataset))
+    cut_off(settings, tmp_path, 6, monkeypatch)
+    torch.rand(100)  # whatever else drew since
+    assert same(fit(settings, verify(settings.dataset), checkpoints=tmp_path), uninterrupted)
+
+
 def truncate(path: Path) -> None:
     file = path / "torch.pt"
     file.write_bytes(file.read_bytes()[:-100])
@@ -372,22 +382,25 @@ def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop
     assert "of 2 ranks, there are 1 now" in said
 
 
-def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle(shop_root, tmp_path):
+@pytest.mark.parametrize("stage", [0, *(pytest.param(stage, marks=pytest.mark.slow) for stage in (1, 2, 3))])
+def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle(stage, shop_root, tmp_path):
     shutil.copytree(shop_root, tmp_path / "killed")
     shutil.copytree(shop_root, tmp_path / "whole")
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    kill_one_rank(killed)
+    killed, whole, settings = tmp_path / "killed", tmp_path / "whole", tmp_path / "deepspeed.json"
+    settings.write_text(json.dumps({"gradient_clipping": 0.0, "zero_optimization": {"stage": stage}}))
+    flags = ("--deepspeed-config", str(settings))
+    kill_one_rank(killed, *flags)
     place = Warehouse.at(str(killed)).training_checkpoints(DS)
-    other = labeller_train(killed, "--tau", "0.3")
+    other = labeller_train(killed, "--tau", "0.3", *flags)
     _, said = other.communicate(timeout=300)
     assert other.returncode == EXIT_BAD_INPUT, said
     # By the first rank to see it, which the launcher may let the other say too, and by the command itself.
     assert said.count("tau is 0.3, the position was saved with 0.05") >= 2
-    second = labeller_train(killed)
+    second = labeller_train(killed, *flags)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 0, said
     assert "going on after step" in said
-    third = labeller_train(whole)
+    third = labeller_train(whole, *flags)
     _, said = third.communicate(timeout=300)
     assert third.returncode == 0, said
     bundles = [load_bundle(next(Warehouse.at(str(root)).bundles.glob("*/manifest.json")).parent) for root in (killed, whole)]
