@@ -25,6 +25,7 @@ SECTIONS = (
     "sample",
     "pairs",
     "dataset",
+    "mine",
     "train_due",
     "train",
     "calibrate",

@@ -333,10 +333,10 @@ def kill_one_rank(root: Path, *flags: str) -> str:
     Returns what it said.
     """
     place = Warehouse.at(str(root)).training_checkpoints(DS)
-    before = set(place.glob(f"step-*/{COMPLETE}"))
+    before = set(place.glob(f"step-*[0-9]/{COMPLETE}"))
     first = labeller_train(root, *flags)
     deadline = time.monotonic() + 120
-    while not set(place.glob(f"step-*/{COMPLETE}")) - before and first.poll() is None and time.monotonic() < deadline:
+    while not set(place.glob(f"step-*[0-9]/{COMPLETE}")) - before and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(ranks_under(root)[0], signal.SIGKILL)
     _, said = first.communicate(timeout=120)
