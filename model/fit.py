@@ -111,10 +111,7 @@ def fit(
     if found is not None:
         found.position.require_continuable(here)
     stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision, resized)
-    if config.average_from < 1:
-        # Layers that rest are as they were drawn: a mean with these in it would be of no training.
-        start_at = int(loop.steps * max(config.average_from, loop.layers_from))
-        stepper = AveragedEngine(stepper, ranks, start=start_at, steps=loop.steps)
+    stepper = _averaged(stepper, config, loop, ranks)
     curve, start, save = Curve(), None, None
     if keeper is not None and found is not None:
         curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)
@@ -220,6 +217,15 @@ def _engine(
     if engine == "deepspeed":
         return DeepSpeedEngine(model, optimizer(groups), settings, rows, universal)
     return TorchEngine(model, optimizer(groups), ranks, clip=settings["gradient_clipping"])
+
+
+def _averaged(engine: Engine, config: TrainConfig, loop: LoopConfig, ranks: Ranks) -> Engine:
+    """The engine, around which the mean of its last weights is kept if that is configured."""
+    if config.average_from >= 1:
+        return engine
+    # Layers that rest are as they were drawn: a mean with these in it would be of no training.
+    start = int(loop.steps * max(config.average_from, loop.layers_from))
+    return AveragedEngine(engine, ranks, start=start, steps=loop.steps)
 
 
 def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder, clipping: float) -> str:
