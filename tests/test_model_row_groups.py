@@ -48,8 +48,8 @@ def test_storage_that_hangs_is_an_error_that_says_who_waited_for_which_files(fil
     groups = read(files, timeout_s=2.0)
     next(groups)
     for path in files:
-        path.unlink()
-        os.mkfifo(path)  # to open it blocks until somebody writes to it
+        os.mkfifo(pipe := path.with_suffix(".pipe"))  # to open it blocks until somebody writes to it
+        pipe.replace(path)  # in one step: the thread reads ahead and would find no file
     with pytest.raises(ReaderStalled, match=r"within 2 s \(pairs, epoch 2, rank 1 of 4; files: .*part-0.*part-2.parquet"):
         list(groups)
     assert len(threads()) == 1
