@@ -108,13 +108,14 @@ def row(config: PresetsConfig, name: str, crops: float) -> dict[str, Any]:
     return found
 
 
-def dataset_of(root: Path, ds: dt.date, tokens: TokenKind, **pairs: Any) -> Path:
+def dataset_of(root: Path, ds: dt.date, tokens: TokenKind, tokenizer_from: str = "", **pairs: Any) -> Path:
     """The dataset with these tokens under ``root``, of the inputs that lie two directories above.
 
     Args:
         root: A warehouse of its own; made here.
         ds: Its day.
         tokens: Kind of them.
+        tokenizer_from: Directory of the tokenizer, if it is not to be made.
         pairs: Settings of `labeller pairs` other than those of the warehouse.
     """
     dataset = Warehouse(root).dataset(ds)
@@ -124,7 +125,9 @@ def dataset_of(root: Path, ds: dt.date, tokens: TokenKind, **pairs: Any) -> Path
             if (root.parents[1] / file).exists() and not (root / file).exists():
                 (root / file).symlink_to(root.parents[1] / file)
         build_pairs.run(settings_of(PairsConfig, root, ds, **pairs))
-        build_dataset.run(settings_of(DatasetConfig, root, ds, tokenizer=tokens, rows=ROWS[tokens]))
+        build_dataset.run(
+            settings_of(DatasetConfig, root, ds, tokenizer=tokens, tokenizer_from=tokenizer_from, rows=ROWS[tokens])
+        )
     return dataset
 
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -22,17 +21,16 @@ import numpy as np
 import torch
 
 from benchmarks.homedepot_judgements import HomeDepotConfig
-from benchmarks.presets import dataset_of, settings_of
-from benchmarks.studies_figure import draw, table
+from benchmarks.presets import settings_of
+from benchmarks.studies_cells import STUDIES, Cell
+from benchmarks.studies_data import minilm, slices, study_root
+from benchmarks.studies_figure import draw, slices_table, table
 from etl.config import arg_parser
 from etl.dataset import verify
 from etl.job import run_job
-from etl.tokenizer import TokenKind, load_tokenizer
-from etl.warehouse import Warehouse
-from labeling import mine_negatives
+from etl.tokenizer import load_tokenizer
 from labeling.machine import hardware
-from labeling.mine_negatives import MineConfig
-from model.bundle import CHAMPION, set_alias, write_bundle
+from model.bundle import write_bundle
 from model.evaluate import evaluate
 from model.fit import fit
 from model.metrics import intervals
@@ -41,71 +39,7 @@ from model.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-VALID_SHARE = 0.1
 MEASURES = ("recall@10", "recall@100", "mrr@10", "typos_recall@10")
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A training: what differs from the first cell of its study."""
-
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of `labeller train`."""
-    encoder: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the encoder."""
-    tokens: TokenKind = "wordhash"
-    mined: bool = False
-    """Whether its dataset has hard negatives, mined by the first cell's encoder."""
-    teacher: str = ""
-    """Cell of the study whose encoder it learns from."""
-
-
-BAG = {"preset": "bag"}
-SWITCHES = {
-    "bag": Cell(BAG),
-    "no crops": Cell(BAG | {"crops": 0.0}),
-    "1 crop a pair": Cell(BAG | {"crops": 1.0}),
-    "query-word dropout .5": Cell(BAG | {"query_word_dropout": 0.5}),
-    "word dropout .1": Cell(BAG | {"word_dropout": 0.1}),
-    "word dropout .2": Cell(BAG | {"word_dropout": 0.2}),
-    "feature dropout .2": Cell(BAG | {"feature_dropout": 0.2}),
-    "feature dropout .4": Cell(BAG | {"feature_dropout": 0.4}),
-    "weights averaged from half": Cell(BAG | {"average_from": 0.5}),
-    "multi-positives": Cell(BAG | {"multi_positives": True}),
-    "log-q 1": Cell(BAG | {"logq": 1.0}),
-    "pair weights": Cell(BAG | {"weight_power": 0.5}),
-    "hard negatives, a quarter": Cell(BAG | {"hard_share": 0.25}, mined=True),
-    "hard negatives, all": Cell(BAG | {"hard_share": 1.0}, mined=True),
-    "64 wide": Cell(BAG | {"dim": 64}),
-    "64 wide, taught by the bag": Cell(BAG | {"dim": 64}, teacher="bag"),
-    "512 wide": Cell(BAG | {"dim": 512}),
-}
-TAUS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.2)
-BATCHES = (64, 128, 256, 512, 1024, 2048)
-INPUTS: tuple[tuple[TokenKind, str, str], ...] = (
-    ("wordhash", "word hashing", "hybrid"),
-    ("wordpiece", "WordPiece", "published"),
-    ("both", "both", "hybrid-both"),
-)
-SAME = {"epochs": 4.0, "batch": 512, "crops": 0.5, "tau": 0.05, "lr": 2e-3}
-"""Of every cell of the study `input`, whatever preset knows its tokens: only tokens and layers differ."""
-
-STUDIES: dict[str, Mapping[str, Cell]] = {
-    "switches": SWITCHES,
-    "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}) for tau in TAUS}
-    | {"tau learned from .05": Cell(BAG | {"learn_tau": True})},
-    "batch": {f"{batch:,} pairs": Cell(BAG | {"batch": batch, "crops": 1.0}) for batch in BATCHES},
-    "input": {
-        f"{name}, {layers} layers": Cell(
-            {"preset": preset} | SAME,
-            {"layers": layers, "bag": True, "feature_weights": True, "dim": 256, "hidden": 128, "ffn": 512, "heads": 4}
-            | {"dropout": 0.0, "attention_dropout": 0.0},
-            tokens=tokens,
-        )
-        for tokens, name, preset in INPUTS
-        for layers in (0, 2, 6)
-    },
-}
 
 
 class StudyTraining(TrainConfig):
@@ -124,7 +58,7 @@ class StudyTraining(TrainConfig):
 class StudiesConfig(HomeDepotConfig):
     """Settings of the studies."""
 
-    study: Literal["switches", "temperature", "batch", "input"] = "switches"
+    study: Literal["switches", "temperature", "batch", "input", "share", "start"] = "switches"
     """Which of them."""
 
     cells: tuple[str, ...] = ()
@@ -152,7 +86,12 @@ def run(config: StudiesConfig) -> Mapping[str, Any]:
     target = Path(config.docs)
     target.mkdir(parents=True, exist_ok=True)
     command = f"python -m benchmarks.studies --study {config.study} --root DIR"
-    (target / f"{config.study}.md").write_text(table(config.study, rows, command, hardware()), encoding="utf-8")
+    text = table(config.study, rows, command, hardware())
+    if any("layers" in cell.encoder for cell in cells.values()):
+        first = next(iter(cells.values()))
+        of = slices(_root(config, cells, replace(first, tokens="wordhash", share=1.0), 1) / f"datasets/ds={config.ds}")
+        text += slices_table({name: row["each"] for name, row in rows.items() if row is not None}, of)
+    (target / f"{config.study}.md").write_text(text, encoding="utf-8")
     draw(config.study, rows, target / f"{config.study}.png")
     return {"cells": len(cells), "run": sum(row is not None for row in rows.values()), "path": target}
 
@@ -163,11 +102,13 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     if result.is_file():
         return dict(json.loads(result.read_text(encoding="utf-8")))
     cell = cells[name]
-    root = _dataset_root(config, cells, cell, seed)
+    root = _root(config, cells, cell, seed)
     changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": "cpu"}
     if cell.teacher:
         trained(config, cells, cell.teacher, seed)
         changes["distil_from"] = str(_bundle(config, cell.teacher, seed))
+    if cell.pretrained:
+        changes["init_from"] = str(minilm())
     settings = settings_of(StudyTraining, root, config.ds, **changes, encoder=dict(cell.encoder))
     manifest = verify(settings.dataset)
     started = time.process_time()
@@ -199,6 +140,7 @@ def summary(config: StudiesConfig, cells: Mapping[str, Cell], name: str) -> dict
     found = [trained(config, cells, name, seed) for seed in seeds]
     row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(each["cpu_minutes"] for each in found)}
     row |= {measure: mean(mean(each["values"][measure]) for each in found) for measure in MEASURES}
+    row["each"] = np.mean([each["values"]["recall@10"] for each in found], axis=0)
     base = [s for s in seeds if _place(config, first, s).with_suffix(".json").is_file()]
     if base and name != first:
         pairs = [(trained(config, cells, name, s)["values"], trained(config, cells, first, s)["values"]) for s in base]
@@ -207,22 +149,14 @@ def summary(config: StudiesConfig, cells: Mapping[str, Cell], name: str) -> dict
     return row
 
 
-def _dataset_root(config: StudiesConfig, cells: Mapping[str, Cell], cell: Cell, seed: int) -> Path:
-    """The warehouse that a cell is trained in."""
-    studies = Path(config.root).resolve() / "studies"
-    root = studies / cell.tokens
-    dataset_of(root, config.ds, cell.tokens, valid_share=VALID_SHARE, test_share=0.0)
-    if not cell.mined:
-        return root
-    mined = studies / f"{cell.tokens}-mined-{seed}"
-    if not Warehouse(mined).dataset(config.ds).is_dir() or not verify(Warehouse(mined).dataset(config.ds)).hard_negatives:
-        trained(config, cells, next(iter(cells)), seed)
-        shutil.copytree(Warehouse(root).dataset(config.ds), Warehouse(mined).dataset(config.ds), dirs_exist_ok=True)
-        bundle = _bundle(config, next(iter(cells)), seed)
-        shutil.copytree(bundle, Warehouse(mined).bundles / bundle.name, dirs_exist_ok=True)
-        set_alias(Warehouse(mined), CHAMPION, Warehouse(mined).bundles / bundle.name)
-        mine_negatives.run(settings_of(MineConfig, mined, config.ds))
-    return mined
+def _root(config: StudiesConfig, cells: Mapping[str, Cell], cell: Cell, seed: int) -> Path:
+    first = next(iter(cells))
+
+    def miner() -> Path:
+        trained(config, cells, first, seed)
+        return _bundle(config, first, seed)
+
+    return study_root(Path(config.root).resolve() / "studies", config.ds, cell, seed, miner)
 
 
 def _bundle(config: StudiesConfig, name: str, seed: int) -> Path:

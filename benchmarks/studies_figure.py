@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 Rows = Mapping[str, Mapping[str, Any] | None]
@@ -26,6 +27,20 @@ def table(study: str, rows: Rows, command: str, hardware: str) -> str:
             values += [f"{change[0]:+.3f} ({change[1]:+.3f} to {change[2]:+.3f})" if change else ""]
             values += [f"{row['cpu_minutes']:.1f}", str(row["seeds"])]
         lines.append(f"| {name} | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n"
+
+
+def slices_table(each: Mapping[str, np.ndarray], slices: Mapping[str, np.ndarray]) -> str:
+    """Markdown: recall@10 of each cell by slice of the queries.
+
+    Args:
+        each: Cell -> recall@10 of each query [Q].
+        slices: Slice -> whether a query is of it [Q].
+    """
+    heads = ["recall@10 (queries)", *(f"{name} ({of.sum()})" for name, of in slices.items())]
+    lines = ["", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for name, values in each.items():
+        lines.append(f"| {name} | {' | '.join(f'{values[of].mean():.3f}' for of in slices.values())} |")
     return "\n".join(lines) + "\n"
 
 

@@ -152,6 +152,7 @@ def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Fo
         loss=LossConfig(
             logq=config.logq,
             multi_positives=config.multi_positives,
+            masks=config.masks,
             margin=config.margin,
             matryoshka=config.matryoshka,
         ),
@@ -249,8 +250,8 @@ def training_settings(
     """All that the result depends on beside the dataset, by name; what a checkpoint must have to be gone on from."""
     names = (
         "crop_style", "crop_tokens", "query_word_dropout", "word_dropout", "feature_dropout", "average_from", "warmup",
-        "logq", "weight_power", "multi_positives", "margin", "learn_tau", "distil_weight", "cache_texts", "hard_share",
-        "hard_from", "seed",
+        "logq", "weight_power", "multi_positives", "masks", "margin", "learn_tau", "distil_weight", "cache_texts",
+        "hard_share", "hard_from", "seed",
     )  # fmt: skip
     theirs = config.deepspeed_settings(precision)
     clipping = theirs.pop("gradient_clipping")

@@ -30,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from etl.errors import InputError
 from model.known import KnownPairs
 from model.matches import Matches, equal_ids
 from model.matryoshka import prefix
@@ -79,11 +80,18 @@ class LossConfig:
     """Share of the log-sampling-probability taken off each column's logit (Yi et al. 2019); 0 is off."""
     multi_positives: bool = False
     """Whether rows of the same query or the same item, on any rank, are positives; else they are only no negatives."""
+    masks: bool = True
+    """Whether rows of the same query, of the same item and pairs known to be clicked are no negatives. Without, only a
+    row's own column is none: as in most public code, and here to measure what the masks are worth."""
     margin: float | None = None
     """A column whose cosine exceeds that of the row's own by more than this is taken for a false negative."""
     matryoshka: tuple[int, ...] = ()
     """Numbers of first coordinates that count as vectors of their own, beside the whole (:mod:`model.matryoshka`)."""
     tile: Tile = field(default_factory=Tile)
+
+    def __post_init__(self) -> None:
+        if self.multi_positives and not self.masks:
+            raise InputError("masks are off, but with multi_positives the other positives of a row must be no negatives")
 
 
 class Contrast(NamedTuple):
@@ -216,14 +224,17 @@ class _Side:
         device, own, count = columns.vectors.device, np.arange(len(rows)), len(columns.vectors)
         bias = torch.zeros(count) if not config.logq else torch.from_numpy(-config.logq * columns.logp)
         bias[torch.from_numpy(columns.item_group == NO_ITEM)] = -torch.inf
-        excluded = Excluded(
-            row_query=torch.from_numpy(rows.query_group).to(device),
-            row_item=torch.from_numpy(rows.item_group).to(device),
-            column_query=torch.from_numpy(columns.query_group).to(device),
-            column_item=torch.from_numpy(columns.item_group).to(device),
-            known=known,
-        )
         positives = Matches(own, start + own)
+        if config.masks:
+            excluded = Excluded(
+                row_query=torch.from_numpy(rows.query_group).to(device),
+                row_item=torch.from_numpy(rows.item_group).to(device),
+                column_query=torch.from_numpy(columns.query_group).to(device),
+                column_item=torch.from_numpy(columns.item_group).to(device),
+                known=known,
+            )
+        else:
+            excluded = Excluded.only(positives, count, device)
         if config.multi_positives:
             positives = equal_ids(rows.query_group, columns.query_group)
             positives = positives.union(equal_ids(rows.item_group, columns.item_group), count)

@@ -59,6 +59,13 @@ class Excluded:
         self._starts = np.searchsorted(self.known.rows, np.arange(len(self.row_query) + 1))
         self.count = torch.zeros((), dtype=torch.int64, device=self.row_query.device)
 
+    @classmethod
+    def only(cls, own: Matches, columns: int, device: torch.device) -> Excluded:
+        """Of B rows and so many columns: each row's own of ``own`` [B], and no other."""
+        rows, all_columns = torch.from_numpy(own.columns).to(device), torch.arange(columns, device=device)
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(rows, rows, all_columns, all_columns, Matches(nothing, nothing))
+
     def whole_mask(self) -> torch.Tensor:
         """Mask [B, C]."""
         return self.mask(slice(0, len(self.row_query)), slice(0, len(self.column_query)))

@@ -118,6 +118,9 @@ class TrainConfig(JobConfig):
     hard_from: Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Share of the steps after which they come: a new encoder has the easy ones to learn first."""
 
+    masks: bool = True
+    """Other rows of a query or an item, and pairs known to be clicked, are no negatives; --no-masks is for comparison."""
+
     margin: Annotated[float, Field(ge=-1, le=2)] | None = None
     """A negative whose cosine exceeds the positive's by more than this is taken for a false one (none: never)."""
 

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.studies import STUDIES, StudyTraining
+from benchmarks.studies import StudyTraining
+from benchmarks.studies_cells import STUDIES
+from benchmarks.studies_data import keep_share, slices
 from benchmarks.studies_figure import draw, table
+from etl.dataset import verify
 from model.encoder import Encoder
+from tests.model_data import small_shop, write_dataset
 
 ROWS = {
     "bag": {"recall@10": 0.4, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 2},
@@ -22,6 +29,8 @@ ROWS = {
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_cell_is_a_training_that_can_be_configured(study, tmp_path):
     for name, cell in STUDIES[study].items():
+        if cell.pretrained:  # its encoder is that of the checkpoint
+            continue
         config = StudyTraining(root=str(tmp_path), ds="2024-05-07", **cell.changes, encoder=dict(cell.encoder))
         spec = {"kind": cell.tokens, "rows": 512, "max_query_tokens": 8, "max_title_tokens": 16}
         chosen = config.preset_for(spec, tmp_path)
@@ -40,6 +49,34 @@ def test_of_the_study_of_inputs_only_tokens_and_layers_differ(tmp_path):
         same = replace(chosen.encoder, tokens="wordhash", layers=0, layer_norm_eps=0.0, positions=0, token_weights=False)
         found.add(replace(chosen, layers_from=0.0, encoder=same))
     assert len(found) == 1
+
+
+def test_a_share_of_the_queries_keeps_all_pairs_of_some_and_every_title(tmp_path):
+    whole = write_dataset(tmp_path / "whole", small_shop())
+    keep_share(tmp_path / "whole", tmp_path / "half", 0.5)
+    half = verify(tmp_path / "half")
+    assert half.rows("titles") == whole.rows("titles")
+    assert 0 < half.rows("pairs") < whole.rows("pairs")
+    before, after = ({part: groups(tmp_path / name, part) for part in ("pairs", "known")} for name in ("whole", "half"))
+    for part in ("pairs", "known"):
+        assert after[part] == {group: rows for group, rows in before[part].items() if group in after["pairs"]}
+
+
+def groups(dataset: Path, part: str) -> Counter:
+    found = pa.concat_tables(pq.read_table(dataset / file.path) for file in verify(dataset).files(part))
+    return Counter(found["query_group"].to_pylist())
+
+
+def test_every_validation_query_is_of_one_length_and_has_an_unseen_word_or_not(tmp_path):
+    shop = small_shop()
+    shop.queries |= {-90: "sneakers", -91: "never heard of this one"}
+    shop.heldout = [("valid", -90, [1000]), ("valid", -91, [1001]), ("test", -89, [1002])]
+    shop.queries[-89] = "not looked at"
+    write_dataset(tmp_path / "shop", shop)
+    found = {name: of.tolist() for name, of in slices(tmp_path / "shop").items()}
+    assert found["5 words and more"] == found["a word in none"] == [True, False]  # -91, then -90
+    assert found["1-2 words"] == found["each word in some trained query"] == [False, True]
+    assert sum(map(sum, found.values())) == 4
 
 
 def test_a_study_s_table_says_which_cells_were_not_run():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from etl.errors import InputError
 from model import launch
 from model.engines import TorchEngine
 from model.known import KnownPairs
@@ -48,6 +49,8 @@ def slow_loss(query, title, rows: Rows, tau: float, clicked: set, config: LossCo
                 logit = query[q] @ title[t] / tau - config.logq * logp
                 if i == j:
                     positives.append(logit)
+                elif not config.masks:
+                    negatives.append(logit)
                 elif rows.query_group[i] == rows.query_group[j] or rows.item_group[i] == rows.item_group[j]:
                     positives += [logit] * config.multi_positives
                 elif (rows.query_group[q], rows.item_group[t]) in clicked:
@@ -84,9 +87,10 @@ def assert_equal_with_gradients(ours: torch.Tensor, theirs: torch.Tensor, inputs
         LossConfig(logq=0.5),
         LossConfig(multi_positives=True, logq=0.5),
         LossConfig(margin=-0.3),
+        LossConfig(masks=False, logq=0.5),
         LossConfig(multi_positives=True, margin=0.1, logq=1.0),
     ],
-    ids=["plain", "log-q", "several positives", "margin", "all"],
+    ids=["plain", "log-q", "several positives", "margin", "no masks", "all"],
 )
 @pytest.mark.parametrize("tile", [Tile(), Tile(rows=5, columns=3)], ids=["whole", "tiles"])
 def test_the_loss_and_its_gradient_are_those_of_a_loop_over_rows(config, tile):
@@ -96,6 +100,11 @@ def test_the_loss_and_its_gradient_are_those_of_a_loop_over_rows(config, tile):
     fast = contrastive_loss(query, title, rows, tau=tau, ranks=Ranks(), known=known, config=replace(config, tile=tile)).loss
     slow = slow_loss(query, title, rows, tau, clicked_pairs(known), config)
     assert_equal_with_gradients(fast, slow, (query, title, tau))
+
+
+def test_several_positives_without_masks_are_refused():
+    with pytest.raises(InputError, match="masks are off, but with multi_positives"):
+        LossConfig(multi_positives=True, masks=False)
 
 
 @pytest.mark.parametrize("tile", [Tile(), Tile(rows=3, columns=5)], ids=str)

@@ -1,0 +1,107 @@
+"""The cells of the studies: what each training of `benchmarks.studies` differs in from the first one of its study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from etl.tokenizer import TokenKind
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A training: what differs from the first cell of its study."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `labeller train`."""
+    encoder: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the encoder."""
+    tokens: TokenKind = "wordhash"
+    share: float = 1.0
+    """Of the training queries, whose pairs are trained on; titles are all there."""
+    pretrained: bool = False
+    """Whether it starts from MiniLM-L6, with that one's tokenizer."""
+    mined: bool = False
+    """Whether its dataset has hard negatives, mined by the first cell's encoder."""
+    teacher: str = ""
+    """Cell of the study whose encoder it learns from."""
+
+
+BAG = {"preset": "bag"}
+SWITCHES = {
+    "bag": Cell(BAG),
+    "no crops": Cell(BAG | {"crops": 0.0}),
+    "1 crop a pair": Cell(BAG | {"crops": 1.0}),
+    "5 crops a pair": Cell(BAG | {"crops": 5.0}),
+    "query-word dropout 0": Cell(BAG | {"query_word_dropout": 0.0}),
+    "query-word dropout 1": Cell(BAG | {"query_word_dropout": 1.0}),
+    "word dropout .1": Cell(BAG | {"word_dropout": 0.1}),
+    "word dropout .2": Cell(BAG | {"word_dropout": 0.2}),
+    "feature dropout .2": Cell(BAG | {"feature_dropout": 0.2}),
+    "feature dropout .4": Cell(BAG | {"feature_dropout": 0.4}),
+    "weights averaged from half": Cell(BAG | {"average_from": 0.5}),
+    "multi-positives": Cell(BAG | {"multi_positives": True}),
+    "no false-negative masks": Cell(BAG | {"masks": False}),
+    "margin .1": Cell(BAG | {"margin": 0.1}),
+    "log-q 1": Cell(BAG | {"logq": 1.0}),
+    "pair weights": Cell(BAG | {"weight_power": 0.5}),
+    "hard negatives, a quarter": Cell(BAG | {"hard_share": 0.25}, mined=True),
+    "hard negatives, all": Cell(BAG | {"hard_share": 1.0}, mined=True),
+    "64 wide": Cell(BAG | {"dim": 64}),
+    "64 wide, taught by the bag": Cell(BAG | {"dim": 64}, teacher="bag"),
+    "512 wide": Cell(BAG | {"dim": 512}),
+    "1,024 wide": Cell(BAG | {"dim": 1024}),
+}
+TAUS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.2)
+BATCHES = (64, 256, 1024, 4096, 16_384, 32_768)
+CACHE_FROM = 4096
+"""Pairs from which on the cached mode is needed here: 4,096 with their crops are some 12,000 texts."""
+INPUTS: tuple[tuple[TokenKind, str, str], ...] = (
+    ("wordhash", "word hashing", "hybrid"),
+    ("wordpiece", "WordPiece", "published"),
+    ("both", "both", "hybrid-both"),
+)
+SAME = {"epochs": 4.0, "batch": 512, "crops": 0.5, "tau": 0.05, "lr": 2e-3}
+"""Of every cell of the study `input`, whatever preset knows its tokens: only tokens and layers differ."""
+SAME_ENCODER = {"bag": True, "feature_weights": True, "dim": 256, "hidden": 128, "ffn": 512, "heads": 4} | {
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}
+SHARES = (0.1, 0.3, 1.0)
+
+
+def _batch(pairs: int) -> Cell:
+    """As many epochs, so fewer steps the larger the batch, whose rate grows with the root of it (Malladi et al. 2022)."""
+    cached = {"cache_texts": 8192} if pairs >= CACHE_FROM else {}
+    return Cell(BAG | {"batch": pairs, "crops": 1.0, "lr": 2e-3 * (pairs / 256) ** 0.5} | cached)
+
+
+def _share(share: float, layers: int) -> Cell:
+    """Of fewer pairs more epochs, so that a third of the pairs still has more than half of the steps."""
+    epochs = {"epochs": 4 / share**0.5}
+    return Cell({"preset": "hybrid"} | SAME | epochs, {"layers": layers} | SAME_ENCODER, share=share)
+
+
+STUDIES: dict[str, Mapping[str, Cell]] = {
+    "switches": SWITCHES,
+    "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}) for tau in TAUS}
+    | {"tau learned from .05": Cell(BAG | {"learn_tau": True})},
+    "batch": {f"{batch:,} pairs": _batch(batch) for batch in BATCHES},
+    "input": {
+        f"{name}, {layers} layers": Cell({"preset": preset} | SAME, {"layers": layers} | SAME_ENCODER, tokens=tokens)
+        for tokens, name, preset in INPUTS
+        for layers in (0, 2, 6)
+    },
+    "share": {
+        f"{share:.0%} of the queries, {layers} layers": _share(share, layers) for share in SHARES for layers in (0, 2)
+    },
+    "start": {
+        "bag": Cell(BAG),
+        "MiniLM-L6, 2 epochs at 5e-5": Cell(
+            {"preset": "published", "epochs": 2.0, "lr": 5e-5, "tau": 0.05, "batch": 256, "crops": 0.5},
+            tokens="wordpiece",
+            pretrained=True,
+        ),
+    },
+}
