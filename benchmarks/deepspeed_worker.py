@@ -7,6 +7,7 @@ engines live in the same processes, so that none has the quieter moments to itse
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from model.encoder import Encoder
 from model.engines import DeepSpeedEngine, Engine, TorchEngine, optimizer, parameter_groups
 from model.loss import Rows
 from model.packing import PackedTexts, pack
+from model.precision import Chosen, autocast
 from model.presets import EncoderConfig
 from model.ranks import Ranks
 from model.reader import Batch
@@ -47,6 +49,9 @@ class Task:
     steps: int
     out: str
     """Rank 0 writes what was measured here."""
+    checkpointing: bool = False
+    """Whether layers keep only what goes in."""
+    precision: Chosen = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,8 @@ class Step:
     """Seconds."""
     wall: float
     """Seconds, the mean over the ranks."""
+    memory: int
+    """Bytes that a rank has taken since it began, at most so far; the mean over the ranks."""
     phases: dict[str, int]
     """Bytes sent: ``forward``, ``embeddings`` (backward through the gather), ``backward`` (the rest of it), ``step``."""
 
@@ -83,11 +90,14 @@ class Watched:
 
 def build(stage: int, task: Task, ranks: Ranks) -> Watched:
     torch.manual_seed(1)
-    model = DualEncoder(Encoder(EncoderConfig.from_json(task.encoder)), 0.1).train()
+    encoder = Encoder(EncoderConfig.from_json(task.encoder))
+    model = DualEncoder(encoder, 0.1, autocast=autocast(task.precision, "cpu")).train()
+    if encoder.config.layers:
+        encoder.encoder.checkpointing = task.checkpointing
     adam = optimizer(parameter_groups(model, lr=2e-4, weight_lr=1.0, layers_lr=1.0))
     if stage == PLAIN:
         return Watched(TorchEngine(model, adam, ranks))
-    settings = deepspeed_settings()
+    settings = deepspeed_settings(precision=task.precision)
     settings["zero_optimization"] = settings["zero_optimization"] | {"stage": stage}
     return Watched(DeepSpeedEngine(model, adam, settings, task.batch))
 
@@ -103,7 +113,7 @@ def batch(task: Task, number: int, ranks: Ranks) -> Batch:
     return Batch(pack(ids, np.cumsum([0, *lengths]), None), Rows(own, own, nothing + 1, nothing, nothing))
 
 
-def step(engine: Watched, stage: int, batch: Batch, ranks: Ranks) -> Step:
+def step(engine: Watched, stage: int, batch: Batch, ranks: Ranks, before: int) -> Step:
     """One step as model.trainer takes it."""
     dist.barrier()
     started, cpu, sent = time.monotonic(), time.process_time(), [wire.sent()]
@@ -114,24 +124,30 @@ def step(engine: Watched, stage: int, batch: Batch, ranks: Ranks) -> Step:
     engine.gradient_norm()
     engine.step({"table": 1.0, "weights": 1.0, "layers": 1.0})
     sent.append(wire.sent())
-    figures = torch.tensor([time.process_time() - cpu, time.monotonic() - started, *np.diff(sent)], dtype=torch.float64)
+    spent, wall, memory = time.process_time() - cpu, time.monotonic() - started, peak() - before
+    figures = torch.tensor([spent, wall, memory, *np.diff(sent)], dtype=torch.float64)
     dist.all_reduce(figures)
-    spent, wall, *by_phase = figures.tolist()
+    spent, wall, memory, *by_phase = figures.tolist()
     names = ("forward", "embeddings", "backward", "step")
     phases = {name: int(value) for name, value in zip(names, by_phase, strict=True)}
-    return Step(stage, spent, wall / ranks.world, phases)
+    return Step(stage, spent, wall / ranks.world, int(memory / ranks.world), phases)
+
+
+def peak() -> int:
+    """Most bytes that this process has had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
-    ranks = join("cpu", timeout_minutes=10.0)
+    ranks, before = join("cpu", timeout_minutes=10.0), peak()
     engines = {stage: build(stage, task, ranks) for stage in task.stages}
     found = []
     for number in range(task.steps):
         texts = batch(task, number, ranks)
         # Another one first each time: what ran before leaves the caches as it likes.
         order = [task.stages[(number + place) % len(task.stages)] for place in range(len(task.stages))]
-        found += [step(engines[stage], stage, texts, ranks) for stage in order]
+        found += [step(engines[stage], stage, texts, ranks, before) for stage in order]
     if ranks.rank == 0:
         Path(task.out).write_text(json.dumps([asdict(one) for one in found]), encoding="utf-8")
     dist.barrier()

@@ -6,8 +6,8 @@ environment of its own: `make benchmarks-setup`.
 
 Parts: ``encoder`` (the default), 6 layers x 512 on WordPiece from scratch, batch 128, dropout .1 on both sides; ``bag``,
 the word-hashed bag beside a StaticEmbedding on Home Depot's pairs, with recall on its unseen queries; ``cached``, GradCache
-beside the same batch at once; ``deepspeed``, its engine beside the plain one on two ranks; ``scaling``, the bytes that a
-step sends and what they make of 5 to 64 nodes.
+beside the same batch at once; ``deepspeed``, its engine beside the plain one on two ranks; ``memory``, what ZeRO, activation
+checkpointing and bf16 save and cost; ``scaling``, the bytes that a step sends and what they make of 5 to 64 nodes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from model.presets import PRESETS
 from model.ranks import Ranks
 from model.trainer import LoopConfig, contrastive_step
 
-PARTS = ("encoder", "bag", "cached", "deepspeed", "scaling")
+PARTS = ("encoder", "bag", "cached", "deepspeed", "memory", "scaling")
 BATCH = 128
 THEIRS = Path(".venv-benchmarks/bin/python")
 WARM_UP = 1
@@ -242,6 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TemporaryDirectory() as directory:
         if args.part == "deepspeed":
             table = training_deepspeed.overhead(Path(directory), args.steps)
+        elif args.part == "memory":
+            table = training_deepspeed.memory(Path(directory), args.steps)
         elif args.part == "scaling":
             table = scaling.scaling_table()
         else:

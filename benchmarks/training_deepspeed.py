@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from rich.progress import track
 from rich.table import Table
 
 from benchmarks.deepspeed_worker import Step, Task
 from benchmarks.pacing import interval
 from benchmarks.scaling import PLAIN, StepShape, bytes_sent
 from labeling.machine import hardware
+from labeling.terminal import console
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.launch import command, environment, run_watched
@@ -60,4 +62,29 @@ def overhead(directory: Path, steps: int) -> Table:
         cells = (f"{median(seconds[stage]):.2f}", f"{ratio:.3f} ({low:.3f} to {high:.3f})")
         name = "plain torch" if stage == PLAIN else f"DeepSpeed, stage {stage}"
         table.add_row(name, *cells, f"{sent / 1e6:.1f}", f"{sent / wanted:.3f}")
+    return table
+
+
+def memory(directory: Path, steps: int) -> Table:
+    """Peak memory and CPU seconds of a step by ZeRO stage, activation checkpointing and precision, each in new processes."""
+    encoder, size = PRESETS["published"].encoder.to_json(), 2 * BATCH
+    title = f"published, {RANKS} ranks (gloo) of {size} pairs, on {hardware()}"
+    names = ("ZeRO", "precision", "checkpointing", "GB a rank", "of ZeRO 0 in fp32", "CPU s a step", "of ZeRO 0 in fp32")
+    table, base = Table(*names, title=title), (0.0, 0.0)
+    cells = [(s, p, c) for p in ("fp32", "bf16") for s in (0, 1, 2, 3) for c in (False, True)]
+    for stage, precision, checkpointing in track(cells, "trainings", console=console()):
+        task = Task(
+            stages=[stage],
+            encoder=encoder,
+            batch=size,
+            steps=steps + WARM_UP,
+            out=str(directory / "steps.json"),
+            checkpointing=checkpointing,
+            precision=precision,  # type: ignore[arg-type]  # one of the two above
+        )
+        found = measure(task)
+        gigabytes, seconds = found[-1].memory / 1e9, median(one.cpu for one in found[WARM_UP:])
+        base = base if base[0] else (gigabytes, seconds)
+        shares = (f"{gigabytes:.2f}", f"{gigabytes / base[0]:.2f}", f"{seconds:.1f}", f"{seconds / base[1]:.2f}")
+        table.add_row(str(stage), precision, "yes" if checkpointing else "no", *shares)
     return table
