@@ -15,6 +15,7 @@ from etl.dataset import Manifest
 from etl.errors import InputError
 from etl.warehouse import Warehouse
 from model.augment import CropStyle
+from model.bundle import champion
 from model.deepspeed_settings import OURS, deepspeed_settings
 from model.engines import EngineName
 from model.hard_negatives import HardConfig
@@ -39,8 +40,9 @@ class TrainConfig(JobConfig):
     """Encoder and its training settings, see model/presets.py."""
 
     init_from: str = ""
-    """Directory of a Hugging Face BERT, or of a bundle, to start from: encoder and weights are its, the preset's the
-    settings (published suits a BERT); the dataset is to be made with its tokenizer (`labeller dataset --tokenizer-from`)."""
+    """Directory of a Hugging Face BERT, or of a bundle, to start from, or champion: the bundle that labels, if there is one.
+    Encoder and weights are its, the preset's the settings (published suits a BERT); the dataset is to be made with its
+    tokenizer (`labeller dataset --tokenizer-from`)."""
 
     dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the vectors; a preset without a bag gets a linear head where its layers have another width."""
@@ -205,13 +207,24 @@ class TrainConfig(JobConfig):
         on_cpu = 1 if self.engine == "torch" else 2
         return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else on_cpu)
 
+    @property
+    def start(self) -> Path | None:
+        """Directory of what training starts from; None: random weights, as with champion before the first promotion.
+
+        Raises:
+            InputError: the champion is not there.
+        """
+        if self.init_from == "champion":
+            return champion(Warehouse.at(self.root))
+        return Path(self.init_from).expanduser() if self.init_from else None
+
     def pretrained(self) -> Pretrained | None:
         """What training starts from, if not from random weights.
 
         Raises:
             InputError: the directory cannot be used.
         """
-        return Pretrained.read(Path(self.init_from).expanduser()) if self.init_from else None
+        return Pretrained.read(self.start) if self.start else None
 
     def hosts(self) -> Hosts | None:
         """The machines of the hostfile; None: this one alone.

@@ -17,8 +17,9 @@ from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.text import normalise
 from etl.tokenizer import TokenizerSpec, WordPieceTokenizer, tokenizer_hash
+from etl.warehouse import Warehouse
 from model import train
-from model.bundle import load_bundle
+from model.bundle import CHAMPION, load_bundle, set_alias
 from model.encoder import Encoder
 from model.fit import fit
 from model.inference import embed
@@ -143,6 +144,22 @@ def test_a_word_hashed_bundle_starts_its_own_preset_only(tmp_path):
     other = config.model_copy(update={"init_from": str(first), "preset": "bag"})
     with pytest.raises(InputError, match=r"(?s)dim is 32, wanted is 256.*layers is 1, wanted is 0"):
         other.chosen_preset(manifest)
+
+
+def test_a_training_from_the_champion_is_one_from_random_weights_until_there_is_one(tmp_path, caplog):
+    manifest = write_dataset(tmp_path / "datasets" / f"ds={DS}", SHOP)
+    config = TrainConfig(root=str(tmp_path), ds=DS, preset="tiny", epochs=0.2, init_from="champion", ranks=1, device="cpu")
+    with caplog.at_level("INFO"):
+        first = train.run(config)["bundle"]
+    assert "there is none yet: this training starts from random weights" in caplog.text
+    warehouse = Warehouse.at(str(tmp_path))
+    set_alias(warehouse, CHAMPION, warehouse.bundles / first)
+    pretrained = config.pretrained()
+    assert pretrained.digest == first
+    assert fit(config, manifest).settings["init"] == first
+    (warehouse.bundles / first).rename(tmp_path / "gone")
+    with pytest.raises(InputError, match=first):
+        config.pretrained()
 
 
 def test_a_checkpoint_of_another_start_is_refused(shop_root, bert, tmp_path):
