@@ -51,9 +51,7 @@ log = logging.getLogger(__name__)
 
 LAST = dt.date(2024, 5, 14)
 WEEK, DAY = LAST - dt.timedelta(days=7), LAST - dt.timedelta(days=1)
-WARM_EPOCHS = 1.0
-"""Of a warm start; the preset has five."""
-
+DAYS = 14
 COMPARED = (
     ("a week later", "TF-IDF + linear SVM", "svm {week}", "svm {last}"),
     ("a week later", "ours, each from random weights", "cold {week} 1", "cold {last} 1"),
@@ -72,6 +70,9 @@ class StabilityConfig(JobConfig):
     root: str
     """Warehouse of a generated sample of fourteen days; made if it is not there."""
 
+    ds: dt.date = LAST
+    """Last day of the sample; no other."""
+
     clicks: int = 560_000
     """Of the sample: as many a day as the default one has."""
 
@@ -85,7 +86,7 @@ def run(config: StabilityConfig) -> Mapping[str, Any]:
     torch.set_num_threads(1)
     root = Path(config.root).resolve()
     root.mkdir(parents=True, exist_ok=True)
-    make_sample(settings_of(SampleConfig, root, LAST, clicks=config.clicks, days=14, if_missing=True))
+    make_sample(settings_of(SampleConfig, root, LAST, clicks=config.clicks, days=DAYS, if_missing=True))
     warehouse = Warehouse(root)
     truth = load_truth(warehouse)
     assert truth is not None
