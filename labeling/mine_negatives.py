@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
@@ -34,7 +33,7 @@ from etl.session import start_session
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
-from labeling.negatives import Search, add_negatives, with_vectors
+from labeling.negatives import Search, add_negatives, lay_down, with_vectors
 from model.bundle import Bundle, load_bundle
 from model.hard_negatives import hard_columns
 from model.train import can_mine
@@ -64,7 +63,7 @@ class MineConfig(SparkJobConfig):
     """Of the clicked title's cosine: a title above it is too likely to be right."""
 
     max_titles: Annotated[int, Field(ge=1)] = 2_000_000
-    """Titles that are searched, drawn by their hash: every Python worker holds them (1 KB each at 256 dimensions)."""
+    """Titles that are searched, drawn by their hash: workers of one machine share their vectors (1 KB each at 256 wide)."""
 
     seed: Annotated[int, Field(ge=0)] = 1
     """Of the draw among a pair's candidates."""
@@ -109,9 +108,8 @@ def run(settings: MineConfig) -> Mapping[str, Any]:
     shutil.copytree(dataset, aside, ignore=lambda where, _: ["pairs", "manifest.json"] if Path(where) == dataset else [])
     corpus = aside / ".corpus"
     try:
-        _titles(spark, dataset, settings).transform(
-            partial(with_vectors, bundle=bundle, dataset=dataset, manifest=manifest)
-        ).write.parquet(str(corpus))
+        titles = _titles(spark, dataset, settings)
+        lay_down(with_vectors(titles, bundle=bundle, dataset=dataset, manifest=manifest), corpus)
         pairs = spark.read.parquet(*(str(dataset / file.path) for file in manifest.files("pairs"))).drop(*old)
         search = Search(
             bundle=str(bundle.path),

@@ -27,6 +27,7 @@ from model.retrieval import top_k
 
 Batches = Iterable[pa.RecordBatch]
 _ARROW = {"hard_title": pa.binary(), "hard_group": pa.int64()}
+_VECTORS, _TITLES = "vectors.npy", "titles.arrow"
 _USE = 6
 """Keeps this draw apart from those of training."""
 
@@ -41,7 +42,7 @@ class Search:
     digest: str
     """The dataset's, by which a worker that lives on knows it from one of before."""
     corpus: str
-    """Parquet of titles with their vectors."""
+    """Directory that :func:`lay_down` wrote."""
     negatives: int
     first_rank: int
     last_rank: int
@@ -51,13 +52,52 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What a worker searches, by ascending title_id, so that ties are the same everywhere."""
+    """What a worker searches, by ascending title_id, so that ties are the same everywhere.
+
+    Mapped from files, so that all workers of a machine share one copy: 2 GB of two million titles at 256 dimensions.
+    """
 
     title_id: np.ndarray
     item_group: np.ndarray
-    title: pa.BinaryArray
+    title: pa.ChunkedArray
     vectors: np.ndarray
     """[N, D] float32."""
+
+    @classmethod
+    def open(cls, directory: Path) -> Corpus:
+        """What :func:`lay_down` wrote."""
+        rest = pa.ipc.open_file(pa.memory_map(str(directory / _TITLES))).read_all()
+        return cls(
+            title_id=rest["title_id"].to_numpy(),
+            item_group=rest["item_group"].to_numpy(),
+            title=rest["title"],
+            vectors=np.load(directory / _VECTORS, mmap_mode="r"),
+        )
+
+
+def lay_down(titles: DataFrame, directory: Path) -> None:
+    """Write titles with their vectors to files that workers map.
+
+    Args:
+        titles: What :func:`with_vectors` returns.
+        directory: Of the files; made here, where every worker sees it.
+    """
+    titles.select("title_id", "item_group", "title", "vector").write.parquet(str(directory))
+    files = sorted(directory.glob("*.parquet"))
+    place = np.concatenate([pq.read_table(file, columns=["title_id"])["title_id"].to_numpy() for file in files])
+    place = np.argsort(np.argsort(place))
+    vectors, start = None, 0
+    for file in files:  # one at a time: together they are as large as what is written
+        rows = pq.read_table(file, columns=["vector"])["vector"]
+        for value in rows.to_pylist():
+            if vectors is None:
+                shape = (len(place), len(value) // 4)
+                vectors = np.lib.format.open_memmap(directory / _VECTORS, "w+", np.float32, shape)
+            vectors[place[start]] = np.frombuffer(value, np.float32)
+            start += 1
+    rest = pa.concat_tables(pq.read_table(file, columns=["title_id", "item_group", "title"]) for file in files)
+    with pa.ipc.new_file(str(directory / _TITLES), rest.schema) as writer:
+        writer.write_table(rest.sort_by("title_id"))
 
 
 def with_vectors(titles: DataFrame, *, bundle: Bundle, dataset: Path, manifest: Manifest) -> DataFrame:
@@ -163,20 +203,4 @@ def _known(dataset: str, digest: str) -> KnownPairs:
 
 @lru_cache(maxsize=1)
 def _corpus(path: str, key: str) -> Corpus:
-    table = pq.read_table(path)
-    order = np.argsort(table["title_id"].to_numpy())
-    # Arrow's own sort would put the vectors end to end, and no binary column holds more than 2 GB so.
-    chunks = [chunk for chunk in table["vector"].chunks if len(chunk)]
-    vectors = np.empty((len(table), len(chunks[0][0].as_py()) // 4), dtype=np.float32)
-    start = 0
-    for chunk in chunks:
-        found = np.frombuffer(chunk.buffers()[2], np.float32).reshape(-1, vectors.shape[1])
-        vectors[start : start + len(chunk)] = found[chunk.offset : chunk.offset + len(chunk)]
-        start += len(chunk)
-    rest = table.select(["title_id", "item_group", "title"]).take(order).combine_chunks()
-    return Corpus(
-        title_id=rest["title_id"].to_numpy(),
-        item_group=rest["item_group"].to_numpy(),
-        title=rest["title"].chunk(0),
-        vectors=vectors[order],
-    )
+    return Corpus.open(Path(path))

@@ -22,8 +22,7 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     todo = np.arange(len(queries))
     fetch = min(len(corpus), k + _SPARE)
     while len(todo) and k:
-        index = build_index(corpus, fetch)
-        raw, ids = index.search(np.ascontiguousarray(queries[todo], dtype=np.float32), fetch)
+        raw, ids = _search(queries[todo], corpus, fetch)
         raw = np.round(raw, _DECIMALS) + 0.0  # -0.0 sorts like 0.0 but prints otherwise
         order = np.lexsort((ids, -raw), axis=1)[:, :k]
         scores[todo], found[todo] = np.take_along_axis(raw, order, 1), np.take_along_axis(ids, order, 1)
@@ -33,10 +32,12 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     return scores, found
 
 
-def build_index(corpus: np.ndarray, k: int) -> faiss.Index:
-    """A flat inner-product index to ask for ``k`` rows; on the GPU where faiss sees one and it can."""
-    index: faiss.Index = faiss.IndexFlatIP(corpus.shape[1])
+def _search(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores and indices [Q, k], on the GPU where faiss sees one and it can; an index would copy the corpus first."""
+    queries, corpus = (np.ascontiguousarray(x, dtype=np.float32) for x in (queries, corpus))
     if faiss.get_num_gpus() and k <= _GPU_MAX_K:
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-    index.add(np.ascontiguousarray(corpus, dtype=np.float32))
-    return index
+        found = faiss.knn_gpu(faiss.StandardGpuResources(), queries, corpus, k, metric=faiss.METRIC_INNER_PRODUCT)
+    else:
+        found = faiss.knn(queries, corpus, k, metric=faiss.METRIC_INNER_PRODUCT)
+    scores, ids = found
+    return scores, ids
