@@ -147,9 +147,9 @@ def systems(cosine_BN: np.ndarray, plain_BN: np.ndarray, singular_BN: np.ndarray
     yield f"this bundle + BM25, plural s cut ({BM25_WEIGHT:g})", fuse(cosine_BN, singular_BN)
 
 
-def fuse(cosine_BN: np.ndarray, bm25_BN: np.ndarray) -> np.ndarray:
-    """Weighted sum of both, each scaled to its maximum for the query."""
-    return (1 - BM25_WEIGHT) * _scaled(cosine_BN) + BM25_WEIGHT * _scaled(bm25_BN)
+def fuse(cosine_BN: np.ndarray, bm25_BN: np.ndarray, weight: float = BM25_WEIGHT) -> np.ndarray:
+    """Weighted sum of both, each scaled to its maximum for the query; ``weight`` is BM25's."""
+    return (1 - weight) * _scaled(cosine_BN) + weight * _scaled(bm25_BN)
 
 
 def measures(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
