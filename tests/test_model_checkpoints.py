@@ -24,10 +24,11 @@ from etl.warehouse import Warehouse
 from model.bundle import load_bundle
 from model.checkpoints import COMPLETE, Checkpoints, Found
 from model.engines import TorchEngine
-from model.fit import Fitted, fit, training_settings
+from model.fit import Fitted, fit
 from model.presets import PRESETS
 from model.ranks import Ranks
 from model.reader import TrainingReader
+from model.settings import training_settings
 from model.train_config import TrainConfig
 from model.trainer import Collapsed, LoopConfig, NotFinite
 from tests.model_data import DS, small_shop, write_dataset
