@@ -67,13 +67,6 @@ def test_the_gate_refuses_what_is_far_behind_the_champion_or_surely_behind_it(di
 
 
 @pytest.fixture(scope="module")
-def shop_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shop")
-    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
-    return root
-
-
-@pytest.fixture(scope="module")
 def encoders(shop_root) -> dict[str, Encoder]:
     """One trained, one as it was drawn."""
     settings = TrainConfig(root=str(shop_root), ds=DS, preset="tiny", epochs=6.0)

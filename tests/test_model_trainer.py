@@ -34,13 +34,6 @@ from model.trainer import Collapsed, LoopConfig, NotFinite, rates, schedule, tra
 from tests.model_data import DS, small_shop, write_dataset
 
 
-@pytest.fixture(scope="module")
-def shop_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shop")
-    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
-    return root
-
-
 def config(root, **changes) -> TrainConfig:
     return TrainConfig(root=str(root), ds=DS, **({"preset": "tiny", "epochs": 2.0} | changes))
 
