@@ -23,10 +23,10 @@ from rich.table import Table
 from benchmarks.homedepot_evaluation import MEASURES, compare, relevant_products
 from benchmarks.homedepot_judgements import HomeDepotConfig, read_judgements, titles_by_product
 from etl import build_dataset, build_pairs
-from etl.build_dataset import DatasetConfig
 from etl.config import arg_parser, from_args
 from etl.contracts import INPUTS
 from etl.dataset import Manifest, verify
+from etl.dataset_config import DatasetConfig
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.tokenizer import TokenKind, load_tokenizer
