@@ -29,7 +29,8 @@ from etl.dataset import Manifest, verify
 from etl.dataset_config import DatasetConfig
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
-from etl.tokenizer import TokenKind, load_tokenizer
+from etl.tokenizer import load_tokenizer
+from etl.tokenizer_spec import TokenKind
 from etl.warehouse import Warehouse
 from labeling.machine import hardware
 from labeling.terminal import console

@@ -27,7 +27,8 @@ from benchmarks.studies_figure import draw, table
 from etl.config import arg_parser
 from etl.dataset import verify
 from etl.job import run_job
-from etl.tokenizer import TokenKind, load_tokenizer
+from etl.tokenizer import load_tokenizer
+from etl.tokenizer_spec import TokenKind
 from etl.warehouse import Warehouse
 from labeling import mine_negatives
 from labeling.machine import hardware

@@ -37,18 +37,10 @@ from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import latest_version, read
 from etl.tokenize_texts import Tokenise
-from etl.tokenizer import (
-    SPEC_FILE,
-    BothTokenizer,
-    HashedTokenizer,
-    Tokenizer,
-    TokenizerSpec,
-    WordHashTokenizer,
-    WordPieceTokenizer,
-    load_tokenizer,
-    tokenizer_hash,
-)
+from etl.tokenizer import BothTokenizer, HashedTokenizer, Tokenizer, WordHashTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer_spec import SPEC_FILE, TokenizerSpec
 from etl.warehouse import Warehouse
+from etl.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from etl.config import SparkJobConfig
 from etl.text_config import TextConfig
-from etl.tokenizer import TokenizerSpec, TokenKind
+from etl.tokenizer_spec import TokenizerSpec, TokenKind
 
 
 class DatasetConfig(TextConfig, SparkJobConfig):

@@ -15,16 +15,10 @@ import pyarrow.parquet as pq
 from etl.bert_tokenizer import bert_tokenizer
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
 from etl.text import cut_words, language_of, normalise
-from etl.tokenizer import (
-    BothTokenizer,
-    Tokenizer,
-    TokenizerSpec,
-    WordHashTokenizer,
-    WordPieceTokenizer,
-    token_id,
-    tokenizer_hash,
-)
+from etl.tokenizer import BothTokenizer, Tokenizer, WordHashTokenizer, token_id, tokenizer_hash
+from etl.tokenizer_spec import TokenizerSpec
 from etl.typos import misspelt
+from etl.wordpiece import WordPieceTokenizer
 
 DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")

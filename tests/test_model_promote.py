@@ -7,7 +7,8 @@ import pytest
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK, InputError
 from etl.text import Normaliser
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer import WordHashTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
 from model import promote, train_due
