@@ -14,7 +14,7 @@ from model.positions import Position
 from model.presets import Preset
 from model.progress import Curve
 from model.ranks import Ranks
-from model.reader import fit_batch
+from model.shares import fit_batch
 from model.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
