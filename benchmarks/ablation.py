@@ -24,11 +24,11 @@ from pydantic import Field
 from rich.table import Table
 
 from etl import build_dataset, build_pairs
-from etl.build_dataset import DatasetConfig
 from etl.cleaning import RULES
 from etl.config import JobConfig, arg_parser, from_args
 from etl.contracts import CATALOGUE, INPUTS
 from etl.dataset import verify
+from etl.dataset_config import DatasetConfig
 from etl.errors import InputError
 from etl.job import run_job
 from etl.pairs_config import PairsConfig

@@ -25,9 +25,10 @@ from rich.table import Table
 
 from benchmarks import cleaning_duckdb
 from benchmarks.click_log import DAYS, LogShape, write_log
-from etl import build_dataset, build_pairs, duplicates, sampling, splits
-from etl.build_dataset import DatasetConfig
+from etl import build_pairs, duplicates, sampling, splits
 from etl.config import SparkJobConfig, arg_parser
+from etl.dataset_config import DatasetConfig
+from etl.dataset_rows import as_examples
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.petastorm_write import write_petastorm
@@ -171,7 +172,7 @@ def parts(spark: SparkSession, directory: Path, config: PairsConfig) -> dict[str
                 settle(texts.transform(tokenise.ids("title", "title"))),
             ),
         )
-        examples = build_dataset.as_examples(drawn, queries, shown)
+        examples = as_examples(drawn, queries, shown)
         cut = part(f"pairs with both texts, {drawn.count():,}", lambda: settle(examples.transform(tokenise.cut_titles)))
         rows = cut.drop("cut")
         place = Path(scratch) / "pairs"

@@ -23,13 +23,14 @@ from rich.table import Table
 from benchmarks.homedepot_evaluation import MEASURES, compare, relevant_products
 from benchmarks.homedepot_judgements import HomeDepotConfig, read_judgements, titles_by_product
 from etl import build_dataset, build_pairs
-from etl.build_dataset import DatasetConfig
 from etl.config import arg_parser, from_args
 from etl.contracts import INPUTS
 from etl.dataset import Manifest, verify
+from etl.dataset_config import DatasetConfig
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
-from etl.tokenizer import TokenKind, load_tokenizer
+from etl.tokenizer import load_tokenizer
+from etl.tokenizer_spec import TokenKind
 from etl.warehouse import Warehouse
 from labeling.machine import hardware
 from labeling.terminal import console

@@ -26,10 +26,10 @@ from sklearn.svm import LinearSVC
 
 from benchmarks.presets import settings_of
 from etl import build_dataset, build_pairs
-from etl.build_dataset import DatasetConfig
 from etl.config import JobConfig, arg_parser
 from etl.contracts import CATALOGUE, PAIRS
 from etl.dataset import verify
+from etl.dataset_config import DatasetConfig
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.sample.__main__ import SampleConfig

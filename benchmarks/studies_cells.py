@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.tokenizer import TokenKind
+from etl.tokenizer_spec import TokenKind
 
 
 @dataclass(frozen=True, slots=True)

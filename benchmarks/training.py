@@ -35,7 +35,8 @@ from benchmarks.training_data import WORDHASH, WORDPIECE, Pairs, home_depot, mad
 from benchmarks.training_worker import SIDES, Task
 from etl.errors import InputError
 from etl.text import normalise
-from etl.tokenizer import WordHashTokenizer, WordPieceTokenizer
+from etl.tokenizer import WordHashTokenizer
+from etl.wordpiece import WordPieceTokenizer
 from labeling.machine import hardware
 from labeling.terminal import console
 from model.dual_encoder import DualEncoder

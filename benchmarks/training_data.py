@@ -24,16 +24,10 @@ from tokenizers import models, pre_tokenizers, processors
 from benchmarks.homedepot_judgements import CLICKED, read_judgements, titles_by_product, unseen_queries
 from etl.dataset import DataFile, Manifest, encode_ids, schemas
 from etl.text import normalise
-from etl.tokenizer import (
-    TOKENIZER_FILE,
-    Tokenizer,
-    TokenizerSpec,
-    WordHashTokenizer,
-    WordPieceTokenizer,
-    token_id,
-    tokenizer_hash,
-)
+from etl.tokenizer import Tokenizer, WordHashTokenizer, token_id, tokenizer_hash
+from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
+from etl.wordpiece import TOKENIZER_FILE, WordPieceTokenizer
 
 TokenType = Literal["int64", "uint32"]
 DS = dt.date(2024, 5, 7)

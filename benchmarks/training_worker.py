@@ -21,7 +21,8 @@ from model.fit import fit
 from model.inference import embed
 from model.packing import tokenised
 from model.precision import Chosen
-from model.reader import Batch, smallest_share
+from model.reader import Batch
+from model.shares import smallest_share
 from model.train_config import TrainConfig
 
 SIDES: tuple[Literal["query"], Literal["title"]] = ("query", "title")

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from etl.errors import InputError
-from etl.tokenizer import TOKENIZER_FILE, TokenizerSpec, WordPieceTokenizer
+from etl.tokenizer_spec import TokenizerSpec
+from etl.wordpiece import TOKENIZER_FILE, WordPieceTokenizer
 
 log = logging.getLogger(__name__)
 

@@ -16,18 +16,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, get_args
+from typing import Any, get_args
 
-from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
 from etl.bert_tokenizer import bert_tokenizer
 from etl.catalogue import read_catalogue, with_title_id
-from etl.config import SparkJobConfig
 from etl.contracts import CATALOGUE, PAIRS, TITLE_GROUPS
 from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files, schemas
+from etl.dataset_config import DatasetConfig
+from etl.dataset_rows import as_examples, as_known, as_titles, as_token_table, catalogue_texts, refuse_collisions
 from etl.errors import InputError
 from etl.heldout import as_heldout, count_languages
 from etl.inputs import version_of
@@ -36,83 +36,13 @@ from etl.petastorm_write import in_files, name_files, write_petastorm
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.tables import latest_version, read
-from etl.text_config import TextConfig
 from etl.tokenize_texts import Tokenise
-from etl.tokenizer import (
-    SPEC_FILE,
-    BothTokenizer,
-    HashedTokenizer,
-    Tokenizer,
-    TokenizerSpec,
-    TokenKind,
-    WordHashTokenizer,
-    WordPieceTokenizer,
-    load_tokenizer,
-    tokenizer_hash,
-)
+from etl.tokenizer import BothTokenizer, HashedTokenizer, Tokenizer, WordHashTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer_spec import SPEC_FILE, TokenizerSpec
 from etl.warehouse import Warehouse
+from etl.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
-
-
-class DatasetConfig(TextConfig, SparkJobConfig):
-    """Settings of the job."""
-
-    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text", "dataset")
-
-    tokenizer: TokenKind = "wordhash"
-    """Hashed words with their letter n-grams, WordPiece trained on the window's texts, or both added up."""
-
-    rows: Annotated[int, Field(ge=64)] = 2**17
-    """Rows of the encoder's embedding table: hash buckets, the size of the WordPiece vocabulary (30522 is BERT's), or
-    both together."""
-
-    pieces: Annotated[int, Field(ge=32)] = 30_000
-    """Of these rows, those of the WordPiece vocabulary (both only); the rest are hash buckets."""
-
-    ngrams: tuple[int, ...] = (3, 4)
-    """Lengths of the letter n-grams of hashed words."""
-
-    max_query_tokens: Annotated[int, Field(ge=1)] = 32
-    """Tokens of a query that are used."""
-
-    max_title_tokens: Annotated[int, Field(ge=1)] = 100
-    """Tokens of a title that are used."""
-
-    wordpiece_texts: Annotated[int, Field(ge=1)] = 1_000_000
-    """Texts, drawn by hash, from which WordPiece is trained."""
-
-    tokenizer_from: str = ""
-    """Take the tokenizer of the champion ("champion"), of a directory that holds one (a bundle, a dataset), or of a
-    Hugging Face BERT, instead of a new one."""
-
-    ranks: Annotated[int, Field(ge=1, le=100_000)] = 8
-    """Training ranks that the rows are dealt to equally; any number that divides it will do as well."""
-
-    files_per_rank: Annotated[int, Field(ge=1, le=1_000)] = 1
-    """Files of each rank in either Petastorm part."""
-
-    row_group_mb: Annotated[int, Field(ge=1)] = 16
-    """Largest row group, MiB: what a training rank reads and shuffles at once."""
-
-    @model_validator(mode="after")
-    def _leaves_buckets(self) -> Self:
-        if self.tokenizer == "both" and self.pieces >= self.rows:
-            raise ValueError(f"pieces = {self.pieces} leaves none of rows = {self.rows} to the hashed n-grams: raise rows")
-        return self
-
-    def spec(self) -> TokenizerSpec:
-        return TokenizerSpec(
-            kind=self.tokenizer,
-            rows=self.rows,
-            pieces=self.pieces if self.tokenizer == "both" else 0,
-            ngrams=tuple(self.ngrams),
-            max_query_tokens=self.max_query_tokens,
-            max_title_tokens=self.max_title_tokens,
-            normaliser=self.normaliser.hash,
-            simplified_chinese=self.simplified_chinese,
-            product_text=self.product_text,
-        )
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -170,7 +100,7 @@ def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetCo
 def _write_parts(
     pairs: DataFrame, texts: DataFrame, known: Tokenizer | None, aside: Path, config: DatasetConfig, held: ExitStack
 ) -> TokenizerSpec:
-    """Every part but the manifest; ``texts`` as of :func:`catalogue_texts`, ``known`` as of :func:`known_tokenizer`."""
+    """Every part but the manifest; ``texts`` of :func:`catalogue_texts`, ``known`` of :func:`known_tokenizer`."""
     asked = pairs.select("query_id", F.col("query").alias("text")).distinct()
     tokenizer = known or _train_tokenizer(config, pairs, texts)
     tokenizer.save(aside)
@@ -200,65 +130,6 @@ def _write_parts(
         (aside / ".tokens" / "part-00000.parquet").rename(aside / TOKENS_FILE)
         (aside / ".tokens").rmdir()
     return tokenizer.spec
-
-
-def catalogue_texts(items: DataFrame, groups: DataFrame) -> DataFrame:
-    """Items with title_id, TITLE_GROUPS of the day -> distinct texts: title_id, text (raw), item_group, heldout."""
-    usable = items.where(F.col("title_id").isNotNull())
-    texts = usable.groupBy("title_id").agg(F.min("text").alias("text"))
-    grouped = texts.join(groups.select("title_id", "item_group", "heldout"), "title_id", how="left")
-    group, heldout = F.coalesce("item_group", "title_id"), F.coalesce("heldout", F.lit(False))
-    return grouped.withColumns({"item_group": group, "heldout": heldout})
-
-
-def as_titles(titles: DataFrame, pairs: DataFrame) -> DataFrame:
-    """Texts and PAIRS -> the texts that training may see, with their log-probability among the sampled pairs."""
-    logp = pairs.where("sampled").groupBy("title_id").agg(F.max("item_logp").cast("float").alias("item_logp"))
-    joined = titles.where(~F.col("heldout")).join(logp, "title_id", how="left")
-    nowhere = F.lit(float("-inf")).cast("float")
-    return joined.select("title_id", "item_group", F.coalesce("item_logp", nowhere).alias("item_logp"), "title")
-
-
-def as_examples(pairs: DataFrame, queries: DataFrame, titles: DataFrame) -> DataFrame:
-    """PAIRS -> one row per sampled (query_id, title_id), with both texts and their token ids."""
-    train = (
-        pairs.where("sampled")
-        .groupBy("query_id", "query_group", "title_id", "item_group")
-        .agg(
-            # Rounded: the order in which fractions are added up differs from run to run.
-            F.round(F.sum("weight"), 6).cast("float").alias("weight"),
-            F.max("query_logp").cast("float").alias("query_logp"),
-            F.max("item_logp").cast("float").alias("item_logp"),
-        )
-    )
-    asked = queries.withColumnRenamed("text", "query_text")
-    shown = titles.select("title_id", "title", F.col("text").alias("title_text"))
-    joined = train.join(asked, "query_id", how="inner").join(shown, "title_id", how="inner")
-    return joined.withColumn("pair_id", F.xxhash64("query_id", "title_id")).drop("query_id", "title_id")
-
-
-def as_known(pairs: DataFrame) -> DataFrame:
-    """PAIRS -> the clicked (query_group, item_group) of the training split, also those that are thinned out."""
-    return pairs.where(F.col("split") == "train").select("query_group", "item_group").distinct()
-
-
-def as_token_table(tokens: DataFrame) -> DataFrame:
-    """Rows id, features with repeats -> one row per id; ``other`` differs where two tokens share the id."""
-    return tokens.groupBy("id").agg(F.min("features").alias("features"), F.max("features").alias("other"))
-
-
-def refuse_collisions(tokens: DataFrame) -> None:
-    """Rows of :func:`as_token_table`.
-
-    Raises:
-        InputError: two words share an id.
-    """
-    clash = tokens.where("features <> other").head()
-    if clash is not None:
-        raise InputError(
-            f"two words of the window share the 64-bit token id {clash['id']} (expected in 3 of a million datasets of 10 "
-            "million words): one of them would get the other's vector; leave one out of the click log or the catalogue"
-        )
 
 
 def _train_tokenizer(config: DatasetConfig, pairs: DataFrame, texts: DataFrame) -> Tokenizer:

@@ -23,21 +23,19 @@ from pyspark.sql import functions as F
 from etl import cleaning, config, duplicates, propensity, sampling, sessions, splits, support
 from etl.catalogue import read_catalogue, with_title_id
 from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, SPLITS, TITLE_GROUPS
-from etl.errors import InputError
 from etl.inputs import no_rows, read_input, version_of
 from etl.job import run_job
+from etl.late_events import affected_days, count_arrivals, days_with_pairs, say_what_came_late
 from etl.pairs_config import PairsConfig
 from etl.propensity import as_counts
 from etl.quarantine import with_quarantine
+from etl.rule_counts import Counts, reconcile, refuse_nothing, require_same, totals
 from etl.runs import record_stage
 from etl.session import settle, start_session
 from etl.tables import read, write_slice
 from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
-
-Counts = Mapping[tuple[dt.date, str | None], int]
-"""Events by (partition day, first rule violated); None for those kept."""
 
 KEPT_COLUMNS = ("day", "query_id", "query", "query_group", "item_id", "title_id", "user", "weight")
 _DAY = dt.timedelta(days=1)
@@ -107,9 +105,9 @@ def _build(
     groups = title_groups(items, config)
     cleaned = clean(events, items, groups, config)
     rows = reconcile(cleaned.counts)
-    _refuse_nothing(rows, config)
+    refuse_nothing(rows, config)
     affected = days_with_pairs(spark, warehouse, affected_days(cleaned.late, config))
-    _say_what_came_late(cleaned.late, affected, config)
+    say_what_came_late(cleaned.late, affected, config)
     log.info("%d events are kept; next the pairs", totals(rows)["kept"])
     pairs = as_weighted_pairs(cleaned.kept).transform(as_pairs(items, groups, config))
     metadata = {"stage": "pairs", "inputs": inputs, "propensity": as_counts(cleaned.theta)}
@@ -195,26 +193,14 @@ def clean(events: DataFrame, items: DataFrame, groups: DataFrame, config: PairsC
     )
     log.info("bots and events that are no acts are set aside; next queries, sessions and items")
     left = cleaning.count_by_rule(judged)
-    _require_same(arrived, left, "rules on queries, sessions and items")
+    require_same(arrived, left, "rules on queries, sessions and items")
     supported = judged.where(F.col("rule").isNull()).transform(with_support(groups, config))
     kept = cleaning.count_by_rule(supported)
-    _require_same(left, kept, "rules on support")
+    require_same(left, kept, "rules on support")
     counts = Counter(kept)
     for found in (arrived, left):  # a rule may drop events in either
         counts.update({key: n for key, n in found.items() if key[1] is not None})
     return Cleaned(supported.where(F.col("rule").isNull()).select(*KEPT_COLUMNS), counts, late, theta)
-
-
-def count_arrivals(marked: DataFrame, newest: dt.date) -> tuple[Counter[tuple[dt.date, str | None]], dict[dt.date, int]]:
-    """Events by (partition, rule), and acts of the partition ``newest`` by their own, earlier day."""
-    day = F.to_date("event_time")
-    late_day = F.when(F.col("rule").isNull() & (day < F.col("ds")), day)
-    rows = marked.groupBy("ds", "rule", late_day.alias("late_day")).count().collect()
-    counts: Counter[tuple[dt.date, str | None]] = Counter()
-    for row in rows:
-        counts[row["ds"], row["rule"]] += row["count"]
-    late = {row["late_day"]: row["count"] for row in rows if row["late_day"] is not None and row["ds"] == newest}
-    return counts, dict(sorted(late.items()))
 
 
 def with_support(groups: DataFrame, config: PairsConfig) -> cleaning.Transform:
@@ -266,82 +252,6 @@ def as_pairs(items: DataFrame, groups: DataFrame, config: PairsConfig) -> cleani
         return titled.withColumn("ds", F.lit(config.ds)).select(*PAIRS.names)
 
     return transform
-
-
-def affected_days(late: Mapping[dt.date, int], config: PairsConfig) -> list[dt.date]:
-    """Days whose pairs, if they have been made, lack what came late, by its own day; those of ds are being made with it."""
-    if not late:
-        return []
-    days = (min(late) + n * _DAY for n in range((config.last_arrival - min(late)).days))
-    return [day for day in days if day != config.ds]
-
-
-def days_with_pairs(spark: SparkSession, warehouse: Warehouse, days: Sequence[dt.date]) -> list[dt.date]:
-    """Those of ``days`` that have rows in PAIRS: on a first night none can lack anything."""
-    if not days or not warehouse.has(PAIRS):
-        return []
-    pairs = read(spark, warehouse.table(PAIRS), PAIRS).where(F.col("ds").isin(list(days)))
-    return sorted(row["ds"] for row in pairs.select("ds").distinct().collect())
-
-
-def _say_what_came_late(late: Mapping[dt.date, int], affected: Sequence[dt.date], config: PairsConfig) -> None:
-    """Name the days whose pairs were made before these events came, and how to make them again."""
-    if not affected:
-        return
-    log.info(
-        "%d acts in click_log/ds=%s are of earlier days (%s); pairs of %s lack them: rerun with `labeller pairs --ds DAY "
-        "--arrived-by %s` where that matters",
-        sum(late.values()), config.last_arrival, ", ".join(f"{day}: {n}" for day, n in late.items()),
-        ", ".join(map(str, affected)), config.last_arrival,
-    )  # fmt: skip
-
-
-def _require_same(before: Counts, after: Counts, what: str) -> None:
-    """Refuse to count what a join lost or doubled, or what changed while it was read.
-
-    Raises:
-        RuntimeError: on some day other acts came out of some rules than the rules before them had kept.
-    """
-    given = Counter({day: n for (day, rule), n in before.items() if rule is None})
-    found: Counter[dt.date] = Counter()
-    for (day, _), n in after.items():
-        found[day] += n
-    wrong = [f"{day}: {given[day]} in, {found[day]} out" for day in sorted(given | found) if given[day] != found[day]]
-    if wrong:
-        raise RuntimeError(
-            f"click_log: acts were lost or doubled by the {what}, or the table changed while it was read "
-            f"({'; '.join(wrong)}); nothing was written: run it again"
-        )
-
-
-def reconcile(counts: Counts) -> list[tuple[dt.date, int, str, int, int, int]]:
-    """Rows of ETL_COUNTS without ds: (day, step, rule, rows in, dropped, kept) of every day and rule."""
-    rows = []
-    for day in sorted({day for day, _ in counts}):
-        left = sum(count for (of, _), count in counts.items() if of == day)
-        for step, rule in enumerate(cleaning.RULES, start=1):
-            dropped = counts.get((day, rule), 0)
-            rows.append((day, step, rule, left, dropped, left - dropped))
-            left -= dropped
-        assert left == counts.get((day, None), 0)
-    return rows
-
-
-def totals(rows: Sequence[tuple[dt.date, int, str, int, int, int]]) -> dict[str, int]:
-    """Events in, dropped by each rule, and kept, over all days."""
-    dropped = {rule: sum(row[4] for row in rows if row[2] == rule) for rule in cleaning.RULES}
-    events = sum(row[3] for row in rows if row[1] == 1)
-    return {"events": events} | dropped | {"kept": events - sum(dropped.values())}
-
-
-def _refuse_nothing(rows: Sequence[tuple[dt.date, int, str, int, int, int]], config: PairsConfig) -> None:
-    figures = totals(rows)
-    if figures["kept"]:
-        return
-    dropped = [f"{rule} dropped {figures[rule]}: {why}" for rule, why in cleaning.RULES.items() if figures[rule]]
-    window = f"{config.first_day} to {config.ds}"
-    heading = f"pairs/ds={config.ds} would have 0 rows (expected >= 1): none of {figures['events']} events"
-    raise InputError.of(dropped, heading=f"{heading} in click_log, {window}, is left; see [pairs] in warehouse.toml:")
 
 
 if __name__ == "__main__":

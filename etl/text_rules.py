@@ -20,7 +20,7 @@ def text_rules(normaliser: Normaliser) -> normalizers.Normalizer:
     """What :class:`etl.text.Normaliser` does, step by step, as one normaliser of the library.
 
     Equal for every text of assigned characters, but where combining marks younger than Unicode 9 stand in a row, which the
-    library does not sort. .17 ms a title of 130 characters; our own loader leaves it out, see :mod:`etl.tokenizer`.
+    library does not sort. .17 ms a title of 130 characters; our own loader leaves it out, see :mod:`etl.wordpiece`.
 
     Raises:
         InputError: the option ``simplified`` is on: it would take 5,119 more replacements.

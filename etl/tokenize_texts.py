@@ -16,7 +16,9 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 
 from etl.dataset import encode_ids
 from etl.text import Normaliser, cut_words, join, words
-from etl.tokenizer import SPEC_FILE, TOKENIZER_FILE, HashedTokenizer, Tokenizer, load_tokenizer, token_id
+from etl.tokenizer import HashedTokenizer, Tokenizer, load_tokenizer, token_id
+from etl.tokenizer_spec import SPEC_FILE
+from etl.wordpiece import TOKENIZER_FILE
 
 Batches = Iterable[pa.RecordBatch]
 

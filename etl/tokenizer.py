@@ -17,62 +17,21 @@ hashed once in a night, not once in an occurrence.
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from etl.errors import InputError, OtherContract
+from etl.errors import InputError
 from etl.text import Normaliser, is_cjk, word_spans, words
-from etl.text_rules import text_rules
-
-TOKENIZER_FILE = "tokenizer.json"
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-SPEC_FILE = "tokenizer_spec.json"
-
-TokenKind = Literal["wordhash", "wordpiece", "both"]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizerSpec:
-    """All that decides which ids and features a text has; hashed into datasets and bundles."""
-
-    kind: TokenKind = "wordhash"
-    rows: int = 2**17
-    """Rows of the whole embedding table: hash buckets, or the size of the WordPiece vocabulary, or both together."""
-    pieces: int = 0
-    """Rows of those, the first ones, that are kept for the WordPiece vocabulary (kind ``both`` only)."""
-    ngrams: tuple[int, ...] = (3, 4)
-    """Lengths of letter n-grams (word hashing only)."""
-    max_query_tokens: int = 32
-    max_title_tokens: int = 100
-    normaliser: str = ""
-    """Hash of the text normaliser, see :attr:`etl.text.Normaliser.hash`."""
-    simplified_chinese: bool = False
-    """Option of the text normaliser."""
-    product_text: str = "{title}"
-    """Which text stands for an item, see :class:`etl.product_template.ProductTemplate`; tokenizers get it rendered."""
-
-    @property
-    def normalise(self) -> Normaliser:
-        return Normaliser(simplified=self.simplified_chinese)
-
-    @property
-    def hashed(self) -> bool:
-        """Whether ids are hashes, which a :class:`TokenTable` has the features of; else an id is a row of the table."""
-        return self.kind != "wordpiece"
-
-    def limit(self, side: Literal["query", "title"]) -> int:
-        return self.max_query_tokens if side == "query" else self.max_title_tokens
+from etl.tokenizer_spec import SPEC_FILE, TokenizerSpec, read_spec, require_installed_normaliser, save_spec
+from etl.wordpiece import TOKENIZER_FILE, WordPieceTokenizer, cut_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,62 +87,7 @@ class WordHashTokenizer(HashedTokenizer):
         return [zlib.crc32(gram.encode()) % self.spec.rows for gram in dict.fromkeys(grams)]
 
     def save(self, directory: Path) -> None:
-        _save_spec(self.spec, directory)
-
-
-class WordPieceTokenizer:
-    """BERT's WordPiece, trained on the shop's own text by the ``tokenizers`` library, or taken over from a BERT.
-
-    In ``tokenizer.json`` the text normaliser stands before the tokenizer's own (:mod:`etl.text_rules`), so that the file
-    alone gives any reader the same ids. Here Python's does that work, in a tenth of the time.
-    """
-
-    def __init__(self, spec: TokenizerSpec, tokenizer: HuggingFaceTokenizer) -> None:
-        self.spec = spec
-        self.normalise = spec.normalise
-        self.tokenizer = tokenizer
-        self.tokenizer.encode_special_tokens = True  # "[SEP]" in a title is three tokens, not the end of it
-
-    @classmethod
-    def train(cls, spec: TokenizerSpec, texts: Iterable[str]) -> WordPieceTokenizer:
-        """Learn a vocabulary of at most ``spec.rows`` pieces from raw texts: the same one from the same texts."""
-        learner, normal = _bert({}), [spec.normalise(text) for text in texts]
-        # The library numbers inner letters as a hash map brings them, and breaks ties between pairs by number: the same
-        # texts gave another vocabulary each time. Special pieces it numbers as they are given.
-        special = [*SPECIAL, *_inner_letters(learner, normal)]
-        trainer = trainers.WordPieceTrainer(vocab_size=spec.rows, special_tokens=special, show_progress=False)
-        learner.train_from_iterator(normal, trainer)
-        tokenizer = _bert(learner.get_vocab())
-        tokenizer.add_special_tokens(list(SPECIAL))
-        tokenizer.decoder = decoders.WordPiece()
-        places = {piece: place for place, piece in enumerate(SPECIAL)}
-        tokenizer.post_processor = processors.BertProcessing(("[SEP]", places["[SEP]"]), ("[CLS]", places["[CLS]"]))
-        return cls(spec, tokenizer)
-
-    def ids(self, text: str, side: Literal["query", "title"]) -> np.ndarray:
-        """Token ids of a raw text with [CLS] and [SEP], int64."""
-        found = self.tokenizer.encode(self.normalise(text)).ids
-        return np.array(cut_to(found, self.spec.limit(side)), dtype=np.int64)
-
-    def tokens(self, text: str, side: Literal["query", "title"]) -> list[str]:
-        return [str(self.tokenizer.id_to_token(int(i))) for i in self.ids(text, side)]
-
-    def save(self, directory: Path) -> None:
-        """Write the spec and ``tokenizer.json``; without the text normaliser where rules cannot express its options."""
-        _save_spec(self.spec, directory)
-        content = json.loads(self.tokenizer.to_str())
-        if not self.spec.simplified_chinese:
-            steps = [json.loads(text_rules(self.normalise).__getstate__()), content["normalizer"]]
-            content["normalizer"] = {"type": "Sequence", "normalizers": [step for step in steps if step]}
-        (directory / TOKENIZER_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, spec: TokenizerSpec, directory: Path) -> WordPieceTokenizer:
-        """What :meth:`save` wrote."""
-        content = json.loads((directory / TOKENIZER_FILE).read_text(encoding="utf-8"))
-        if not spec.simplified_chinese:
-            content["normalizer"] = next(iter(content["normalizer"]["normalizers"][1:]), None)
-        return cls(spec, HuggingFaceTokenizer.from_str(json.dumps(content)))
+        save_spec(self.spec, directory)
 
 
 class BothTokenizer(HashedTokenizer):
@@ -242,7 +146,7 @@ class BothTokenizer(HashedTokenizer):
         return [row, *dict.fromkeys(grams)]
 
     def save(self, directory: Path) -> None:
-        _save_spec(self.spec, directory)
+        save_spec(self.spec, directory)
         self.tokenizer.save(str(directory / TOKENIZER_FILE))
 
 
@@ -262,35 +166,6 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     if spec.kind == "wordpiece":
         return WordPieceTokenizer.load(spec, directory)
     return BothTokenizer(spec, HuggingFaceTokenizer.from_file(str(directory / TOKENIZER_FILE)))
-
-
-def require_installed_normaliser(spec: TokenizerSpec, directory: Path) -> None:
-    """Refuse a tokenizer whose text normaliser does not behave as the installed one.
-
-    Raises:
-        OtherContract: so it is.
-    """
-    if spec.normaliser != spec.normalise.hash:
-        raise OtherContract(
-            f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}: "
-            "install the version of this package that made it, or train again"
-        )
-
-
-def read_spec(directory: Path) -> TokenizerSpec:
-    """What the tokenizer saved in ``directory`` was made with, whether it can be used here or not.
-
-    Raises:
-        InputError: there is none.
-        OtherContract: it has fields that this version does not know.
-    """
-    path = directory / SPEC_FILE
-    if not path.is_file():
-        raise InputError(f"{directory} holds no tokenizer (expected {SPEC_FILE}): is it a dataset or a bundle?")
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    if unknown := sorted(raw.keys() - TokenizerSpec.__dataclass_fields__):
-        raise OtherContract(f"{path} has unknown fields {unknown}: a newer version of this package made it, install that")
-    return TokenizerSpec(**{**raw, "ngrams": tuple(raw["ngrams"])})
 
 
 def tokenizer_hash(directory: Path) -> str:
@@ -314,11 +189,6 @@ def words_in_context(found: Sequence[str]) -> list[str]:
     return ["".join(_cjk_run(found, i)) if is_cjk(word) else word for i, word in enumerate(found)]
 
 
-def cut_to(tokens: list[T], limit: int) -> list[T]:
-    """At most ``limit`` tokens, [SEP] the last of them."""
-    return tokens if len(tokens) <= limit else [*tokens[: limit - 1], tokens[-1]]
-
-
 def _cjk_run(found: Sequence[str], start: int) -> list[str]:
     run = [found[start]]
     for word in found[start + 1 : start + 3]:
@@ -326,22 +196,3 @@ def _cjk_run(found: Sequence[str], start: int) -> list[str]:
             break
         run.append(word)
     return run
-
-
-def _bert(vocabulary: dict[str, int]) -> HuggingFaceTokenizer:
-    tokenizer = HuggingFaceTokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return tokenizer
-
-
-def _inner_letters(tokenizer: HuggingFaceTokenizer, texts: Iterable[str]) -> list[str]:
-    """``##x`` of each letter that stands within a word, in order."""
-    normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
-    words_ = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
-    return sorted({f"##{letter}" for word in words_ for letter in word[1:]})
-
-
-def _save_spec(spec: TokenizerSpec, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / SPEC_FILE).write_text(json.dumps(asdict(spec), indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from etl import check_inputs
-from etl.build_dataset import DatasetConfig, known_tokenizer
+from etl.build_dataset import known_tokenizer
 from etl.check_inputs import CheckConfig
 from etl.config import JobConfig, from_args
 from etl.config import arg_parser as config_parser
+from etl.dataset_config import DatasetConfig
 from etl.errors import InputError
 from etl.job import run_job
 from etl.pairs_config import PairsConfig

@@ -22,9 +22,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
-from etl.build_dataset import DatasetConfig, swap_in
+from etl.build_dataset import swap_in
 from etl.config import SparkJobConfig
 from etl.dataset import DataFile, Manifest, data_files, schemas, verify
+from etl.dataset_config import DatasetConfig
 from etl.errors import InputError
 from etl.job import run_job
 from etl.petastorm_write import write_petastorm

@@ -34,7 +34,7 @@ from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
-from etl.tokenizer import read_spec
+from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.audit import halves, staged, staged_run

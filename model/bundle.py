@@ -20,7 +20,8 @@ from typing import Any, Literal
 import numpy as np
 
 from etl.errors import InputError, OtherContract
-from etl.tokenizer import SPEC_FILE, Tokenizer, load_tokenizer, read_spec, require_installed_normaliser
+from etl.tokenizer import Tokenizer, load_tokenizer
+from etl.tokenizer_spec import SPEC_FILE, read_spec, require_installed_normaliser
 from etl.warehouse import Warehouse
 from model.bundle_layout import CONFIG_FILE, WEIGHTS_FILE, load_encoder, opens_plainly, read_json, save_encoder, write_json
 from model.encoder import Encoder

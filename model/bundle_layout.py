@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from etl.errors import InputError
-from etl.tokenizer import TokenizerSpec
+from etl.tokenizer_spec import TokenizerSpec
 from model.bert_config import bert_config
 from model.encoder import Encoder
 from model.presets import EncoderConfig

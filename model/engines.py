@@ -80,8 +80,8 @@ class TorchEngine:
         self._parallel: DistributedDataParallel | None = None
         if ranks.world > 1:
             # Layers that are off have no gradient, nor have those of a rank whose texts are all empty: it has to look each
-            # step which parameters take part, or it waits for the others.
-            self._parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
+            # step which parameters take part, or it waits for the others. Where all do in the first one, torch warns.
+            self._parallel = DistributedDataParallel(model, forward_sync_buffers=False, find_unused_parameters=True)
 
     def forward(self, texts: PackedTexts, *, last: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         if self._parallel is None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from etl.dataset import Manifest
 from model.averaging import AveragedEngine
-from model.checkpoints import Checkpoints, Found
 from model.compact import compact, expand
 from model.distillation import Teacher
 from model.dual_encoder import DualEncoder
@@ -29,12 +28,13 @@ from model.engines import (
 )
 from model.known import KnownPairs
 from model.loss import LossConfig
-from model.positions import Position
 from model.precision import Chosen, autocast, choose
 from model.presets import EncoderConfig, Preset
 from model.progress import Curve
 from model.ranks import Ranks
-from model.reader import Batch, TrainingReader, fit_batch
+from model.reader import Batch, TrainingReader
+from model.resume import Resume
+from model.settings import starting_position, training_settings
 from model.tracking import Tracker
 from model.train_config import TrainConfig
 from model.trainer import LoopConfig, train
@@ -84,67 +84,70 @@ def fit(
     """
     engine: EngineName = config.engine if ranks is not None else "torch"
     ranks = ranks or Ranks()
-    keeper = Checkpoints(checkpoints, ranks, config.keep_checkpoints) if checkpoints is not None else None
-    found = keeper.newest() if keeper is not None else None
-    resized = found is not None and found.position.world != ranks.world
-    chosen = _chosen(config, manifest, found, ranks)
-    full = draw(chosen.encoder, config.seed)
+    resume = Resume.newest(checkpoints, ranks, config.keep_checkpoints)
+    run = _prepare(config, manifest, resume, engine, device)
+    if ranks.rank == 0:
+        log.info("%s", _plan(manifest, run))
+    deterministic(config.seed + ranks.rank)
+    start = starting_position(run.reader, run.settings)
+    resume.require_continuable(start)
+    stepper = _averaged(_engine(config, run, ranks, engine, device, resume.resized), config, run.loop, ranks)
+    known = KnownPairs.load(config.dataset, manifest)
+    curve, save = resume.load(stepper), resume.saving(stepper, start)
+    for tracker in trackers if ranks.rank == 0 else ():
+        tracker.open(curve.step, curve.tracked, run.settings)
+    batches = pace(run.reader.batches(run.loop.steps, run.reader.position(curve.step)))
+    curve = train(stepper, batches, run.loop, ranks, known, curve=curve, save=save, trackers=trackers, teacher=run.teacher)
+    return Fitted(expand(run.whole, stepper.weights(), run.used), curve, run.settings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What a training has settled before anything of it is on its device."""
+
+    chosen: Preset
+    reader: TrainingReader
+    whole: Encoder
+    """As it starts, with the rows of its table that the dataset does not reach."""
+    trained: Encoder
+    """Over the rows ``used``, which it does; ``whole`` itself where a token is its only feature."""
+    used: np.ndarray | None
+    teacher: Teacher | None
+    loop: LoopConfig
+    precision: Chosen
+    settings: Mapping[str, Any]
+
+
+def _prepare(config: TrainConfig, manifest: Manifest, resume: Resume, engine: EngineName, device: str) -> _Run:
+    chosen = resume.preset(config, manifest)
+    whole = draw(chosen.encoder, config.seed)
     pretrained = config.pretrained()
     if pretrained is not None:
-        pretrained.load_into(full)
-    reader = TrainingReader(config.dataset, manifest, config.reader(chosen), ranks)
+        pretrained.load_into(whole)
+    reader = TrainingReader(config.dataset, manifest, config.reader(chosen), resume.ranks)
     teacher = Teacher.of(config.distil_from, manifest, config.distil_weight, reader.table, device)
-    small, used = full, None
+    trained, used = whole, None
     if reader.table is not None:
-        small, reader.table, used = compact(full, reader.table)
-    loop = _loop(config, chosen, reader, found)
+        trained, reader.table, used = compact(whole, reader.table)
+    loop = _loop(config, chosen, resume.steps(max(1, int(chosen.epochs * reader.steps_per_epoch))))
     precision = choose(config.precision, device)
-    settings = training_settings(config, chosen, reader, loop, ranks, precision, engine)
-    if ranks.rank == 0:
-        log.info("%s", _plan(manifest, reader, loop, small, settings["gradient_clipping"]))
-    deterministic(config.seed + ranks.rank)
-    model = DualEncoder(small, chosen.tau, config.learn_tau, autocast(precision, device)).to(device)
-    known = KnownPairs.load(config.dataset, manifest)
+    settings = training_settings(config, chosen, reader, loop, resume.ranks, precision, engine)
     settings["init"] = pretrained.digest if pretrained else None
     settings["teacher"] = teacher.bundle_id if teacher else None
-    here = _position(reader, 0, settings)
-    if found is not None:
-        found.position.require_continuable(here)
-    stepper = _engine(engine, model, chosen, config, reader.batch + reader.crops, ranks, precision, resized)
-    stepper = _averaged(stepper, config, loop, ranks)
-    curve, start, save = Curve(), None, None
-    if keeper is not None and found is not None:
-        curve, start = _go_on(keeper, found, stepper, ranks), reader.position(found.position.step)
-    if keeper is not None:
-
-        def save(now: Curve) -> None:
-            keeper.save(stepper, replace(here, step=now.step), now.agreed(ranks))
-
-    for tracker in trackers if ranks.rank == 0 else ():
-        tracker.open(curve.step, curve.tracked, settings)
-    batches = pace(reader.batches(loop.steps, start))
-    curve = train(stepper, batches, loop, ranks, known, curve=curve, save=save, trackers=trackers, teacher=teacher)
-    trained = expand(full, stepper.weights(), used)
-    return Fitted(trained, curve, settings)
+    return _Run(
+        chosen=chosen,
+        reader=reader,
+        whole=whole,
+        trained=trained,
+        used=used,
+        teacher=teacher,
+        loop=loop,
+        precision=precision,
+        settings=settings,
+    )
 
 
-def _chosen(config: TrainConfig, manifest: Manifest, found: Found | None, ranks: Ranks) -> Preset:
-    """The preset as configured; a batch that nobody asked for fits the data, or what the training goes on from."""
-    chosen = config.chosen_preset(manifest)
-    if config.batch is not None:
-        return chosen
-    if found is None:
-        return chosen.with_settings(batch=fit_batch(manifest, chosen.batch, ranks.world))
-    together = found.position.settings["batch"] * found.position.world
-    return chosen.with_settings(batch=max(1, together // ranks.world))
-
-
-def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Found | None) -> LoopConfig:
-    steps = max(1, int(chosen.epochs * reader.steps_per_epoch))
-    if found is not None:
-        # Other ranks have other rests of an epoch; the schedule stays that of the steps planned first, however often
-        # their number has changed. Other epochs are refused as such.
-        steps = found.position.settings["steps"]
+def _loop(config: TrainConfig, chosen: Preset, steps: int) -> LoopConfig:
     return LoopConfig(
         steps=steps,
         warmup=config.warmup,
@@ -162,29 +165,6 @@ def _loop(config: TrainConfig, chosen: Preset, reader: TrainingReader, found: Fo
     )
 
 
-def _go_on(keeper: Checkpoints, found: Found, engine: Engine, ranks: Ranks) -> Curve:
-    """The curve of the newest whole checkpoint, which is loaded."""
-    keeper.load(engine, found)
-    before, step = found.position.world, found.position.step
-    log.warning("going on after step %d from %s", step, found.path)
-    curve = found.progress
-    if before != ranks.world and ranks.rank == 0:
-        log.warning(
-            "step %d was of %d ranks, there are %d now: weights and optimizer are those saved and batches are as large, but "
-            "rows come in another order: some of the current epoch come twice or not at all; dropout %s",
-            step, before, ranks.world,
-            f"of ranks {before} to {ranks.world - 1} is drawn anew" if ranks.world > before else f"goes on on {ranks.world}",
-        )  # fmt: skip
-    curve.rows, curve.tokens = (count * before // ranks.world for count in (curve.rows, curve.tokens))
-    return curve
-
-
-def _position(reader: TrainingReader, step: int, settings: Mapping[str, Any]) -> Position:
-    """Where the reader is after a step, with all else that the steps to come depend on."""
-    here = reader.position(step)
-    return replace(here, settings=json.loads(json.dumps({**here.settings, **settings})))
-
-
 def draw(config: EncoderConfig, seed: int) -> Encoder:
     """The untrained encoder of a seed: the same on every rank."""
     torch.manual_seed(seed)
@@ -200,23 +180,16 @@ def deterministic(seed: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _engine(
-    engine: str,
-    model: DualEncoder,
-    chosen: Preset,
-    config: TrainConfig,
-    rows: int,
-    ranks: Ranks,
-    precision: Chosen,
-    universal: bool,
-) -> Engine:
+def _engine(config: TrainConfig, run: _Run, ranks: Ranks, engine: EngineName, device: str, universal: bool) -> Engine:
+    chosen = run.chosen
+    model = DualEncoder(run.trained, chosen.tau, config.learn_tau, autocast(run.precision, device)).to(device)
     groups = parameter_groups(model, lr=chosen.lr, weight_lr=chosen.weight_lr, layers_lr=chosen.layers_lr)
-    settings = config.deepspeed_settings(precision)
+    settings = config.deepspeed_settings(run.precision)
     model.train()
     if chosen.encoder.layers:
         model.encoder.encoder.checkpointing = config.activation_checkpointing
     if engine == "deepspeed":
-        return DeepSpeedEngine(model, optimizer(groups), settings, rows, universal)
+        return DeepSpeedEngine(model, optimizer(groups), settings, run.reader.batch + run.reader.crops, universal)
     return TorchEngine(model, optimizer(groups), ranks, clip=settings["gradient_clipping"])
 
 
@@ -229,51 +202,11 @@ def _averaged(engine: Engine, config: TrainConfig, loop: LoopConfig, ranks: Rank
     return AveragedEngine(engine, ranks, start=start, steps=loop.steps)
 
 
-def _plan(manifest: Manifest, reader: TrainingReader, loop: LoopConfig, encoder: Encoder, clipping: float) -> str:
+def _plan(manifest: Manifest, run: _Run) -> str:
+    reader, loop, clipping = run.reader, run.loop, run.settings["gradient_clipping"]
     return (
         f"{manifest.rows('pairs')} pairs, {manifest.rows('titles')} titles; {loop.steps} steps of {reader.ranks.world} x "
         f"({reader.batch} pairs + {reader.crops} crops), {reader.steps_per_epoch} an epoch; "
-        f"{sum(p.numel() for p in encoder.parameters()) / 1e6:.1f} million parameters in reach; "
+        f"{sum(p.numel() for p in run.trained.parameters()) / 1e6:.1f} million parameters in reach; "
         f"{f'gradients are clipped at a norm of {clipping:g}' if clipping else 'no gradient clipping'}"
     )
-
-
-def training_settings(
-    config: TrainConfig,
-    chosen: Preset,
-    reader: TrainingReader,
-    loop: LoopConfig,
-    ranks: Ranks,
-    precision: Chosen,
-    engine: EngineName,
-) -> dict[str, Any]:
-    """All that the result depends on beside the dataset, by name; what a checkpoint must have to be gone on from."""
-    names = (
-        "crop_style", "crop_tokens", "query_word_dropout", "word_dropout", "feature_dropout", "average_from", "warmup",
-        "logq", "weight_power", "multi_positives", "masks", "margin", "learn_tau", "distil_weight", "cache_texts",
-        "hard_share", "hard_from", "seed",
-    )  # fmt: skip
-    theirs = config.deepspeed_settings(precision)
-    clipping = theirs.pop("gradient_clipping")
-    return {
-        "preset": config.preset,
-        "engine": engine,
-        "gradient_clipping": clipping,
-        **(_flat("deepspeed", theirs) if engine == "deepspeed" else {}),
-        **_flat("encoder", chosen.encoder.to_json()),
-        "ranks": ranks.world,
-        "batch": reader.batch,
-        "crops": reader.crops,
-        "steps": loop.steps,
-        **{name: getattr(chosen, name) for name in ("tau", "lr", "epochs", "weight_lr", "layers_lr", "layers_from")},
-        **{name: getattr(config, name) for name in names},
-        "precision": precision,
-    }
-
-
-def _flat(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted names, so that each that differs has a line of its own."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(f"{name}.{key}", value) if isinstance(value, Mapping) else {f"{name}.{key}": value}
-    return found

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from etl.errors import InputError, OtherContract
-from etl.tokenizer import TokenKind
+from etl.tokenizer_spec import TokenKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

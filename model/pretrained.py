@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import InputError
-from etl.tokenizer import SPEC_FILE, WordPieceTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer import load_tokenizer, tokenizer_hash
+from etl.tokenizer_spec import SPEC_FILE
+from etl.wordpiece import WordPieceTokenizer
 from model.bert_config import encoder_config
 from model.bundle import verify
 from model.bundle_layout import BERT_CONFIG_FILE, CONFIG_FILE, HEAD, WEIGHTS_FILE, load_weights, read_json

@@ -4,18 +4,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from etl.dataset import DataFile, Manifest, load_token_table
+from etl.dataset import Manifest, load_token_table
 from etl.errors import InputError
 from etl.tokenizer import TokenTable
 from model.augment import CropStyle, crop, thinned, uniform
@@ -26,14 +24,12 @@ from model.packing import PackedTexts, Packer
 from model.positions import Position
 from model.ranks import Ranks
 from model.row_groups import Source, row_groups
-
-log = logging.getLogger(__name__)
+from model.shares import TrainedPart, rank_files, require_enough, smallest_share
 
 PAIR_COLUMNS = (
     "pair_id", "query_group", "item_group", "weight", "query_logp", "item_logp", "query", "title", "title_cut"
 )  # fmt: skip
 TITLE_COLUMNS = ("title_id", "item_group", "item_logp", "title")
-TrainedPart = Literal["pairs", "titles"]
 LOADING = ("read_ahead", "reader_timeout_s")
 """Settings that change no batch."""
 
@@ -254,50 +250,6 @@ class TrainingReader:
         if self.config.hard.share:
             pairs = one_of_each(pairs, self.config.seed, epoch, none=use)
         return pairs.drop(["pair_id", "title_cut", "title"]).append_column("title", shown)
-
-
-def rank_files(manifest: Manifest, part: TrainedPart, ranks: Ranks) -> tuple[DataFile, ...]:
-    """The files that a rank reads: every ``world``-th.
-
-    Raises:
-        InputError: fewer files with rows in them than ranks.
-    """
-    files = tuple(file for file in manifest.files(part) if file.rows)
-    if len(files) < ranks.world:
-        raise InputError(
-            f"{part}/ has {len(files)} files with rows in them for {ranks.world} ranks: build the dataset with at least "
-            f"--ranks {ranks.world}, or train on fewer --ranks"
-        )
-    return files[ranks.rank :: ranks.world]
-
-
-def smallest_share(manifest: Manifest, part: TrainedPart, world: int) -> int:
-    """Rows of the rank that has the fewest."""
-    return min(sum(f.rows for f in rank_files(manifest, part, Ranks(rank, world))) for rank in range(world))
-
-
-def require_enough(manifest: Manifest, batch: int, world: int) -> None:
-    """Refuse a batch that no epoch can fill; of those that nobody asked for see :func:`fit_batch`.
-
-    Raises:
-        InputError: ``batch`` is more than a rank's pairs.
-    """
-    share = smallest_share(manifest, "pairs", world)
-    if batch > share:
-        raise InputError(
-            f"batch is {batch} pairs a rank, and each of {world} ranks has {share} (expected at most these): set a smaller "
-            "--batch or fewer --ranks, or leave --batch out"
-        )
-
-
-def fit_batch(manifest: Manifest, wanted: int, world: int) -> int:
-    """A preset's batch, or an eighth of a rank's rows where those are few: a handful of steps trains nothing."""
-    fitting = max(smallest_share(manifest, "pairs", world) // 8, 1)
-    if fitting < wanted:
-        log.info(
-            "%d pairs a rank are few: batch %d instead of %d", smallest_share(manifest, "pairs", world), fitting, wanted
-        )
-    return min(wanted, fitting)
 
 
 def column_logp(pair_logp: np.ndarray, crop_logp: float, pairs: int, crops: int) -> np.ndarray:

@@ -24,7 +24,7 @@ from model.distillation import Teacher
 from model.hosts import ReachedHosts
 from model.leftovers import remove_leftovers, running
 from model.precision import choose
-from model.reader import require_enough, smallest_share
+from model.shares import require_enough, smallest_share
 from model.tracking import MLflow
 from model.train_config import TrainConfig
 

@@ -16,7 +16,7 @@ from etl import config as settings
 from etl.errors import EXIT_NOTHING_DUE
 from etl.job import run_job
 from etl.text_config import TextConfig
-from etl.tokenizer import read_spec
+from etl.tokenizer_spec import read_spec
 from etl.warehouse import Warehouse
 from model.bundle import CANDIDATE, CHAMPION, alias, candidate, champion, foreign
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer
+from etl.tokenizer import WordHashTokenizer
+from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
 from model.bundle import CHAMPION, set_alias, write_bundle
 from model.encoder import Encoder

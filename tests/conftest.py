@@ -10,8 +10,9 @@ from pyspark.sql import SparkSession
 
 from etl.config import SparkJobConfig
 from etl.session import start_session
+from tests.model_data import DS, small_shop, write_dataset
 
-LAUNCHING = ("checkpoints", "hosts", "loss", "many_nodes", "resize", "train")
+LAUNCHING = ("hosts", "loss", "many_nodes", "resize", "resume", "train")
 """Files of the training whose tests start ranks of their own, test_model_….py."""
 
 
@@ -62,4 +63,12 @@ def root(tmp_path: Path) -> Path:
     """An empty warehouse."""
     path = tmp_path / "warehouse"
     path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def shop_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse with nothing but the dataset of a small shop."""
+    path = tmp_path_factory.mktemp("shop")
+    write_dataset(path / "datasets" / f"ds={DS}", small_shop())
     return path

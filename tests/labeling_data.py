@@ -16,7 +16,8 @@ from etl import tables
 from etl.contracts import PAIRS
 from etl.taxonomy import Taxonomy
 from etl.text import Normaliser, normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, token_id
+from etl.tokenizer import WordHashTokenizer, token_id
+from etl.tokenizer_spec import TokenizerSpec
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
 from labeling.probability import Calibration

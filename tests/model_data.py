@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from etl.bert_tokenizer import bert_tokenizer
 from etl.dataset import COLUMNS, DataFile, Manifest, encode_ids, schemas
 from etl.text import cut_words, language_of, normalise
-from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer, token_id, tokenizer_hash
+from etl.tokenizer import BothTokenizer, Tokenizer, WordHashTokenizer, token_id, tokenizer_hash
+from etl.tokenizer_spec import TokenizerSpec
 from etl.typos import misspelt
+from etl.wordpiece import WordPieceTokenizer
 
 DS = dt.date(2024, 5, 7)
 THINGS = ("sneakers", "kettle", "dress", "lamp", "drill", "sofa", "连衣裙", "运动鞋")
@@ -81,86 +83,124 @@ def write_dataset(
     tokenizer_from: Path | None = None,
 ) -> Manifest:
     """Lay ``shop`` down as a dataset, manifest last; ``tokenizer_from`` is a directory of a BERT."""
-    limits = {"max_query_tokens": 12, "max_title_tokens": 20}
-    spec = TokenizerSpec(kind=kind, rows=rows, pieces=200 * (kind == "both"), normaliser=normalise.hash, **limits)
-    texts = [*shop.queries.values(), *shop.titles.values()]
-    trained = {"wordpiece": WordPieceTokenizer, "both": BothTokenizer}
-    tokenizer = trained[kind].train(spec, texts) if kind in trained else WordHashTokenizer(spec)
-    if tokenizer_from is not None:
-        tokenizer = bert_tokenizer(tokenizer_from, spec)
-        kind, rows = "wordpiece", tokenizer.spec.rows
-    dtype = "int64" if tokenizer.spec.hashed else "uint32"
-    strings: set[str] = set()
-
-    def ids(text: str, side: str) -> bytes:
-        strings.update(tokenizer.tokens(text, side))
-        return encode_ids(tokenizer.ids(text, side), dtype) if text else b""
-
-    def cut(query: str, title: str) -> bytes:
-        left = cut_words(normalise(title), normalise(query))
-        return ids(left, "title") if left != normalise(title) else b""
-
-    asked, shown = (Counter(click[side] for click in shop.clicks) for side in (0, 1))
-    share = {key: np.float32(np.log(n / len(shop.clicks))) for counts in (asked, shown) for key, n in counts.items()}
-    pair_rows = [
-        {
-            "pair_id": n,
-            "query_group": q,
-            "item_group": i,
-            "weight": np.float32(1 + (q + i) % 3),
-            "query_logp": share[q],
-            "item_logp": share[i],
-            "query": ids(shop.queries[q], "query"),
-            "title": ids(shop.titles[i], "title"),
-            "title_cut": cut(shop.queries[q], shop.titles[i]),
-        }
-        for n, (q, i) in enumerate(shop.clicks)
-    ]
-    title_rows = [
-        {"title_id": i, "item_group": i, "item_logp": share.get(i, np.float32(-np.inf)), "title": ids(t, "title")}
-        for i, t in shop.titles.items()
-    ]
-    corpus_rows = [{"title_id": i, "title": ids(t, "title")} for i, t in shop.corpus.items()]
-    heldout_rows = [
-        {
-            "split": s,
-            "query_id": q,
-            "query": ids(shop.queries[q], "query"),
-            "query_typos": ids(misspelt(shop.queries[q]), "query"),
-            "language": language_of(shop.queries[q]),
-            "frequency": "head" if len(items) > 10 else "tail",
-            "title_ids": items,
-            "seen_title_ids": sorted({i for asked, i in [*shop.clicks, *shop.thinned] if asked == q}),
-        }
-        for s, q, items in shop.heldout
-    ]
-    known_rows = [{"query_group": q, "item_group": i} for q, i in [*shop.clicks, *shop.thinned]]
-    rows_of = {"titles": title_rows, "corpus": corpus_rows, "heldout": heldout_rows, "known": known_rows, "pairs": pair_rows}
-    parts = {part: _write(directory / part, part_rows, files) for part, part_rows in rows_of.items()}
-    tokenizer.save(directory)
-    tokens = []
-    if tokenizer.spec.hashed:
-        token_rows = [
-            {"id": token_id(t), "features": np.array(tokenizer.features(t), dtype="<u4").tobytes()}
-            for t in sorted(strings, key=token_id)
-        ]
-        pq.write_table(pa.Table.from_pylist(token_rows), directory / "tokens.parquet")
-        tokens = [directory / "tokens.parquet"]
-    parts |= {"tokens": tokens, "tokenizer": sorted(directory.glob("tokenizer*.json"))}
-    files_of = {name: tuple(DataFile.of(directory, path) for path in paths) for name, paths in parts.items()}
-    manifest = Manifest(
-        ds=DS,
-        token_dtype=dtype,
-        tokenizer=tokenizer_hash(directory),
-        normaliser=spec.normaliser,
-        spec={"kind": kind, "rows": rows, "ngrams": [3, 4], **limits},
-        inputs={"pairs": "delta:0"},
-        parts=files_of,
-        schema=schemas(directory, files_of),
-        languages=dict(Counter(language_of(shop.queries[q]) for q in {q for q, _ in shop.clicks})),
-    )
+    tokens = _Tokens(_tokenizer(shop, kind, rows, tokenizer_from))
+    parts = {part: _write(directory / part, part_rows, files) for part, part_rows in _rows(shop, tokens).items()}
+    tokens.tokenizer.save(directory)
+    parts |= {"tokens": _write_features(directory, tokens), "tokenizer": sorted(directory.glob("tokenizer*.json"))}
+    manifest = _manifest(directory, shop, tokens, parts)
     manifest.write(directory)
     return manifest
+
+
+def _tokenizer(shop: Shop, kind: str, rows: int, tokenizer_from: Path | None) -> Tokenizer:
+    limits = {"max_query_tokens": 12, "max_title_tokens": 20}
+    spec = TokenizerSpec(kind=kind, rows=rows, pieces=200 * (kind == "both"), normaliser=normalise.hash, **limits)
+    if tokenizer_from is not None:
+        return bert_tokenizer(tokenizer_from, spec)
+    trained = {"wordpiece": WordPieceTokenizer, "both": BothTokenizer}
+    if kind in trained:
+        return trained[kind].train(spec, [*shop.queries.values(), *shop.titles.values()])
+    return WordHashTokenizer(spec)
+
+
+@dataclass
+class _Tokens:
+    """Token ids as the format stores them, and the tokens that there were."""
+
+    tokenizer: Tokenizer
+    seen: set[str] = field(default_factory=set)
+
+    @property
+    def dtype(self) -> str:
+        return "int64" if self.tokenizer.spec.hashed else "uint32"
+
+    def ids(self, text: str, side: str) -> bytes:
+        self.seen.update(self.tokenizer.tokens(text, side))
+        return encode_ids(self.tokenizer.ids(text, side), self.dtype) if text else b""
+
+    def cut(self, query: str, title: str) -> bytes:
+        left = cut_words(normalise(title), normalise(query))
+        return self.ids(left, "title") if left != normalise(title) else b""
+
+
+def _rows(shop: Shop, tokens: _Tokens) -> dict[str, list[dict]]:
+    """Of every part."""
+    asked, shown = (Counter(click[side] for click in shop.clicks) for side in (0, 1))
+    share = {key: np.float32(np.log(n / len(shop.clicks))) for counts in (asked, shown) for key, n in counts.items()}
+    titles = [
+        {
+            "title_id": i,
+            "item_group": i,
+            "item_logp": share.get(i, np.float32(-np.inf)),
+            "title": tokens.ids(text, "title"),
+        }
+        for i, text in shop.titles.items()
+    ]
+    return {
+        "titles": titles,
+        "corpus": [{"title_id": i, "title": tokens.ids(text, "title")} for i, text in shop.corpus.items()],
+        "heldout": [_heldout_row(shop, tokens, *query) for query in shop.heldout],
+        "known": [{"query_group": q, "item_group": i} for q, i in [*shop.clicks, *shop.thinned]],
+        "pairs": [_pair_row(shop, tokens, share, n, q, i) for n, (q, i) in enumerate(shop.clicks)],
+    }
+
+
+def _pair_row(shop: Shop, tokens: _Tokens, share: dict[int, np.float32], n: int, query_id: int, title_id: int) -> dict:
+    query, title = shop.queries[query_id], shop.titles[title_id]
+    return {
+        "pair_id": n,
+        "query_group": query_id,
+        "item_group": title_id,
+        "weight": np.float32(1 + (query_id + title_id) % 3),
+        "query_logp": share[query_id],
+        "item_logp": share[title_id],
+        "query": tokens.ids(query, "query"),
+        "title": tokens.ids(title, "title"),
+        "title_cut": tokens.cut(query, title),
+    }
+
+
+def _heldout_row(shop: Shop, tokens: _Tokens, split: str, query_id: int, title_ids: list[int]) -> dict:
+    query = shop.queries[query_id]
+    return {
+        "split": split,
+        "query_id": query_id,
+        "query": tokens.ids(query, "query"),
+        "query_typos": tokens.ids(misspelt(query), "query"),
+        "language": language_of(query),
+        "frequency": "head" if len(title_ids) > 10 else "tail",
+        "title_ids": title_ids,
+        "seen_title_ids": sorted({i for asked, i in [*shop.clicks, *shop.thinned] if asked == query_id}),
+    }
+
+
+def _write_features(directory: Path, tokens: _Tokens) -> list[Path]:
+    """The table of the tokens that there were; none where a token is its only feature."""
+    if not tokens.tokenizer.spec.hashed:
+        return []
+    rows = [
+        {"id": token_id(t), "features": np.array(tokens.tokenizer.features(t), dtype="<u4").tobytes()}
+        for t in sorted(tokens.seen, key=token_id)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), directory / "tokens.parquet")
+    return [directory / "tokens.parquet"]
+
+
+def _manifest(directory: Path, shop: Shop, tokens: _Tokens, parts: dict[str, Iterable[Path]]) -> Manifest:
+    spec = tokens.tokenizer.spec
+    names = ("kind", "rows", "max_query_tokens", "max_title_tokens")
+    files = {name: tuple(DataFile.of(directory, path) for path in paths) for name, paths in parts.items()}
+    return Manifest(
+        ds=DS,
+        token_dtype=tokens.dtype,
+        tokenizer=tokenizer_hash(directory),
+        normaliser=spec.normaliser,
+        spec={"ngrams": [3, 4]} | {name: getattr(spec, name) for name in names},
+        inputs={"pairs": "delta:0"},
+        parts=files,
+        schema=schemas(directory, files),
+        languages=dict(Counter(language_of(shop.queries[q]) for q in {q for q, _ in shop.clicks})),
+    )
 
 
 def _write(directory: Path, rows: Sequence[dict], files: int) -> Iterable[Path]:

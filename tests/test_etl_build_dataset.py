@@ -16,9 +16,10 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from etl import build_dataset
-from etl.build_dataset import DatasetConfig
 from etl.contracts import PAIRS, TITLE_GROUPS
 from etl.dataset import Manifest, decode_ids, encode_ids, load_token_table, verify
+from etl.dataset_config import DatasetConfig
+from etl.dataset_rows import as_token_table, refuse_collisions
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.petastorm_write import file_of, in_files, write_petastorm
 from etl.tables import write_slice
@@ -338,10 +339,10 @@ def test_a_failed_write_leaves_no_hadoop_setting_behind(spark, tmp_path):
 
 def test_two_words_that_share_a_token_id_are_refused_and_a_repeated_word_is_not(spark):
     rows = [(1, b"a"), (1, b"a"), (2, b"b")]
-    build_dataset.refuse_collisions(build_dataset.as_token_table(spark.createDataFrame(rows, "id bigint, features binary")))
+    refuse_collisions(as_token_table(spark.createDataFrame(rows, "id bigint, features binary")))
     clash = spark.createDataFrame([*rows, (2, b"c")], "id bigint, features binary")
     with pytest.raises(InputError, match="share the 64-bit token id 2"):
-        build_dataset.refuse_collisions(build_dataset.as_token_table(clash))
+        refuse_collisions(as_token_table(clash))
 
 
 def test_the_tokenizer_of_a_bert_or_a_bundle_is_taken_over_whole(shop, directory, tmp_path):

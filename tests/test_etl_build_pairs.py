@@ -17,6 +17,7 @@ from etl.cleaning import RULES
 from etl.contracts import CATALOGUE, CLICK_LOG
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.job import run_job
+from etl.late_events import affected_days, count_arrivals
 from etl.pairs_config import PairsConfig
 from tests.etl_data import PERSONAL, QUERIES, STRICT, events, items, lay_down_shop, strict_events
 from tests.rows import DS, event, item, lay_down, small_warehouse
@@ -307,15 +308,15 @@ def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_th
 def test_days_that_lack_late_events_are_those_from_theirs_on_but_the_one_being_made(root):
     later = config(root, arrived_by=DS + dt.timedelta(days=1))
     late = {DS - dt.timedelta(days=2): 4, DS: 1}
-    assert build_pairs.affected_days(late, later) == [DS - dt.timedelta(days=n) for n in (2, 1)]
-    assert build_pairs.affected_days({}, later) == []
+    assert affected_days(late, later) == [DS - dt.timedelta(days=n) for n in (2, 1)]
+    assert affected_days({}, later) == []
 
 
 def test_only_the_last_partition_that_is_looked_into_holds_late_events(spark):
     row = (DS, dt.datetime(2024, 5, 6, 23), None)
     marked = spark.createDataFrame([row], "ds date, event_time timestamp, rule string")
-    assert build_pairs.count_arrivals(marked, DS)[1] == {DS - dt.timedelta(days=1): 1}
-    assert build_pairs.count_arrivals(marked, DS + dt.timedelta(days=1))[1] == {}
+    assert count_arrivals(marked, DS)[1] == {DS - dt.timedelta(days=1): 1}
+    assert count_arrivals(marked, DS + dt.timedelta(days=1))[1] == {}
 
 
 def lay_down_without_days(spark, root: Path, rows: list[dict]) -> None:

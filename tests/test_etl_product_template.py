@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from etl.build_dataset import DatasetConfig
 from etl.config import from_args
+from etl.dataset_config import DatasetConfig
 from etl.errors import InputError
 from etl.product_template import ProductTemplate
 from etl.text import Normaliser

@@ -10,15 +10,9 @@ import pytest
 
 from etl.errors import InputError
 from etl.text import Normaliser, normalise, word_spans, words
-from etl.tokenizer import (
-    SPEC_FILE,
-    BothTokenizer,
-    TokenizerSpec,
-    WordHashTokenizer,
-    WordPieceTokenizer,
-    load_tokenizer,
-    read_spec,
-)
+from etl.tokenizer import BothTokenizer, WordHashTokenizer, load_tokenizer
+from etl.tokenizer_spec import SPEC_FILE, TokenizerSpec, read_spec
+from etl.wordpiece import WordPieceTokenizer
 
 SIMPLIFIED = Normaliser(simplified=True)
 

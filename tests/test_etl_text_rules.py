@@ -12,7 +12,9 @@ from tokenizers import Tokenizer
 from etl.errors import InputError
 from etl.text import Normaliser, normalise
 from etl.text_rules import text_rules
-from etl.tokenizer import TokenizerSpec, WordPieceTokenizer, load_tokenizer
+from etl.tokenizer import load_tokenizer
+from etl.tokenizer_spec import TokenizerSpec
+from etl.wordpiece import WordPieceTokenizer
 
 RULES = text_rules(normalise)
 

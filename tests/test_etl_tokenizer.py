@@ -5,7 +5,8 @@ import pytest
 from etl.errors import InputError
 from etl.text import normalise
 from etl.tokenize_texts import Tokenise
-from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, token_id
+from etl.tokenizer import BothTokenizer, WordHashTokenizer, token_id
+from etl.tokenizer_spec import TokenizerSpec
 
 PIECES, ROWS = 60, 1_060
 SPEC = TokenizerSpec(kind="both", rows=ROWS, pieces=PIECES, max_query_tokens=4, normaliser=normalise.hash)

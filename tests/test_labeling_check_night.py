@@ -5,8 +5,8 @@ from typing import get_type_hints
 
 import pytest
 
-from etl.build_dataset import DatasetConfig
 from etl.config import SECTIONS
+from etl.dataset_config import DatasetConfig
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.tokenizer import WordHashTokenizer
 from labeling import check_night, cli

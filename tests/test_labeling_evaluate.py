@@ -16,7 +16,8 @@ from matplotlib.image import imread
 from etl.dataset import verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
 from etl.text import language_of, normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer
+from etl.tokenizer import WordHashTokenizer, load_tokenizer
+from etl.tokenizer_spec import TokenizerSpec
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
 from labeling import evaluate

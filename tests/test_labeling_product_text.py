@@ -11,12 +11,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from etl import build_dataset, build_pairs
-from etl.build_dataset import DatasetConfig
-from etl.build_pairs import PairsConfig
 from etl.catalogue import read_catalogue
 from etl.contracts import CATALOGUE, CLICK_LOG, TAXONOMY, VOCABULARY, Column
 from etl.dataset import decode_ids
+from etl.dataset_config import DatasetConfig
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.pairs_config import PairsConfig
 from etl.product_template import ProductTemplate
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse

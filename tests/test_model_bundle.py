@@ -7,8 +7,10 @@ import pytest
 
 from etl.errors import InputError
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
+from etl.tokenizer import WordHashTokenizer
+from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
+from etl.wordpiece import WordPieceTokenizer
 from model.bundle import CANDIDATE, CHAMPION, add_calibration, candidate, champion, load_bundle, set_alias, write_bundle
 from model.fit import draw
 from model.presets import PRESETS

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer
+from etl.tokenizer import WordHashTokenizer
+from etl.tokenizer_spec import TokenizerSpec
 from model.encoder import Encoder
 from model.inference import embed
 from model.packing import offsets_of, pack, tokenised

@@ -3,7 +3,9 @@ import pytest
 
 from etl.errors import InputError
 from etl.text import normalise
-from etl.tokenizer import BothTokenizer, TokenizerSpec, TokenTable, WordHashTokenizer, WordPieceTokenizer
+from etl.tokenizer import BothTokenizer, TokenTable, WordHashTokenizer
+from etl.tokenizer_spec import TokenizerSpec
+from etl.wordpiece import WordPieceTokenizer
 from model.packing import Packer, offsets_of, pack, tokenised
 
 TABLE = TokenTable(ids=np.array([-7, 3, 9]), offsets=np.array([0, 2, 3, 6]), features=np.array([10, 11, 20, 30, 31, 32]))

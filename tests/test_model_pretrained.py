@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.text import normalise
-from etl.tokenizer import TokenizerSpec, WordPieceTokenizer, tokenizer_hash
+from etl.tokenizer import tokenizer_hash
+from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
+from etl.wordpiece import WordPieceTokenizer
 from model import train
 from model.bundle import CHAMPION, load_bundle, set_alias
 from model.encoder import Encoder

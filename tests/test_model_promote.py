@@ -7,7 +7,8 @@ import pytest
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_NOTHING_DUE, EXIT_OK, InputError
 from etl.text import Normaliser
-from etl.tokenizer import TokenizerSpec, WordHashTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer import WordHashTokenizer, load_tokenizer, tokenizer_hash
+from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
 from model import promote, train_due
@@ -64,13 +65,6 @@ def test_the_gate_refuses_what_is_far_behind_the_champion_or_surely_behind_it(di
     problems = gate(figures(0.5), figures(0.2), {}, LIMITS, difference)
     assert len(problems) == (reason is not None)
     assert reason is None or reason in problems[0]
-
-
-@pytest.fixture(scope="module")
-def shop_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shop")
-    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
-    return root
 
 
 @pytest.fixture(scope="module")

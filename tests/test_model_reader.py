@@ -11,7 +11,8 @@ from etl.errors import InputError
 from model.augment import crop, uniform
 from model.blocks import blocks
 from model.ranks import Ranks
-from model.reader import ReaderConfig, TrainingReader, column_logp, fit_batch, rank_files, smallest_share
+from model.reader import ReaderConfig, TrainingReader, column_logp
+from model.shares import fit_batch, rank_files, smallest_share
 from tests.model_data import small_shop, write_dataset
 
 CONFIG = ReaderConfig(batch=10, crops=0.5, seed=3)

@@ -13,7 +13,9 @@ import torch
 
 from etl.errors import InputError
 from etl.text import Normaliser
-from etl.tokenizer import BothTokenizer, TokenizerSpec, WordHashTokenizer, WordPieceTokenizer
+from etl.tokenizer import BothTokenizer, WordHashTokenizer
+from etl.tokenizer_spec import TokenizerSpec
+from etl.wordpiece import WordPieceTokenizer
 from model.bundle import Bundle, load_bundle, verify, write_bundle
 from model.encoder import Encoder
 from model.presets import PRESETS, EncoderConfig

@@ -15,7 +15,6 @@ from etl.warehouse import Warehouse
 from model.augment import thinned
 from model.averaging import TAKEN, AveragedEngine
 from model.bundle import load_bundle, write_bundle
-from model.checkpoints import Checkpoints
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.engines import TorchEngine, optimizer, parameter_groups
@@ -27,17 +26,7 @@ from model.ranks import Ranks
 from model.reader import TrainingReader
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
-
-
-@pytest.fixture(scope="module")
-def shop_root(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("shop")
-    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
-    return root
-
-
-def config(root: Path, **changes) -> TrainConfig:
-    return TrainConfig(root=str(root), ds=DS, **({"preset": "tiny", "epochs": 4.0, "save_every": 3} | changes))
+from tests.trainings import config, cut_off
 
 
 @pytest.mark.parametrize("special", [0, 1])
@@ -103,17 +92,7 @@ def test_a_training_that_averages_goes_on_after_a_crash_with_the_mean_that_it_ha
     settings = config(shop_root, average_from=0.2)
     manifest = verify(settings.dataset)
     whole = fit(settings, manifest)
-    save = Checkpoints.save
-
-    def save_and_stop(self, engine, position, progress):
-        save(self, engine, position, progress)
-        if position.step >= 9:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            fit(settings, manifest, checkpoints=tmp_path)
+    cut_off(settings, tmp_path, 9, monkeypatch)
     rest = fit(settings, manifest, checkpoints=tmp_path)
     for a, b in zip(rest.encoder.state_dict().values(), whole.encoder.state_dict().values(), strict=True):
         assert torch.equal(a, b)

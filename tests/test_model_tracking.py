@@ -16,7 +16,7 @@ from model.fit import fit
 from model.tracking import MLflow, TensorBoard, closing_trackers
 from model.train_config import TrainConfig
 from tests.model_data import DS, small_shop, write_dataset
-from tests.test_model_checkpoints import CutOff, stopping_after
+from tests.trainings import CutOff, stopping_after
 
 FIGURES = {
     "loss", "gradient_norm", "tau", "alignment", "uniformity", "false_negatives", "tokens_per_s", "pairs_per_s", "data_wait",

@@ -27,18 +27,12 @@ from model.precision import choose
 from model.presets import PRESETS
 from model.progress import Curve, alignment, progress_line, uniformity
 from model.ranks import Ranks
-from model.reader import Batch, ReaderConfig, TrainingReader, require_enough, smallest_share
+from model.reader import Batch, ReaderConfig, TrainingReader
 from model.retrieval import top_k
+from model.shares import require_enough, smallest_share
 from model.train_config import TrainConfig
 from model.trainer import Collapsed, LoopConfig, NotFinite, rates, schedule, train
 from tests.model_data import DS, small_shop, write_dataset
-
-
-@pytest.fixture(scope="module")
-def shop_root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shop")
-    write_dataset(root / "datasets" / f"ds={DS}", small_shop())
-    return root
 
 
 def config(root, **changes) -> TrainConfig:
