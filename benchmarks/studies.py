@@ -58,7 +58,7 @@ class StudyTraining(TrainConfig):
 class StudiesConfig(HomeDepotConfig):
     """Settings of the studies."""
 
-    study: Literal["switches", "temperature", "batch", "input", "share", "start"] = "switches"
+    study: Literal["switches", "temperature", "batch", "input", "share", "combined", "start"] = "switches"
     """Which of them."""
 
     cells: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ class Cell:
 
 
 BAG = {"preset": "bag"}
+HYBRID = {"preset": "hybrid"}
 SWITCHES = {
     "bag": Cell(BAG),
     "no crops": Cell(BAG | {"crops": 0.0}),
@@ -96,6 +97,18 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
     },
     "share": {
         f"{share:.0%} of the queries, {layers} layers": _share(share, layers) for share in SHARES for layers in (0, 2)
+    },
+    "combined": {
+        "bag": Cell(BAG),
+        "5 crops a pair": Cell(BAG | {"crops": 5.0}),
+        "hybrid, 3 crops": Cell(HYBRID | {"crops": 3.0}),
+        "hybrid, 5 crops": Cell(HYBRID | {"crops": 5.0}),
+        "hybrid, 8 crops": Cell(HYBRID | {"crops": 8.0}),
+        "hybrid, 5 crops, feature dropout .2": Cell(HYBRID | {"crops": 5.0, "feature_dropout": 0.2}),
+        "hybrid, 5 crops, feature dropout .2, 512 wide": Cell(
+            HYBRID | {"crops": 5.0, "feature_dropout": 0.2, "dim": 512}, {"hidden": 128}
+        ),
+        "hybrid, 5 crops, layers from half": Cell(HYBRID | {"crops": 5.0, "layers_from": 0.5}),
     },
     "start": {
         "bag": Cell(BAG),
