@@ -73,6 +73,18 @@ def draw(runs: Sequence[Run], file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
+def draw_one(points: Sequence[tuple[int, float]], file: Path, title: str) -> None:
+    """The loss by step of one training, as ``metrics.json`` of its bundle has it under ``curve``."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*zip(*points, strict=True), color="#0072b2")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss, mean of all ranks since the last point")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=100)
+
+
 def _mark_kills(axes: Axes, runs: Sequence[Run]) -> None:
     """The steps between checkpoint and kill, which were done again."""
     label = "kill -9, and the steps since the checkpoint"

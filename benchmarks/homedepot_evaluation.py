@@ -14,6 +14,7 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.adapter import adapted_warehouse
+from benchmarks.curves_figure import draw_one
 from benchmarks.homedepot_judgements import (
     CLICKED,
     SET,
@@ -70,6 +71,7 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
         "typos": {name: found | {"kept": _kept(found, figures[name])} for name, found in with_typos.items()},
     }
     target = write_result(warehouse.root / "reports" / SET, result)
+    draw_one(bundle.metrics["curve"], target.with_name("loss.png"), f"Home Depot, bundle {bundle.id}")
     return {"queries": len(relevant), "titles": len(titles), "bundle": bundle.id, "path": target}
 
 
