@@ -98,7 +98,7 @@ def run(config: StudiesConfig) -> Mapping[str, Any]:
 
 def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: int) -> dict[str, Any]:
     """The result of a cell, made if it is not there."""
-    result = _place(config, name, seed).with_suffix(".json")
+    result = _result(config, name, seed)
     if result.is_file():
         return dict(json.loads(result.read_text(encoding="utf-8")))
     cell = cells[name]
@@ -123,7 +123,12 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     result.parent.mkdir(parents=True, exist_ok=True)
     if name in {next(iter(cells)), *(cell.teacher for cell in cells.values())}:
         path = write_bundle(
-            result.with_suffix(""), fitted.encoder, load_tokenizer(settings.dataset), ds=config.ds, metrics={}, lineage={}
+            _place(config, name, seed),
+            fitted.encoder,
+            load_tokenizer(settings.dataset),
+            ds=config.ds,
+            metrics={},
+            lineage={},
         )
         log.info("%s: bundle %s", name, path)
     result.write_text(json.dumps(content) + "\n", encoding="utf-8")
@@ -134,14 +139,14 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
 def summary(config: StudiesConfig, cells: Mapping[str, Cell], name: str) -> dict[str, Any] | None:
     """Means over seeds and queries, and how far recall@10 is from the first cell's on the same seeds; None: not run."""
     first = next(iter(cells))
-    seeds = [seed for seed in range(1, 100) if _place(config, name, seed).with_suffix(".json").is_file()]
+    seeds = [seed for seed in range(1, 100) if _result(config, name, seed).is_file()]
     if not seeds:
         return None
     found = [trained(config, cells, name, seed) for seed in seeds]
     row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(each["cpu_minutes"] for each in found)}
     row |= {measure: mean(mean(each["values"][measure]) for each in found) for measure in MEASURES}
     row["each"] = np.mean([each["values"]["recall@10"] for each in found], axis=0)
-    base = [s for s in seeds if _place(config, first, s).with_suffix(".json").is_file()]
+    base = [s for s in seeds if _result(config, first, s).is_file()]
     if base and name != first:
         pairs = [(trained(config, cells, name, s)["values"], trained(config, cells, first, s)["values"]) for s in base]
         change = np.mean([np.subtract(ours["recall@10"], theirs["recall@10"]) for ours, theirs in pairs], axis=0)
@@ -163,9 +168,14 @@ def _bundle(config: StudiesConfig, name: str, seed: int) -> Path:
     return next(_place(config, name, seed).glob("*/manifest.json")).parent
 
 
+def _result(config: StudiesConfig, name: str, seed: int) -> Path:
+    place = _place(config, name, seed)
+    return place.with_name(f"{place.name}.json")
+
+
 def _place(config: StudiesConfig, name: str, seed: int) -> Path:
-    """Of a cell's results: a JSON file, and beside it a directory with its bundle where another cell needs that."""
-    return Path(config.root).resolve() / "studies" / config.study / f"{name.replace(' ', '_')}-{seed}.d"
+    """Directory of a cell's bundle, where another cell needs that; its figures lie beside it."""
+    return Path(config.root).resolve() / "studies" / config.study / f"{name.replace(' ', '_')}-{seed}"
 
 
 if __name__ == "__main__":
