@@ -165,7 +165,7 @@ def measured(config: PresetsConfig, dataset: Path, encoder: Encoder) -> dict[str
 def settings_of(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
     """Settings as the job itself reads them, from the warehouse's warehouse.toml, with ``changes``."""
     args = arg_parser(kind, "presets", "").parse_args(["--root", str(root), "--ds", str(ds)])
-    return from_args(kind, args).model_copy(update=changes)
+    return kind(**{**from_args(kind, args).model_dump(), **changes})
 
 
 if __name__ == "__main__":

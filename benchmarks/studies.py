@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -51,7 +51,8 @@ class StudyTraining(TrainConfig):
     def preset_for(self, spec: Mapping[str, Any], tokenizer: Path) -> Preset:
         found = super().preset_for(spec, tokenizer)
         if "layers" in self.encoder:
-            found = replace(found, weight_lr=5.0, layers_lr=0.25, layers_from=0.9 if self.encoder["layers"] else 0.0)
+            joining = 0.9 if self.layers_from is None else self.layers_from
+            found = replace(found, weight_lr=5.0, layers_lr=0.25, layers_from=joining if self.encoder["layers"] else 0.0)
         return replace(found, encoder=replace(found.encoder, **self.encoder))
 
 
@@ -82,26 +83,35 @@ def run(config: StudiesConfig) -> Mapping[str, Any]:
     for seed in config.seeds:
         for name in config.cells or cells:
             trained(config, cells, name, seed)
+            lay_down(config, cells)
+    rows = lay_down(config, cells)
+    return {"cells": len(cells), "run": sum(row is not None for row in rows.values()), "path": config.docs}
+
+
+def lay_down(config: StudiesConfig, cells: Mapping[str, Cell]) -> Mapping[str, Any]:
+    """Write table and plot of the cells that are there; returns the rows."""
     rows = {name: summary(config, cells, name) for name in cells}
     target = Path(config.docs)
     target.mkdir(parents=True, exist_ok=True)
-    command = f"python -m benchmarks.studies --study {config.study} --root DIR"
-    text = table(config.study, rows, command, hardware())
+    text = table(config.study, rows, f"python -m benchmarks.studies --study {config.study} --root DIR", hardware())
     if any("layers" in cell.encoder for cell in cells.values()):
         first = next(iter(cells.values()))
         of = slices(_root(config, cells, replace(first, tokens="wordhash", share=1.0), 1) / f"datasets/ds={config.ds}")
         text += slices_table({name: row["each"] for name, row in rows.items() if row is not None}, of)
     (target / f"{config.study}.md").write_text(text, encoding="utf-8")
     draw(config.study, rows, target / f"{config.study}.png")
-    return {"cells": len(cells), "run": sum(row is not None for row in rows.values()), "path": target}
+    return rows
 
 
 def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: int) -> dict[str, Any]:
-    """The result of a cell, made if it is not there."""
-    result = _result(config, name, seed)
+    """The result of a cell, made if it is not there, or of a cell that had this name and was another."""
+    result, cell = _result(config, name, seed), cells[name]
+    described = json.loads(json.dumps(asdict(cell)))
     if result.is_file():
-        return dict(json.loads(result.read_text(encoding="utf-8")))
-    cell = cells[name]
+        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        if found.get("cell") == described:
+            return found
+        log.warning("%s, seed %d: was another cell when it was trained, and is trained again", name, seed)
     root = _root(config, cells, cell, seed)
     changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": "cpu"}
     if cell.teacher:
@@ -114,11 +124,13 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     started = time.process_time()
     fitted = fit(settings, manifest)
     spent = (time.process_time() - started) / 60
-    found = evaluate(fitted.encoder, settings.dataset, manifest).part("valid")
+    valid = evaluate(fitted.encoder, settings.dataset, manifest).part("valid")
     content = {
+        "cell": described,
         "cpu_minutes": round(spent, 2),
-        "steps": fitted.settings["steps"],
-        "values": {measure: found.values[measure].round(6).tolist() for measure in MEASURES},
+        "dataset": manifest.digest,
+        "settings": dict(fitted.settings),
+        "values": {measure: valid.values[measure].round(6).tolist() for measure in MEASURES},
     }
     result.parent.mkdir(parents=True, exist_ok=True)
     if name in {next(iter(cells)), *(cell.teacher for cell in cells.values())}:

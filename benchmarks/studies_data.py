@@ -49,20 +49,30 @@ def study_root(studies: Path, ds: dt.date, cell: Cell, seed: int, miner: Callabl
     root = studies / (f"{cell.tokens}-minilm" if cell.pretrained else cell.tokens)
     dataset = dataset_of(root, ds, cell.tokens, str(minilm()) if cell.pretrained else "", **parts)
     if cell.share < 1:
-        fewer = studies / f"{cell.tokens}-{cell.share:.0%}"
+        fewer = _beside(root, f"{root.name}-{cell.share:.0%}")
         if not Warehouse(fewer).dataset(ds).is_dir():
             keep_share(dataset, Warehouse(fewer).dataset(ds), cell.share)
         return fewer
     if not cell.mined:
         return root
-    mined = studies / f"{cell.tokens}-mined-{seed}"
-    if not Warehouse(mined).dataset(ds).is_dir() or not verify(Warehouse(mined).dataset(ds)).hard_negatives:
+    mined = Warehouse(_beside(root, f"{root.name}-mined-{seed}"))
+    if not mined.dataset(ds).is_dir() or not verify(mined.dataset(ds)).hard_negatives:
         bundle = miner()
-        shutil.copytree(dataset, Warehouse(mined).dataset(ds), dirs_exist_ok=True)
-        shutil.copytree(bundle, Warehouse(mined).bundles / bundle.name, dirs_exist_ok=True)
-        set_alias(Warehouse(mined), CHAMPION, Warehouse(mined).bundles / bundle.name)
-        mine_negatives.run(settings_of(MineConfig, mined, ds))
-    return mined
+        keep_share(dataset, mined.dataset(ds), 1.0)
+        shutil.copytree(bundle, mined.bundles / bundle.name, dirs_exist_ok=True)
+        set_alias(mined, CHAMPION, mined.bundles / bundle.name)
+        mine_negatives.run(settings_of(MineConfig, mined.root, ds))
+    return mined.root
+
+
+def _beside(root: Path, name: str) -> Path:
+    """Another warehouse with the settings of ``root``: cells differ in what they say and in nothing else."""
+    other = root.with_name(name)
+    other.mkdir(exist_ok=True)
+    settings = root / "warehouse.toml"
+    if settings.exists() and not (other / settings.name).exists():
+        (other / settings.name).symlink_to(settings)
+    return other
 
 
 def keep_share(dataset: Path, target: Path, share: float) -> None:
@@ -70,6 +80,7 @@ def keep_share(dataset: Path, target: Path, share: float) -> None:
     manifest = verify(dataset)
     aside = target.with_name(f".{target.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(dataset, aside)
     changed = {}
     for part in ("pairs", "known"):

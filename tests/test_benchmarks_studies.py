@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import studies
 from benchmarks.studies import StudyTraining
-from benchmarks.studies_cells import STUDIES
+from benchmarks.studies_cells import STUDIES, Cell
 from benchmarks.studies_data import keep_share, slices
 from benchmarks.studies_figure import draw, table
 from etl.dataset import verify
 from model.encoder import Encoder
-from tests.model_data import small_shop, write_dataset
+from tests.model_data import DS, small_shop, write_dataset
 
 ROWS = {
     "bag": {"recall@10": 0.4, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 2},
@@ -66,6 +68,25 @@ def test_a_share_of_the_queries_keeps_all_pairs_of_some_and_every_title(tmp_path
 def groups(dataset: Path, part: str) -> Counter:
     found = pa.concat_tables(pq.read_table(dataset / file.path) for file in verify(dataset).files(part))
     return Counter(found["query_group"].to_pylist())
+
+
+def test_a_study_has_a_row_for_each_cell_though_a_cell_changed_or_needs_another(tmp_path, monkeypatch):
+    write_dataset(tmp_path / "studies" / "wordhash" / "datasets" / f"ds={DS}", small_shop())
+    (tmp_path / "studies" / "wordhash" / "warehouse.toml").write_text("[train]\nquery_word_dropout = 0.25\n")
+    tiny = {"preset": "tiny", "epochs": 0.3}
+    cells = {"tiny": Cell(tiny), "taught": Cell(tiny, teacher="tiny"), "half": Cell(tiny, share=0.5), "later": Cell(tiny)}
+    monkeypatch.setitem(STUDIES, "switches", cells)
+    flags = ["--root", str(tmp_path), "--ds", str(DS), "--data", "", "--docs", str(tmp_path / "docs"), "--cells"]
+    assert studies.main([*flags, "taught", "half"]) == 0
+    lines = (tmp_path / "docs" / "switches.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines if "not run" in line] == ["later"]
+    made = {file: json.loads(file.read_text()) for file in (tmp_path / "studies" / "switches").glob("*.json")}
+    assert {file.name for file in made} == {"tiny-1.json", "taught-1.json", "half-1.json"}
+    assert {found["settings"]["query_word_dropout"] for found in made.values()} == {0.25}
+    monkeypatch.setitem(cells, "half", Cell(tiny | {"lr": 1e-5}, share=0.5))
+    assert studies.main([*flags, "half"]) == 0
+    half = tmp_path / "studies" / "switches" / "half-1.json"
+    assert json.loads(half.read_text())["values"] != made[half]["values"]
 
 
 def test_every_validation_query_is_of_one_length_and_has_an_unseen_word_or_not(tmp_path):
