@@ -146,29 +146,23 @@ def known_tokenizer(config: DatasetConfig) -> Tokenizer | None:
     Raises:
         InputError: ``tokenizer_from`` names none.
     """
-    if config.tokenizer_from:
-        directory = _tokenizer_directory(config)
+    directory = _tokenizer_directory(config)
+    if directory is not None:
         if (directory / SPEC_FILE).is_file():
             return load_tokenizer(directory)
         return bert_tokenizer(directory, config.spec())
     return WordHashTokenizer(config.spec()) if config.tokenizer == "wordhash" else None
 
 
-def _tokenizer_directory(config: DatasetConfig) -> Path:
-    """Where the tokenizer lies that is taken over.
-
-    Raises:
-        InputError: there is none.
-    """
-    directory = Path(config.tokenizer_from).expanduser()
+def _tokenizer_directory(config: DatasetConfig) -> Path | None:
+    """Where the tokenizer lies that is taken over; None: nowhere, as with champion before the first promotion."""
     if config.tokenizer_from == "champion":
         alias = Warehouse.at(config.root).bundles / "champion.json"
         if not alias.is_file():
-            raise InputError(
-                f"tokenizer_from is champion, but {alias} is not there: promote a bundle first, or leave it out"
-            )
-        directory = alias.parent / json.loads(alias.read_text(encoding="utf-8"))["bundle"]
-    return directory
+            log.info("tokenizer_from is champion, and there is none yet: the tokenizer is made anew")
+            return None
+        return alias.parent / str(json.loads(alias.read_text(encoding="utf-8"))["bundle"])
+    return Path(config.tokenizer_from).expanduser() if config.tokenizer_from else None
 
 
 def _check_complete(pairs: DataFrame, examples: DataFrame, config: DatasetConfig) -> None:

@@ -39,8 +39,8 @@ class DatasetConfig(TextConfig, SparkJobConfig):
     """Texts, drawn by hash, from which WordPiece is trained."""
 
     tokenizer_from: str = ""
-    """Take the tokenizer of the champion ("champion"), of a directory that holds one (a bundle, a dataset), or of a
-    Hugging Face BERT, instead of a new one."""
+    """Take the tokenizer of the champion ("champion", once there is one), of a directory that holds one (a bundle, a
+    dataset), or of a Hugging Face BERT, instead of a new one."""
 
     ranks: Annotated[int, Field(ge=1, le=100_000)] = 8
     """Training ranks that the rows are dealt to equally; any number that divides it will do as well."""

@@ -7,6 +7,7 @@ would find hours later: files that they name, and an encoder that does not suit 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from model.launch import CHECKOUT
 from model.promote import PromoteConfig
 from model.train_config import TrainConfig
 from model.train_due import TrainDueConfig
+
+log = logging.getLogger(__name__)
 
 STAGES: tuple[type[JobConfig], ...] = (
     PairsConfig,
@@ -125,16 +128,24 @@ def require_fit(train: TrainConfig, dataset: DatasetConfig) -> None:
     Raises:
         InputError: it does not, or what it starts from or the tokenizer cannot be read.
     """
-    start, tokenizer = train.pretrained(), known_tokenizer(dataset)
+    tokenizer = known_tokenizer(dataset)
+    spec = tokenizer.spec if tokenizer else dataset.spec()
     with tempfile.TemporaryDirectory(prefix="tokenizer-") as directory:
         if tokenizer is not None:
             tokenizer.save(Path(directory))
-        elif start is not None:
+            train = train.with_start(asdict(spec), Path(directory))
+        elif train.init_from == "champion":
+            log.warning(
+                "[train] init_from is champion, but [dataset] tokenizer = %r is trained anew for each dataset, so trainings "
+                'start from random weights: set [dataset] tokenizer_from = "champion"', dataset.tokenizer,
+            )  # fmt: skip
+            train = train.model_copy(update={"init_from": ""})
+        elif (start := train.pretrained()) is not None:
             raise InputError(
                 f"[train] init_from starts from {start.directory}, whose tokenizer the dataset must have, but [dataset] "
                 f'tokenizer = "{dataset.tokenizer}" trains another: set [dataset] tokenizer_from = "{train.init_from}"'
             )
-        train.preset_for(asdict(tokenizer.spec if tokenizer else dataset.spec()), Path(directory))
+        train.preset_for(asdict(spec), Path(directory))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ def fit(
         InputError: the newest checkpoint is of another dataset, engine or settings, or of other ranks that cannot share its
             batch; all differences are listed.
     """
+    config = config.with_start(manifest.spec, config.dataset)
     engine: EngineName = config.engine if ranks is not None else "torch"
     ranks = ranks or Ranks()
     resume = Resume.newest(checkpoints, ranks, config.keep_checkpoints)

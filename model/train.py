@@ -60,6 +60,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     hosts = config.hosts()
     ranks = hosts.ranks if hosts else config.where()[1]
     manifest = verify(config.dataset)
+    config = config.with_start(manifest.spec, config.dataset)
     chosen = config.chosen_preset(manifest)
     for part in PARTS if chosen.crops else PARTS[:1]:
         used = ranks * smallest_share(manifest, part, ranks) / manifest.rows(part)
@@ -106,10 +107,8 @@ def _pinned(config: TrainConfig, reached: ReachedHosts | None) -> dict[str, Any]
     precision = choose(config.precision, device, amx=reached.amx if reached else None)
     deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
     root = str(Warehouse.of(config).root)
-    if config.init_from and config.start is None:
-        log.info("init_from is champion, and there is none yet: this training starts from random weights")
-    named = {"init_from": config.start, "distil_from": Path(config.distil_from).expanduser() if config.distil_from else None}
-    found = {name: str(path.resolve()) if path else "" for name, path in named.items()}
+    named = {"init_from": config.init_from, "distil_from": config.distil_from}
+    found = {name: str(Path(path).expanduser().resolve()) if path else "" for name, path in named.items()}
     paths = {"root": root, "deepspeed_config": deepspeed_config, **found}
     return {**paths, "device": device, "precision": precision}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import ConfigDict, Field, field_validator
@@ -25,6 +26,8 @@ from model.presets import PRESETS, Preset, preset
 from model.pretrained import Pretrained
 from model.reader import ReaderConfig
 from model.tracking import require_no_credentials
+
+log = logging.getLogger(__name__)
 
 PRESET_SETTINGS = ("epochs", "batch", "crops", "lr", "tau", "layers_from")
 """Settings whose default is the preset's."""
@@ -207,16 +210,32 @@ class TrainConfig(JobConfig):
         on_cpu = 1 if self.engine == "torch" else 2
         return device, self.ranks or (torch.cuda.device_count() if device == "cuda" else on_cpu)
 
-    @property
-    def start(self) -> Path | None:
-        """Directory of what training starts from; None: random weights, as with champion before the first promotion.
+    def with_start(self, spec: Mapping[str, Any], tokenizer: Path) -> Self:
+        """These settings with the champion's directory where ``init_from`` is champion, or empty where it cannot be.
+
+        Before the first promotion, and after a change of tokenizer, text or preset, training starts from random weights,
+        which is said: a refusal would leave the shop with the champion that does not fit.
+
+        Args:
+            spec: The dataset's tokenizer's.
+            tokenizer: Where that tokenizer lies.
 
         Raises:
-            InputError: the champion is not there.
+            InputError: the champion's alias points nowhere.
         """
-        if self.init_from == "champion":
-            return champion(Warehouse.at(self.root))
-        return Path(self.init_from).expanduser() if self.init_from else None
+        if self.init_from != "champion":
+            return self
+        live, afresh = champion(Warehouse.at(self.root)), self.model_copy(update={"init_from": ""})
+        if live is None:
+            log.info("init_from is champion, and there is none yet: training starts from random weights")
+            return afresh
+        found = self.model_copy(update={"init_from": str(live)})
+        try:
+            found.preset_for(spec, tokenizer)
+        except InputError as error:
+            log.warning("init_from is champion, but training starts from random weights: %s", error)
+            return afresh
+        return found
 
     def pretrained(self) -> Pretrained | None:
         """What training starts from, if not from random weights.
@@ -224,7 +243,7 @@ class TrainConfig(JobConfig):
         Raises:
             InputError: the directory cannot be used.
         """
-        return Pretrained.read(self.start) if self.start else None
+        return Pretrained.read(Path(self.init_from).expanduser()) if self.init_from else None
 
     def hosts(self) -> Hosts | None:
         """The machines of the hostfile; None: this one alone.
@@ -264,6 +283,8 @@ class TrainConfig(JobConfig):
         found = replace(found, encoder=encoder)
         if start is not None:
             start.require_fit(found.encoder, tokenizer, longest)
+            # Layers that are trained already must not rest: without them the vectors would be others.
+            found = replace(found, layers_from=0.0)
         if not found.encoder.bag:
             if self.layers_from:
                 raise InputError(f"layers_from is {self.layers_from}, but this encoder has no bag to train alone before")

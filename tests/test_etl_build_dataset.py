@@ -364,12 +364,16 @@ def test_the_tokenizer_of_a_bert_or_a_bundle_is_taken_over_whole(shop, directory
 
 
 def test_a_tokenizer_that_is_not_there_is_refused_before_the_tables_are_looked_for(tmp_path):
-    with pytest.raises(InputError, match=r"champion.json is not there: promote a bundle first"):
-        build_dataset.run(config(tmp_path, tokenizer_from="champion"))
     with pytest.raises(InputError, match=r"holds no tokenizer: expected tokenizer_spec.json \(a bundle or a dataset\), or"):
         build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path)))
     with pytest.raises(InputError, match=r"there is no directory .*/nowhere to take a tokenizer from"):
         build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path / "nowhere")))
+
+
+def test_the_champion_s_tokenizer_is_made_anew_until_there_is_a_champion(tmp_path):
+    found = build_dataset.known_tokenizer(config(tmp_path, tokenizer_from="champion", rows=512))
+    assert (found.spec.kind, found.spec.rows) == ("wordhash", 512)
+    assert build_dataset.known_tokenizer(config(tmp_path, tokenizer_from="champion", tokenizer="wordpiece")) is None
 
 
 def test_a_hundred_million_rows_find_their_place_among_64_files(spark):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -82,7 +85,6 @@ def test_a_hostfile_needs_the_programs_that_start_the_hosts(root, monkeypatch):
     [
         ('[train]\npreset = "published"\n', "preset 'published' needs wordpiece tokens, the dataset has wordhash"),
         ('[dataset]\ntokenizer = "both"\n', "preset 'hybrid' needs wordhash tokens, the dataset has both"),
-        ('[dataset]\ntokenizer_from = "champion"\n', "champion.json is not there"),
         (
             '[train]\npreset = "tiny"\ninit_from = "BUNDLE"\n[dataset]\nrows = 4096\n',
             "the encoder of BUNDLE is not the one to train",
@@ -103,6 +105,28 @@ def test_a_bundle_starts_its_own_preset_on_its_own_tokenizer(root, bundle):
     check_settings(
         settings(root, f'[train]\npreset = "bag"\ninit_from = "{bundle}"\n[dataset]\ntokenizer_from = "{bundle}"\n')
     )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        ("rows = 4096\n", ""),
+        ('rows = 4096\n[text]\nproduct_text = "{title} {brand}"\n', "was not made with the tokenizer of"),
+        ("rows = 8192\n", "was not made with the tokenizer of"),
+        ('tokenizer = "wordpiece"\n', 'set [dataset] tokenizer_from = "champion"'),
+    ],
+)
+def test_a_champion_that_cannot_be_the_start_is_said_and_stops_no_night(root, bundle, dataset, said, caplog):
+    preset = "published" if "wordpiece" in dataset else "bag"
+    text = f'[train]\npreset = "{preset}"\ninit_from = "champion"\n[dataset]\n{dataset}'
+    check_settings(settings(root, text))  # before there is one
+    (root / "bundles").mkdir()
+    shutil.copytree(bundle, root / "bundles" / Path(bundle).name)
+    (root / "bundles" / "champion.json").write_text(json.dumps({"bundle": Path(bundle).name}))
+    caplog.clear()
+    check_settings(settings(root, text))
+    assert said in caplog.text
+    assert ("random weights" in caplog.text) == bool(said)
 
 
 @pytest.fixture(scope="module")

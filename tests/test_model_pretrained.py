@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.text import normalise
-from etl.tokenizer import tokenizer_hash
+from etl.tokenizer import load_tokenizer, tokenizer_hash
 from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
 from etl.wordpiece import WordPieceTokenizer
 from model import train
-from model.bundle import CHAMPION, load_bundle, set_alias
+from model.bundle import CHAMPION, load_bundle, set_alias, write_bundle
 from model.encoder import Encoder
 from model.fit import fit
 from model.inference import embed
@@ -148,20 +148,32 @@ def test_a_word_hashed_bundle_starts_its_own_preset_only(tmp_path):
         other.chosen_preset(manifest)
 
 
-def test_a_training_from_the_champion_is_one_from_random_weights_until_there_is_one(tmp_path, caplog):
+def test_a_training_from_the_champion_is_one_from_random_weights_where_none_fits(tmp_path, caplog):
     manifest = write_dataset(tmp_path / "datasets" / f"ds={DS}", SHOP)
     config = TrainConfig(root=str(tmp_path), ds=DS, preset="tiny", epochs=0.2, init_from="champion", ranks=1, device="cpu")
     with caplog.at_level("INFO"):
         first = train.run(config)["bundle"]
-    assert "there is none yet: this training starts from random weights" in caplog.text
+    assert "there is none yet: training starts from random weights" in caplog.text
     warehouse = Warehouse.at(str(tmp_path))
     set_alias(warehouse, CHAMPION, warehouse.bundles / first)
-    pretrained = config.pretrained()
-    assert pretrained.digest == first
     assert fit(config, manifest).settings["init"] == first
+    assert fit(config.model_copy(update={"dim": 16}), manifest).settings["init"] is None
+    assert "training starts from random weights: " in caplog.text
     (warehouse.bundles / first).rename(tmp_path / "gone")
     with pytest.raises(InputError, match=first):
-        config.pretrained()
+        fit(config, manifest)
+
+
+def test_layers_of_a_start_are_computed_from_the_first_step_unless_it_is_configured(tmp_path):
+    manifest = write_dataset(tmp_path / "datasets" / f"ds={DS}", SHOP)
+    config = TrainConfig(root=str(tmp_path), ds=DS, preset="hybrid", epochs=0.2)
+    assert config.chosen_preset(manifest).layers_from == 0.9
+    torch.manual_seed(0)
+    drawn = Encoder(config.chosen_preset(manifest).encoder)
+    bundle = write_bundle(tmp_path / "bundles", drawn, load_tokenizer(config.dataset), ds=DS, metrics={}, lineage={})
+    warm = config.model_copy(update={"init_from": str(bundle)})
+    assert warm.chosen_preset(manifest).layers_from == 0
+    assert warm.model_copy(update={"layers_from": 0.5}).chosen_preset(manifest).layers_from == 0.5
 
 
 def test_a_checkpoint_of_another_start_is_refused(shop_root, bert, tmp_path):
