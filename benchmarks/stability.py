@@ -153,7 +153,8 @@ def nearest(path: Path, root: Path, items: pl.DataFrame) -> list[str]:
 def supervised(root: Path, ds: dt.date, items: pl.DataFrame) -> list[str]:
     """A linear SVM over TF-IDF of words and bigrams, trained on the clicked titles whose strongest query is a term."""
     warehouse = Warehouse(root)
-    pairs = local_tables.read(warehouse, PAIRS, ds, ("item_id", "query", "weight"))
+    pairs = local_tables.read(warehouse, PAIRS, ds, ("item_id", "query", "weight", "split"))
+    pairs = pairs.filter(pl.col("split") == "train")  # what ours is trained on
     term_of = clicked_terms(pairs, local_tables.vocabulary(warehouse))
     catalogue = local_tables.read(warehouse, CATALOGUE, ds, ("item_id", "title")).filter(pl.col("title").is_not_null())
     clicked = catalogue.filter(pl.col("item_id").is_in(list(term_of)))

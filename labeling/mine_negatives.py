@@ -12,6 +12,7 @@ import logging
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +108,7 @@ def run(settings: MineConfig) -> Mapping[str, Any]:
     shutil.rmtree(aside, ignore_errors=True)
     old = set(hard_columns(manifest.hard_negatives))
     shutil.copytree(dataset, aside, ignore=lambda where, _: ["pairs", "manifest.json"] if Path(where) == dataset else [])
-    corpus = aside / ".corpus"
+    corpus = aside / f".corpus-{uuid.uuid4().hex}"
     try:
         titles = _titles(spark, dataset, settings)
         lay_down(with_vectors(titles, bundle=bundle, dataset=dataset, manifest=manifest), corpus)

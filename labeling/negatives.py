@@ -42,7 +42,7 @@ class Search:
     digest: str
     """The dataset's, by which a worker that lives on knows it from one of before."""
     corpus: str
-    """Directory that :func:`lay_down` wrote."""
+    """Directory that :func:`lay_down` wrote, of a name of its own, by which a worker that lives on knows it."""
     negatives: int
     first_rank: int
     last_rank: int
@@ -95,6 +95,8 @@ def lay_down(titles: DataFrame, directory: Path) -> None:
                 vectors = np.lib.format.open_memmap(directory / _VECTORS, "w+", np.float32, shape)
             vectors[place[start]] = np.frombuffer(value, np.float32)
             start += 1
+    if vectors is not None:
+        vectors.flush()  # workers of other machines open it next
     rest = pa.concat_tables(pq.read_table(file, columns=["title_id", "item_group", "title"]) for file in files)
     with pa.ipc.new_file(str(directory / _TITLES), rest.schema) as writer:
         writer.write_table(rest.sort_by("title_id"))
@@ -141,7 +143,7 @@ def mine(batch: pa.RecordBatch, search: Search) -> dict[str, pa.Array]:
     manifest = Manifest.read(Path(search.dataset))
     bundle = worker_bundle(search.bundle, search.bundle_id, task_device())
     table = _token_table(search.dataset, search.digest) if manifest.hashed else None
-    corpus = _corpus(search.corpus, f"{search.digest} {search.bundle_id}")
+    corpus = _corpus(search.corpus)
     known = _known(search.dataset, search.digest)
     queries, query_of = _distinct(batch.column("query"))
     titles, title_of = _distinct(batch.column("title"))
@@ -202,5 +204,5 @@ def _known(dataset: str, digest: str) -> KnownPairs:
 
 
 @lru_cache(maxsize=1)
-def _corpus(path: str, key: str) -> Corpus:
+def _corpus(path: str) -> Corpus:
     return Corpus.open(Path(path))

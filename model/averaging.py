@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from model.ranks import Ranks
 
 FILE = "average.pt"
 TAKEN = 20
-"""Weights whose mean is made, evenly spaced: each has to be gathered from all ranks."""
+"""Most weights whose mean is made, evenly spaced: each has to be gathered from all ranks."""
 
 
 class AveragedEngine:
@@ -29,7 +30,7 @@ class AveragedEngine:
             steps: Steps of the whole training, the last of which counts in any case.
         """
         self.engine, self.ranks, self.start, self.steps = engine, ranks, start, steps
-        self.every = max(1, (steps - start) // TAKEN)
+        self.every = max(1, math.ceil((steps - start) / TAKEN))
         self.device, self.encoder, self.sharded = engine.device, engine.encoder, engine.sharded
         self.step_, self.taken = 0, 0
         self.sums: dict[str, torch.Tensor] = {}
