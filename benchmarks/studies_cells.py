@@ -36,6 +36,8 @@ SWITCHES = {
     "1 crop a pair": Cell(BAG | {"crops": 1.0}),
     "5 crops a pair": Cell(BAG | {"crops": 5.0}),
     "8 crops a pair": Cell(BAG | {"crops": 8.0}),
+    "16 crops a pair": Cell(BAG | {"crops": 16.0}),
+    "12 epochs": Cell(BAG | {"epochs": 12.0}),
     "query-word dropout .5": Cell(BAG | {"query_word_dropout": 0.5}),
     "query-word dropout 1": Cell(BAG | {"query_word_dropout": 1.0}),
     "word dropout .1": Cell(BAG | {"word_dropout": 0.1}),
@@ -101,14 +103,12 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
     "combined": {
         "bag": Cell(BAG),
         "5 crops a pair": Cell(BAG | {"crops": 5.0}),
+        "8 crops a pair": Cell(BAG | {"crops": 8.0}),
+        "8 crops, feature dropout .2": Cell(BAG | {"crops": 8.0, "feature_dropout": 0.2}),
+        "8 crops, feature dropout .2, 512 wide": Cell(BAG | {"crops": 8.0, "feature_dropout": 0.2, "dim": 512}),
         "hybrid, 3 crops": Cell(HYBRID | {"crops": 3.0}),
+        "hybrid, 3 crops, layers from the start": Cell(HYBRID | {"crops": 3.0, "layers_from": 0.0}),
         "hybrid, 5 crops": Cell(HYBRID | {"crops": 5.0}),
-        "hybrid, 8 crops": Cell(HYBRID | {"crops": 8.0}),
-        "hybrid, 5 crops, feature dropout .2": Cell(HYBRID | {"crops": 5.0, "feature_dropout": 0.2}),
-        "hybrid, 5 crops, feature dropout .2, 512 wide": Cell(
-            HYBRID | {"crops": 5.0, "feature_dropout": 0.2, "dim": 512}, {"hidden": 128}
-        ),
-        "hybrid, 5 crops, layers from half": Cell(HYBRID | {"crops": 5.0, "layers_from": 0.5}),
     },
     "start": {
         "bag": Cell(BAG),
