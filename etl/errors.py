@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Self
 
 EXIT_OK = 0
-EXIT_BUG = 1
+EXIT_BUG = EXIT_FAILED = 1  # to Airflow the same: it tries again
 EXIT_BAD_INPUT = 2
 EXIT_GATE_REFUSED = 3
 EXIT_NOTHING_DUE = 99  # BashOperator turns it into a skipped task (skip_on_exit_code)
@@ -42,6 +42,10 @@ class UnreadableFiles(InputError):
 
     files: frozenset[str] = frozenset()
     """Their paths."""
+
+
+class StageFailed(RuntimeError):
+    """What a stage started has failed, and has said why itself: a traceback of the stage would only hide it."""
 
 
 class GateRefused(RuntimeError):

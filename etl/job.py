@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etl.config import ConfigT, from_args
-from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError
+from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError, StageFailed
 from etl.quarantine import naming_bad_files
 from etl.session import remove_checkpoints
 
@@ -39,8 +39,8 @@ def run_job(
     """Run ``work`` with its settings; returns the exit code.
 
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
-    page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; anything else is a bug and
-    keeps its traceback (1).
+    page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
+    failed with 1; anything else is a bug and keeps its traceback (1).
     """
     args = parser.parse_args(argv)
     configure_logging()
@@ -59,6 +59,9 @@ def run_job(
     except GateRefused as error:
         print(f"{parser.prog}: gate refused: {error}", file=sys.stderr)
         return EXIT_GATE_REFUSED
+    except StageFailed as error:
+        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
+        return EXIT_FAILED
     if isinstance(summary, int):
         return summary
     figures = " ".join(f"{key}={value}" for key, value in summary.items())

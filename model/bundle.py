@@ -78,8 +78,8 @@ def write_bundle(
 ) -> Path:
     """Lay a bundle down beside its final place, then rename it to ``bundles/<id>``; returns that path.
 
-    The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same id; if that
-    bundle is there already it is kept.
+    The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same id. A bundle that
+    is there already keeps its calibration, and gets the figures and the lineage of the training that made it again.
     """
     bundles.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=bundles))
@@ -101,6 +101,8 @@ def write_bundle(
         write_json(aside / MANIFEST_FILE, manifest)
         final = bundles / bundle_id
         if final.exists():
+            for name in (METRICS_FILE, MANIFEST_FILE):  # a crash between the two is mended by making it once more
+                (aside / name).replace(final / name)
             verify(final)
         else:
             aside.chmod(0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def fit(
     resume = Resume.newest(checkpoints, ranks, config.keep_checkpoints)
     run = _prepare(config, manifest, resume, engine, device)
     if ranks.rank == 0:
-        log.info("%s", _plan(manifest, run))
+        log.info("%s", _plan(manifest, run, config))
     deterministic(config.seed + ranks.rank)
     start = starting_position(run.reader, run.settings)
     resume.require_continuable(start)
@@ -203,11 +204,24 @@ def _averaged(engine: Engine, config: TrainConfig, loop: LoopConfig, ranks: Rank
     return AveragedEngine(engine, ranks, start=start, steps=loop.steps)
 
 
-def _plan(manifest: Manifest, run: _Run) -> str:
+def _plan(manifest: Manifest, run: _Run, config: TrainConfig) -> str:
     reader, loop, clipping = run.reader, run.loop, run.settings["gradient_clipping"]
-    return (
-        f"{manifest.rows('pairs')} pairs, {manifest.rows('titles')} titles; {loop.steps} steps of {reader.ranks.world} x "
-        f"({reader.batch} pairs + {reader.crops} crops), {reader.steps_per_epoch} an epoch; "
-        f"{sum(p.numel() for p in run.trained.parameters()) / 1e6:.1f} million parameters in reach; "
-        f"{f'gradients are clipped at a norm of {clipping:g}' if clipping else 'no gradient clipping'}"
+    more = []
+    if loop.layers_from:
+        more.append(f"layers join at step {int(loop.steps * loop.layers_from) + 1}: larger gradients, slower steps")
+    if config.hard_share:
+        hard = reader.config.hard
+        more.append(
+            f"{hard.rows(loop.steps, loop.steps, reader.batch)} hard negatives a step from step "
+            f"{math.ceil(hard.start * loop.steps) + 1}"
+        )
+    if config.save_every >= loop.steps:
+        more.append(f"no checkpoint before the end (save_every {config.save_every})")
+    parts = (
+        f"{manifest.rows('pairs')} pairs, {manifest.rows('titles')} titles",
+        f"{loop.steps} steps of {reader.ranks.world} x ({reader.batch} pairs + {reader.crops} crops), "
+        f"{reader.steps_per_epoch} an epoch",
+        f"{sum(p.numel() for p in run.trained.parameters()) / 1e6:.1f} million parameters in reach",
+        f"gradients are clipped at a norm of {clipping:g}" if clipping else "no gradient clipping",
     )
+    return "; ".join((*parts, *more))

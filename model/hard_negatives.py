@@ -38,7 +38,7 @@ class HardConfig:
         if self.share and not manifest.hard_negatives:
             raise InputError(
                 f"hard_share is {self.share}, but the dataset of {manifest.ds} has no hard negatives: run `labeller mine "
-                f"--ds {manifest.ds}` after `labeller dataset`, which makes it without, or set hard_share = 0"
+                f"--root ROOT --ds {manifest.ds}` after `labeller dataset`, which makes it without, or set hard_share = 0"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from model.bert_config import encoder_config
 from model.bundle import verify
 from model.bundle_layout import BERT_CONFIG_FILE, CONFIG_FILE, HEAD, WEIGHTS_FILE, load_weights, read_json
 from model.encoder import Encoder
-from model.presets import EncoderConfig
+from model.presets import PRESETS, EncoderConfig
 
 T = TypeVar("T")
 
@@ -81,7 +81,9 @@ class Pretrained:
             mine["dim"] = wanted["dim"]
         problems = [f"{key} is {mine[key]!r}, wanted is {wanted[key]!r}" for key in wanted if mine[key] != wanted[key]]
         if problems:
-            heading = f"the encoder of {self.directory} is not the one to train; choose its preset and leave dim out:"
+            like = [name for name, preset in PRESETS.items() if _alike(preset.encoder, self.config)]
+            preset = f"its preset ({' or '.join(like)})" if like else "its preset"
+            heading = f"the encoder of {self.directory} is not the one to train; choose {preset} and leave dim out:"
             raise InputError.of(problems, heading=heading)
 
     def _require_tokenizer(self, dataset: Path, longest: int) -> None:
@@ -113,6 +115,13 @@ class Pretrained:
         for name, value in encoder.state_dict().items():
             if name != HEAD or self.config.head:
                 value.copy_(weights[name])
+
+
+def _alike(preset: EncoderConfig, config: EncoderConfig) -> bool:
+    """Whether an encoder may be of a preset, whatever its table's size and the lengths of its dataset's texts."""
+    return replace(preset, rows=0, positions=0, dim=0, matryoshka=()) == replace(
+        config, rows=0, positions=0, dim=0, matryoshka=()
+    )
 
 
 def _pieces(directory: Path, theirs: WordPieceTokenizer) -> str:

@@ -90,7 +90,7 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     nothing was promoted (99).
 
     Raises:
-        InputError: there is no candidate, it is of another day, or a bundle or the dataset is damaged.
+        InputError: there is no candidate, it is of another day or not calibrated, or a bundle or the dataset is damaged.
         GateRefused: the candidate is refused and there is no champion to label with.
     """
     warehouse = Warehouse.of(config)
@@ -103,6 +103,8 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
             f"candidate {new.id} was trained and evaluated on the dataset of {trained_on}, the champion would be asked the "
             f"queries of {config.ds}: run `labeller promote --ds {trained_on}`, or train on {config.ds} first"
         )
+    if new.calibration is None:
+        raise InputError(f"candidate {new.id} has no probabilities yet: run `labeller calibrate --ds {config.ds}` first")
     old = load_bundle(live) if live is not None and live != path else None
     difference, theirs = compare(new, old, warehouse.dataset(config.ds)) if old else (None, {})
     problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config, difference)

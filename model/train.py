@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from etl import config as settings
 from etl.dataset import Manifest, verify
-from etl.errors import InputError
+from etl.errors import InputError, StageFailed
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
@@ -37,7 +37,7 @@ LEAST_USED = 0.95
 """Share of the rows below which a warning says that the ranks' files are unequal; equal ones differ by rounding."""
 
 
-class TrainingFailed(RuntimeError):
+class TrainingFailed(StageFailed):
     """The launcher came back with an error; what the ranks said stands above it."""
 
 
@@ -75,6 +75,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     if config.hard_share and not manifest.hard_negatives and not can_mine(warehouse, manifest):
         log.warning("hard_share is %g, but no champion could mine this dataset: trained without", config.hard_share)
         config = config.model_copy(update={"hard_share": 0.0})
+    config.reader(chosen).hard.require(manifest)
     if config.batch:
         require_enough(manifest, config.batch, ranks)
     if uri := config.mlflow_tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""):
@@ -124,7 +125,11 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHost
         raise InputError(f"a training rank refused its input: {refused.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if code or not result.exists():
-        raise TrainingFailed(f"{config.engine} ended with exit code {code} and no bundle; what the ranks said stands above")
+        killed = f" (a rank was killed by signal {256 - code})" if 192 < code < 256 else ""
+        raise TrainingFailed(
+            f"{config.engine} ended with exit code {code}{killed} and no bundle; what the ranks said stands above. Started "
+            f"again, it goes on from its last whole checkpoint, if there is one (save_every: {config.save_every} steps)"
+        )
     return str(json.loads(result.read_text(encoding="utf-8"))["bundle"])
 
 

@@ -44,8 +44,8 @@ class TrainConfig(JobConfig):
 
     init_from: str = ""
     """Directory of a Hugging Face BERT, or of a bundle, to start from, or champion: the bundle that labels, if there is one.
-    Encoder and weights are its, the preset's the settings (published suits a BERT); the dataset is to be made with its
-    tokenizer (`labeller dataset --tokenizer-from`)."""
+    Encoder and weights are its, the preset's the settings: published for a BERT, its own for a bundle. The dataset is to be
+    made with its tokenizer (`labeller dataset --tokenizer-from`)."""
 
     dim: Annotated[int, Field(ge=1)] | None = None
     """Width of the vectors; a preset without a bag gets a linear head where its layers have another width."""

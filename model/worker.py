@@ -236,6 +236,8 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
         metrics["initial"] = evaluate(start, config.dataset, manifest, device, "pretrained start").figures()
+        for split, figures in metrics["initial"].items():
+            log.info("%s, as it started: %s", split, figures)
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
     return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 import logging
 
-from etl.config import SparkJobConfig, arg_parser
+from etl.config import JobConfig, SparkJobConfig, arg_parser
+from etl.errors import StageFailed
 from etl.job import run_job
 
 
@@ -35,3 +36,13 @@ def test_settings_that_are_the_default_are_not_logged(root, caplog):
     (line,) = [record.message for record in caplog.records if "settings" in record.message]
     shown = json.loads(line.partition(": ")[2])
     assert shown == {"root": str(root), "ds": "2024-05-07", "master": "local[2]"}
+
+
+def test_what_a_stage_started_and_has_failed_is_told_without_a_traceback(root, capfd):
+    def work(config):
+        raise StageFailed("ranks ended with 247")
+
+    assert run_job(arg_parser(JobConfig, "job", ""), JobConfig, work, ["--root", str(root), "--ds", "2024-05-07"]) == 1
+    said = capfd.readouterr().err
+    assert said.splitlines()[-1] == "job: failed: ranks ended with 247"
+    assert "Traceback" not in said

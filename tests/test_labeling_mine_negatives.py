@@ -15,6 +15,7 @@ from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from labeling import mine_negatives
 from labeling.mine_negatives import MineConfig
+from model import train
 from model.bundle import CHAMPION, load_bundle, set_alias, write_bundle
 from model.encoder import Encoder
 from model.hard_negatives import HardConfig
@@ -186,8 +187,15 @@ def test_another_epoch_draws_other_negatives_of_a_pair(mined):
 
 
 def test_a_dataset_without_hard_negatives_is_refused_where_they_are_asked_for(before):
-    with pytest.raises(InputError, match="no hard negatives: run `labeller mine --ds 2024-05-07`"):
+    with pytest.raises(InputError, match="no hard negatives: run `labeller mine --root ROOT --ds 2024-05-07`"):
         batches(before, 2, hard_share=0.5)
+
+
+def test_a_training_that_asks_for_them_is_refused_before_it_is_launched(before, capfd):
+    assert train.main(["--root", str(before), "--ds", str(DS), "--preset", "tiny", "--hard-share", "0.5"]) == EXIT_BAD_INPUT
+    said = capfd.readouterr().err
+    assert "no hard negatives: run `labeller mine --root ROOT --ds 2024-05-07`" in said
+    assert "Traceback" not in said
 
 
 def test_a_reader_that_goes_on_has_the_hard_negatives_of_an_uninterrupted_one(mined):

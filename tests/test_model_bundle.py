@@ -56,6 +56,16 @@ def test_vectors_are_cut_to_dimensions_that_were_trained_and_to_no_others(wareho
         bundle.encode(texts, "title", dim=8)
 
 
+def test_a_bundle_that_is_made_again_has_the_figures_and_lineage_of_that_and_keeps_its_calibration(warehouse):
+    first = written(warehouse)
+    add_calibration(first, {"knots": [0.5]})
+    metrics, lineage = {"heldout": {"test": {"recall@10": 0.6}}}, {"pairs": "delta:4"}
+    again = load_bundle(write_bundle(warehouse.bundles, draw(TINY, 1), WORDS, ds=DS, metrics=metrics, lineage=lineage))
+    assert again.path == first
+    assert (again.metrics, again.manifest["lineage"]) == (metrics, lineage)
+    assert again.calibration == {"knots": [0.5]}
+
+
 def test_the_id_is_that_of_the_content(warehouse):
     first = written(warehouse)
     assert written(warehouse) == first

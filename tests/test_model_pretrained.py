@@ -144,7 +144,9 @@ def test_a_word_hashed_bundle_starts_its_own_preset_only(tmp_path):
     again = fit(config.model_copy(update={"init_from": str(first), "lr": 1e-9}), manifest).encoder
     assert torch.allclose(again.state_dict()[table], load_bundle(first).encoder.state_dict()[table], atol=1e-6)
     other = config.model_copy(update={"init_from": str(first), "preset": "bag"})
-    with pytest.raises(InputError, match=r"(?s)dim is 32, wanted is 256.*layers is 1, wanted is 0"):
+    with pytest.raises(
+        InputError, match=r"(?s)choose its preset \(tiny\) and.*dim is 32, wanted is 256.*layers is 1, wanted is 0"
+    ):
         other.chosen_preset(manifest)
 
 

@@ -12,7 +12,18 @@ from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
 from model import promote, train_due
-from model.bundle import CANDIDATE, CHAMPION, FORMAT, alias, champion, load_bundle, set_alias, write_bundle
+from model.bundle import (
+    CALIBRATION_FILE,
+    CANDIDATE,
+    CHAMPION,
+    FORMAT,
+    add_calibration,
+    alias,
+    champion,
+    load_bundle,
+    set_alias,
+    write_bundle,
+)
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
@@ -90,12 +101,20 @@ def lay_down(shop_root, encoder: Encoder, alias: str):
         metrics={"heldout": heldout, "untrained": untrained},
         lineage={"dataset": str(DS), "dataset_digest": manifest.digest},
     )
+    add_calibration(path, {})
     set_alias(warehouse, alias, path)
     return path
 
 
 def run(shop_root, *more: str) -> int:
     return promote.main(["--root", str(shop_root), "--ds", str(DS), *more])
+
+
+def test_a_candidate_that_was_not_calibrated_is_refused(shop_root, encoders, capfd):
+    path = lay_down(shop_root, encoders["good"], CANDIDATE)
+    (path / CALIBRATION_FILE).unlink()
+    assert run(shop_root) == EXIT_BAD_INPUT
+    assert f"candidate {path.name} has no probabilities yet: run `labeller calibrate --ds {DS}`" in capfd.readouterr().err
 
 
 def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, encoders, caplog):
