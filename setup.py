@@ -8,7 +8,7 @@ setup(
     description="Labels a shop's whole catalogue from its own click log, every night",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["etl", "etl.*", "model", "model.*", "labeling", "labeling.*"]),
-    package_data={"model": ["*.json"]},
+    package_data={"etl": ["log4j2.properties"], "model": ["*.json"]},
     entry_points={
         "console_scripts": [
             "labeller = labeling.cli:main",

@@ -6,9 +6,8 @@ s/^[^ ]+ \[info *\] \[DAG TEST\] starting task_id=([^ ]+) .*/\n==== \1/p
 s/^[^ ]+ \[info *\] Command exited with return code 99 .*/nothing due: skipped/p
 /SubprocessHook\] loc=/{
   /\] (Tmp dir root location|Running command|Output:|Command exited with return code 0)/b
-  # Spark's words at every start.
-  /\] (WARNING: Using incubator modules|Using Spark's default log4j|Setting default log level|To adjust logging level)/b
-  /WARN NativeCodeLoader/b
+  # Java's word at every start of Spark.
+  /\] WARNING: Using incubator modules/b
   s/^[^ ]+ \[[a-z]+ *\] (.*[^ ]) *\[airflow\.task\.hooks.*SubprocessHook\] loc=.*$/\1/p
   b
 }

@@ -1,7 +1,7 @@
 """Measures a bundle on the held-out queries of a day's dataset, or on an evaluation set of your own; starts no Spark.
 
 Figures by split and slice, each with its 95% interval (docs/evaluation.md), go to the terminal and to
-`reports/ds=…/evaluation.json`, `.md` and `.png`; those of a set of your own have the file's name behind "evaluation-".
+`reports/ds=…/evaluation-BUNDLE.json`, `.md` and `.png`; those of a set of your own have the file's name behind the bundle's.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         differences=evaluation.less(answered_by(other, warehouse, config, own)) if other else {},
         term_pairs=term_pairs(warehouse, config, bundle),
     )
-    path = write(result, evaluation, warehouse.report(config.ds), f"-{Path(config.queries).stem}" if config.queries else "")
+    stem = f"evaluation-{bundle.id}" + (f"-{Path(config.queries).stem}" if config.queries else "")
+    path = write(result, evaluation, warehouse.report(config.ds) / stem)
     return {"bundle": bundle.id, "queries": len(evaluation.relevant), "path": path}
 
 
@@ -165,16 +166,15 @@ def term_pairs(warehouse: Warehouse, config: EvaluateConfig, bundle: Bundle) -> 
     return across_languages(local_tables.vocabulary(warehouse), bundle)
 
 
-def write(result: Result, evaluation: Evaluation, directory: Path, suffix: str) -> Path:
-    """Print the tables, and leave them as JSON, Markdown and a picture; returns the Markdown file."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stem = directory / f"evaluation{suffix}"
+def write(result: Result, evaluation: Evaluation, stem: Path) -> Path:
+    """Print the tables, and leave them as ``stem`` with .json, .md and .png; returns the Markdown file."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     stem.with_name(stem.name + ".json").write_text(
         json.dumps(asdict(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     draw(evaluation, result.slices, stem.with_name(stem.name + ".png"))
     sections = [*evaluation_sections(result.slices, result.remarks, result.term_pairs)]
-    sections += differences_section(result.differences, result.against)
+    sections += differences_section(result.differences, result.bundle, result.against)
     head = f"Bundle {result.bundle} asked {result.queries}, {result.ds}"
     foot = (
         "Means over queries, each with its 95% bootstrap interval (1,000 draws of queries), among all titles of the day. "

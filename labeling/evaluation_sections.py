@@ -46,13 +46,13 @@ def evaluation_sections(
         yield Section("A term's form in the other language", ("asked -> found", "terms", "hit@1", "mrr@10"), ways, note)
 
 
-def differences_section(differences: Mapping[str, Mapping[str, Interval]], other: str) -> Iterator[Section]:
+def differences_section(differences: Mapping[str, Mapping[str, Interval]], bundle: str, other: str) -> Iterator[Section]:
     """From :meth:`model.evaluate.Evaluation.less`; nothing where there is no other bundle."""
     if differences:
         names = (*MEASURES, TYPOS)
         rows = [(name, *(signed(found[name]) for found in differences.values())) for name in names]
         note = "On the same queries, one by one; what is certain has an interval that leaves out 0."
-        yield Section(f"Less bundle {other}", ("measure", *differences), rows, note)
+        yield Section(f"Difference: bundle {bundle} minus bundle {other}", ("measure", *differences), rows, note)
 
 
 def signed(difference: Interval) -> str:

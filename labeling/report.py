@@ -31,7 +31,7 @@ from labeling.sections import markdown, show
 from labeling.tables import survey
 from labeling.terminal import console
 from labeling.truth import Truth, load_truth
-from model.bundle import METRICS_FILE
+from model.bundle import MANIFEST_FILE, METRICS_FILE
 
 
 class ReportConfig(JobConfig):
@@ -55,6 +55,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
         lineage=labels.lineage,
         tables=list(survey(warehouse)),
         retrieval=bundle_metrics(warehouse, labels.lineage["bundle"]),
+        trained=trained_on(warehouse, labels.lineage["bundle"]),
         coverage={"items": len(labels.titles), "with a term": len(labels.terms), "with a category": labels.with_category},
         terms=terms,
         categories=categories,
@@ -97,6 +98,12 @@ def bundle_metrics(warehouse: Warehouse, bundle: str) -> dict[str, Any]:
     """What training measured on held-out queries; empty if the bundle is gone by now."""
     path = warehouse.bundles / bundle / METRICS_FILE
     return json.loads(path.read_text(encoding="utf-8")).get("heldout", {}) if path.is_file() else {}
+
+
+def trained_on(warehouse: Warehouse, bundle: str) -> str:
+    """Day of the dataset that a bundle was trained and measured on, ISO; empty if the bundle is gone by now."""
+    path = warehouse.bundles / bundle / MANIFEST_FILE
+    return str(json.loads(path.read_text(encoding="utf-8"))["ds"]) if path.is_file() else ""
 
 
 def next_query(warehouse: Warehouse, labels: Labels) -> str:

@@ -28,6 +28,8 @@ class Report:
     lineage: Mapping[str, str]
     tables: Sequence[Found]
     retrieval: Mapping[str, Any]
+    trained: str
+    """Day that ``retrieval`` was measured on, which is older than ``ds`` on all nights but those that train."""
     coverage: Mapping[str, int]
     terms: TermFigures | None
     categories: CategoryFigures | None
@@ -97,7 +99,11 @@ def _retrieval(report: Report) -> Iterator[Section]:
     if report.retrieval:
         measures = list(dict.fromkeys(name for figures in report.retrieval.values() for name in figures))
         rows = [(split, *(_number(figures.get(name)) for name in measures)) for split, figures in report.retrieval.items()]
-        yield Section(f"Held-out queries against all titles, bundle {report.lineage['bundle']}", ("split", *measures), rows)
+        heading = (
+            f"Held-out queries against all titles, bundle {report.lineage['bundle']}, "
+            f"measured when it was trained on {report.trained}"
+        )
+        yield Section(heading, ("split", *measures), rows)
 
 
 def _number(value: float | None) -> str:

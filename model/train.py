@@ -86,7 +86,10 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         reached = hosts.meet([Path(sys.executable), launch.CHECKOUT, scratch], config.device) if hosts else None
         pinned = config.model_copy(update=_pinned(config, reached))
         where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
-        log.info("training %r on %d ranks (%s) of %s by %s", config.preset, ranks, pinned.device, where, config.engine)
+        log.info(
+            "training %r on %d rank%s (%s) of %s by %s",
+            config.preset, ranks, "s" * (ranks > 1), pinned.device, where, config.engine,
+        )  # fmt: skip
         bundle = warehouse.bundles / _launch(pinned, scratch, ranks, reached)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)

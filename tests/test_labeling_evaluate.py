@@ -67,8 +67,9 @@ def run(root: Path, *more: str) -> int:
     return evaluate.main(["--root", str(root), "--ds", str(DS), *more])
 
 
-def written(root: Path, stem: str = "evaluation") -> dict[str, Any]:
+def written(root: Path, suffix: str = "", bundle: str = CHAMPION) -> dict[str, Any]:
     directory = root / "reports" / f"ds={DS}"
+    stem = f"evaluation-{evaluate.chosen_bundle(Warehouse(root), bundle).name}{suffix}"
     assert imread(directory / f"{stem}.png").shape[:2] == (540, 1320)
     assert f"![recall by rank and by slice]({stem}.png)" in (directory / f"{stem}.md").read_text()
     return json.loads((directory / f"{stem}.json").read_text())
@@ -105,10 +106,22 @@ def test_two_bundles_are_compared_on_the_same_queries(shop_root, tmp_path, capsy
     result = written(shop_root)
     expected = result["figures"]["valid"]["mrr@10"] - asked.figures()["valid"]["mrr@10"]
     assert result["differences"]["valid"]["mrr@10"][0] == pytest.approx(expected, abs=2e-6)
-    assert signed(Interval(*result["differences"]["valid"]["mrr@10"])) in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"Difference: bundle {champion.id} minus bundle {other.name}" in out
+    assert signed(Interval(*result["differences"]["valid"]["mrr@10"])) in out
     own = csv(tmp_path, f"{small_shop().titles[1004]},i1004")
     assert run(shop_root, "--queries", own, "--against", other.name) == EXIT_OK
-    assert written(shop_root, "evaluation-own")["differences"]["own set"]["recall@10"] == [0.0, None, None]
+    assert written(shop_root, "-own")["differences"]["own set"]["recall@10"] == [0.0, None, None]
+
+
+def test_each_bundle_s_figures_stay_beside_those_of_others(shop_root):
+    warehouse, champion = Warehouse(shop_root), load_bundle(evaluate.chosen_bundle(Warehouse(shop_root), CHAMPION))
+    other = write_bundle(
+        warehouse.bundles, draw(champion.encoder.config, 3), champion.tokenizer, ds=DS, metrics={}, lineage={}
+    )
+    for name in ("", other.name):
+        assert run(shop_root, "--bundle", name) == EXIT_OK
+    assert [written(shop_root, bundle=name)["bundle"] for name in (CHAMPION, other.name)] == [champion.id, other.name]
 
 
 def test_bundles_that_read_texts_otherwise_are_not_compared(shop_root, tmp_path, capsys):
@@ -145,7 +158,7 @@ def test_an_own_set_is_asked_against_the_catalogue_and_all_that_is_wrong_with_it
         "ワンピース,i1006",
     ]
     assert run(shop_root, "--queries", csv(tmp_path, *rows)) == EXIT_OK
-    result, out = written(shop_root, "evaluation-own"), capsys.readouterr().out
+    result, out = written(shop_root, "-own"), capsys.readouterr().out
     found = {remark["what"].split(":")[0]: (remark["count"], remark["first"]) for remark in result["remarks"]}
     assert found == {
         f"rows whose item is not in the catalogue of {DS}": (1, ["nowhere"]),

@@ -137,6 +137,16 @@ def test_report_file_holds_the_figures_and_the_markdown_says_the_same(shop: Path
     assert "| labels | 0.500 | 0.500 | 0.000 |" in (directory / "report.md").read_text()
 
 
+def test_figures_of_the_bundle_say_on_which_day_it_was_trained(shop: Path) -> None:
+    (shop / "bundles" / "b1").mkdir(parents=True)
+    (shop / "bundles" / "b1" / "metrics.json").write_text('{"heldout": {"test": {"queries": 283, "recall@10": 0.512}}}')
+    (shop / "bundles" / "b1" / "manifest.json").write_text('{"ds": "2024-05-01"}')
+    report.main(["--root", str(shop), "--ds", str(DS)])
+    written = (shop / "reports" / f"ds={DS}" / "report.md").read_text()
+    assert "queries against all titles, bundle b1, measured when it was trained on 2024-05-01" in written
+    assert "| test | 283 | 0.512 |" in written
+
+
 def test_next_query_runs_as_it_is_printed(shop: Path) -> None:
     report.main(["--root", str(shop), "--ds", str(DS)])
     query = json.loads((shop / "reports" / f"ds={DS}" / "report.json").read_text())["next_query"]
@@ -225,7 +235,7 @@ def test_category_that_stops_above_its_level_is_right_above_and_wrong_below() ->
 
 def test_each_level_says_how_many_items_its_accuracy_is_of() -> None:
     figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy={ALL: [0.75, 0.5], LACKING: [0.6]})
-    (section,) = _categories(Report("", "", LINEAGE, (), {}, {}, None, figures, {}, (), ""))
+    (section,) = _categories(Report("", "", LINEAGE, (), {}, "", {}, None, figures, {}, (), ""))
     assert section.rows == [
         (ALL, DEEP, "4,000", "900"), (ALL, "labels", "0.750", "0.500"),
         (LACKING, DEEP, "700", "-"), (LACKING, "labels", "0.600", "-"),
