@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ from labeling.terminal import console
 from model.encoder import Encoder
 from model.fit import fit
 from model.inference import embed
+from model.launch import environment
 from model.packing import tokenised
 from model.presets import PRESETS
 from model.train_config import TrainConfig
@@ -168,5 +170,16 @@ def settings_of(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
     return kind(**{**from_args(kind, args).model_dump(), **changes})
 
 
+def like_a_rank(module: str) -> None:
+    """Start the module that runs again as the launcher would: malloc and OpenMP read their settings once.
+
+    Memory that goes back to the system with each step, and is cleared for the next, took a fifth of the time of trainings here.
+    """
+    found = environment(1, "cpu", local=True) | {"OMP_NUM_THREADS": "1"}
+    if any(os.environ.get(name) != found[name] for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")):
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], found)
+
+
 if __name__ == "__main__":
+    like_a_rank("benchmarks.presets")
     sys.exit(main())

@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from benchmarks.presets import settings_of
+from benchmarks.presets import like_a_rank, settings_of
 from etl import build_dataset, build_pairs
 from etl.config import JobConfig, arg_parser
 from etl.contracts import CATALOGUE, PAIRS
@@ -167,4 +167,5 @@ def supervised(root: Path, ds: dt.date, items: pl.DataFrame) -> list[str]:
 
 
 if __name__ == "__main__":
+    like_a_rank("benchmarks.stability")
     sys.exit(main())

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.homedepot_judgements import HomeDepotConfig
-from benchmarks.presets import settings_of
+from benchmarks.presets import like_a_rank, settings_of
 from benchmarks.studies_cells import STUDIES, Cell
 from benchmarks.studies_data import minilm, slices, study_root
 from benchmarks.studies_figure import draw, slices_table, table
@@ -191,4 +191,5 @@ def _place(config: StudiesConfig, name: str, seed: int) -> Path:
 
 
 if __name__ == "__main__":
+    like_a_rank("benchmarks.studies")
     sys.exit(main())
