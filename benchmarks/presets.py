@@ -173,7 +173,7 @@ def settings_of(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
 def like_a_rank(module: str) -> None:
     """Start the module that runs again as the launcher would: malloc and OpenMP read their settings once.
 
-    Memory that goes back to the system with each step, and is cleared for the next, took a fifth of the time of trainings here.
+    Memory that goes back to the system with each step, and is cleared for the next, took a fifth of a training's time here.
     """
     found = environment(1, "cpu", local=True) | {"OMP_NUM_THREADS": "1"}
     if any(os.environ.get(name) != found[name] for name in ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")):
