@@ -32,7 +32,7 @@ from model.presets import EncoderConfig
 from model.ranks import Ranks
 from model.reader import Batch
 from model.trainer import LoopConfig, contrastive_step
-from model.worker import join
+from model.worker import join, leave
 
 QUERY_TOKENS, TITLE_TOKENS = 7, 29
 
@@ -156,3 +156,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave(0)

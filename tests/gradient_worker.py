@@ -190,7 +190,7 @@ def variants() -> Iterator[tuple[int, str, bool]]:
 
 def launched(directory: Path) -> None:
     """Entry of DeepSpeed's launcher."""
-    from model.worker import join
+    from model.worker import join, leave
 
     torch.set_num_threads(1)
     ranks = join("cpu", timeout_minutes=1.0)
@@ -204,6 +204,7 @@ def launched(directory: Path) -> None:
         torch.save(found, directory / "found.pt")
     dist.barrier()
     dist.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from model.positions import Position
 from model.progress import Curve
 from model.ranks import Ranks
 from model.trainer import contrastive_step
-from model.worker import join
+from model.worker import join, leave
 from tests.gradient_worker import LOOP, deepspeed_engine, known_pairs, share
 
 STEPS = 3
@@ -84,3 +84,4 @@ def main(directory: Path, saved_by: int | None) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[3]) if sys.argv[2] == "load" else None)
+    leave(0)

@@ -224,7 +224,15 @@ def alone(script: str) -> subprocess.CompletedProcess[str]:
     """Runs in a rank without others."""
     place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     env = launch.environment(1, "cpu", local=True) | place | {"MASTER_PORT": str(launch.free_port())}
-    return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    script += "\nfrom model.worker import leave; leave(0)"
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_rank_that_is_done_leaves_with_all_that_it_said_and_no_teardown():
+    said = alone("import atexit; atexit.register(print, 'torn down'); print('done', end='')").stdout
+    assert said == "done"
 
 
 def test_ranks_are_silent_about_deepspeeds_calls_of_what_torch_renamed_and_make_none_themselves():
