@@ -18,11 +18,14 @@ from labeling.terminal import console
 from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.launch import command, environment, run_watched
+from model.precision import Chosen
 from model.presets import PRESETS, EncoderConfig
 
 RANKS = 2
 BATCH = 64
 WARM_UP = 1
+PRECISIONS: tuple[Chosen, ...] = ("fp32", "bf16")
+"""What DeepSpeed takes on a CPU."""
 
 
 def measure(task: Task) -> list[Step]:
@@ -71,7 +74,7 @@ def memory(directory: Path, steps: int) -> Table:
     title = f"published, {RANKS} ranks (gloo) of {size} pairs, on {hardware()}"
     names = ("ZeRO", "precision", "checkpointing", "GB a rank", "of ZeRO 0 in fp32", "CPU s a step", "of ZeRO 0 in fp32")
     table, base = Table(*names, title=title), (0.0, 0.0)
-    cells = [(s, p, c) for p in ("fp32", "bf16") for s in (0, 1, 2, 3) for c in (False, True)]
+    cells = [(s, p, c) for p in PRECISIONS for s in (0, 1, 2, 3) for c in (False, True)]
     for stage, precision, checkpointing in track(cells, "trainings", console=console()):
         task = Task(
             stages=[stage],
@@ -80,7 +83,7 @@ def memory(directory: Path, steps: int) -> Table:
             steps=steps + WARM_UP,
             out=str(directory / "steps.json"),
             checkpointing=checkpointing,
-            precision=precision,  # type: ignore[arg-type]  # one of the two above
+            precision=precision,
         )
         found = measure(task)
         gigabytes, seconds = found[-1].memory / 1e9, median(one.cpu for one in found[WARM_UP:])
