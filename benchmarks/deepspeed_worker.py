@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ class Task:
     checkpointing: bool = False
     """Whether layers keep only what goes in."""
     precision: Chosen = "fp32"
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Watched:
 def build(stage: int, task: Task, ranks: Ranks) -> Watched:
     torch.manual_seed(1)
     encoder = Encoder(EncoderConfig.from_json(task.encoder))
-    model = DualEncoder(encoder, 0.1, autocast=autocast(task.precision, "cpu")).train()
+    model = DualEncoder(encoder, 0.1, autocast=autocast(task.precision, task.device)).to(task.device).train()
     if encoder.config.layers:
         encoder.encoder.checkpointing = task.checkpointing
     adam = optimizer(parameter_groups(model, lr=2e-4, weight_lr=1.0, layers_lr=1.0))
@@ -124,8 +125,10 @@ def step(engine: Watched, stage: int, batch: Batch, ranks: Ranks, before: int) -
     engine.gradient_norm()
     engine.step({"table": 1.0, "weights": 1.0, "layers": 1.0})
     sent.append(wire.sent())
-    spent, wall, memory = time.process_time() - cpu, time.monotonic() - started, peak() - before
-    figures = torch.tensor([spent, wall, memory, *np.diff(sent)], dtype=torch.float64)
+    if engine.device.type == "cuda":
+        torch.cuda.synchronize()
+    spent, wall, memory = time.process_time() - cpu, time.monotonic() - started, peak(engine.device) - before
+    figures = torch.tensor([spent, wall, memory, *np.diff(sent)], dtype=torch.float64, device=engine.device)
     dist.all_reduce(figures)
     spent, wall, memory, *by_phase = figures.tolist()
     names = ("forward", "embeddings", "backward", "step")
@@ -133,14 +136,16 @@ def step(engine: Watched, stage: int, batch: Batch, ranks: Ranks, before: int) -
     return Step(stage, spent, wall / ranks.world, int(memory / ranks.world), phases)
 
 
-def peak() -> int:
-    """Most bytes that this process has had in memory."""
+def peak(device: torch.device) -> int:
+    """Most bytes that this process has had in memory, or its tensors on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
-    ranks, before = join("cpu", timeout_minutes=10.0), peak()
+    ranks, before = join(task.device, timeout_minutes=10.0), peak(torch.device(task.device))
     engines = {stage: build(stage, task, ranks) for stage in task.stages}
     found = []
     for number in range(task.steps):

@@ -1,7 +1,7 @@
 """Processes that take one step whenever they are asked to: so that what is compared takes turns on a shared machine.
 
 A process prints, as a line of JSON, the CPU seconds that it has used so far (``{"cpu": 1.5}``) when it is ready and after
-every step, and then waits for a line; waiting costs no CPU time.
+every step, and then waits for a line; waiting costs no CPU time. On a GPU what counts is the time from a line to the answer.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+import torch
 
 
 def pause() -> None:
     """In such a process: ready for the next step."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     print(json.dumps({"cpu": time.process_time()}), flush=True)
     if not sys.stdin.readline():
         raise SystemExit("nobody asks for steps any more")
@@ -32,10 +35,11 @@ class Paced:
 
         Args:
             argv: Command.
-            task: Its last argument, as JSON; ``threads`` of it may compute.
+            task: Its last argument, as JSON; ``threads`` of it may compute, on ``device``.
             variables: Environment.
         """
         self.errors = TemporaryFile()  # noqa: SIM115 (as long as the process)
+        self.wall = task.get("device") == "cuda"
         # Threads that spin while they wait would be counted as work, on either side.
         threads = {"OMP_NUM_THREADS": str(task["threads"]), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
@@ -49,11 +53,11 @@ class Paced:
         self.spent = self._spent()
 
     def step(self) -> float:
-        """CPU seconds of one more step."""
-        before = self.spent
+        """CPU seconds of one more step; of a step on a GPU the seconds that pass."""
+        before, started = self.spent, time.monotonic()
         self._ask()
         self.spent = self._spent()
-        return self.spent - before
+        return time.monotonic() - started if self.wall else self.spent - before
 
     def finish(self) -> None:
         """After the last step: let it end.
@@ -86,7 +90,7 @@ class Paced:
 
 
 def race(processes: Mapping[str, Paced], steps: int, warm_up: int) -> dict[str, list[float]]:
-    """CPU seconds of each step but the first ``warm_up``, the processes taking turns; then they are let end."""
+    """Seconds of each step but the first ``warm_up``, the processes taking turns; then they are let end."""
     found: dict[str, list[float]] = {name: [] for name in processes}
     for _ in range(steps):
         for name, process in processes.items():

@@ -55,6 +55,7 @@ class Task:
     """Tokens at which a text is cut."""
     mini_batch: int
     """Texts encoded at once by the cached loss."""
+    device: Literal["cpu", "cuda"]
 
 
 class Paced(TrainerCallback):
@@ -68,17 +69,19 @@ class Paced(TrainerCallback):
 
 
 def pause() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     print(json.dumps({"cpu": time.process_time()}), flush=True)
     if not sys.stdin.readline():
         sys.exit("nobody asks for steps any more")
 
 
 def network(task: Task) -> SentenceTransformer:
-    """BERT with mean pooling and unit length, or the bag of WordPiece embeddings; from scratch, on the CPU."""
+    """BERT with mean pooling and unit length, or the bag of WordPiece embeddings; from scratch."""
     path = Path(task.directory) / "tokenizer.json"
     if task.model == "static":
         return SentenceTransformer(
-            modules=[modules.StaticEmbedding(Tokenizer.from_file(str(path)), embedding_dim=task.dim)], device="cpu"
+            modules=[modules.StaticEmbedding(Tokenizer.from_file(str(path)), embedding_dim=task.dim)], device=task.device
         )
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     with tempfile.TemporaryDirectory() as directory:
@@ -86,7 +89,7 @@ def network(task: Task) -> SentenceTransformer:
         PreTrainedTokenizerFast(tokenizer_file=str(path), **special).save_pretrained(directory)
         bert = modules.Transformer(directory, max_seq_length=task.longest)
     pooling = modules.Pooling(bert.get_embedding_dimension(), pooling_mode="mean")
-    return SentenceTransformer(modules=[bert, pooling, modules.Normalize()], device="cpu")
+    return SentenceTransformer(modules=[bert, pooling, modules.Normalize()], device=task.device)
 
 
 def objective(task: Task, model: SentenceTransformer) -> torch.nn.Module:
@@ -111,7 +114,7 @@ def main() -> None:
             learning_rate=task.lr,
             warmup_steps=task.warmup,
             bf16=task.bf16,
-            use_cpu=True,
+            use_cpu=task.device == "cpu",
             save_strategy="no",
             logging_strategy="no",
             report_to="none",

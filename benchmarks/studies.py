@@ -68,6 +68,9 @@ class StudiesConfig(HomeDepotConfig):
     seeds: tuple[int, ...] = (1,)
     """A training each."""
 
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train, in fp32 on either; only on the CPU is the time of a training noted."""
+
     docs: str = "docs/studies"
     """Where table and plot go."""
 
@@ -93,7 +96,7 @@ def lay_down(config: StudiesConfig, cells: Mapping[str, Cell]) -> Mapping[str, A
     rows = {name: summary(config, cells, name) for name in cells}
     target = Path(config.docs)
     target.mkdir(parents=True, exist_ok=True)
-    text = table(config.study, rows, f"python -m benchmarks.studies --study {config.study} --root DIR", hardware())
+    text = table(config.study, rows, f"python -m benchmarks.studies --study {config.study} --root DIR")
     if any("layers" in cell.encoder for cell in cells.values()):
         first = next(iter(cells.values()))
         of = slices(_root(config, cells, replace(first, tokens="wordhash", share=1.0), 1) / f"datasets/ds={config.ds}")
@@ -113,7 +116,7 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
             return found
         log.warning("%s, seed %d: was another cell when it was trained, and is trained again", name, seed)
     root = _root(config, cells, cell, seed)
-    changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": "cpu"}
+    changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": config.device, "precision": "fp32"}
     if cell.teacher:
         trained(config, cells, cell.teacher, seed)
         changes["distil_from"] = str(_bundle(config, cell.teacher, seed))
@@ -122,12 +125,13 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     settings = settings_of(StudyTraining, root, config.ds, **changes, encoder=dict(cell.encoder))
     manifest = verify(settings.dataset)
     started = time.process_time()
-    fitted = fit(settings, manifest)
+    fitted = fit(settings, manifest, device=config.device)
     spent = (time.process_time() - started) / 60
-    valid = evaluate(fitted.encoder, settings.dataset, manifest).part("valid")
+    valid = evaluate(fitted.encoder, settings.dataset, manifest, config.device).part("valid")
     content = {
         "cell": described,
-        "cpu_minutes": round(spent, 2),
+        "cpu_minutes": round(spent, 2) if config.device == "cpu" else None,
+        "hardware": hardware(),
         "dataset": manifest.digest,
         "settings": dict(fitted.settings),
         "values": {measure: valid.values[measure].round(6).tolist() for measure in MEASURES},
@@ -136,7 +140,7 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     if name in {next(iter(cells)), *(cell.teacher for cell in cells.values())}:
         path = write_bundle(
             _place(config, name, seed),
-            fitted.encoder,
+            fitted.encoder.cpu(),
             load_tokenizer(settings.dataset),
             ds=config.ds,
             metrics={},
@@ -155,7 +159,9 @@ def summary(config: StudiesConfig, cells: Mapping[str, Cell], name: str) -> dict
     if not seeds:
         return None
     found = [trained(config, cells, name, seed) for seed in seeds]
-    row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(each["cpu_minutes"] for each in found)}
+    timed = [each["cpu_minutes"] for each in found if each["cpu_minutes"] is not None]
+    row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(timed) if timed else None}
+    row["hardware"] = {seed: each["hardware"] for seed, each in zip(seeds, found, strict=True)}
     row |= {measure: mean(mean(each["values"][measure]) for each in found) for measure in MEASURES}
     row["each"] = np.mean([each["values"]["recall@10"] for each in found], axis=0)
     base = [s for s in seeds if _result(config, first, s).is_file()]

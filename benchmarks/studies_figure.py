@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ Rows = Mapping[str, Mapping[str, Any] | None]
 COLUMNS = {"recall@10": "R@10", "recall@100": "R@100", "mrr@10": "MRR@10", "typos_recall@10": "R@10, typos"}
 
 
-def table(study: str, rows: Rows, command: str, hardware: str) -> str:
+def table(study: str, rows: Rows, command: str) -> str:
     """Markdown; a cell that was not run says so."""
+    machines: dict[str, set[int]] = defaultdict(set)
+    for row in rows.values():
+        for seed, machine in (row or {}).get("hardware", {}).items():
+            machines[machine].add(seed)
+    where = "; ".join(f"seeds {', '.join(map(str, sorted(seeds)))} on {machine}" for machine, seeds in machines.items())
     heads = ["", *COLUMNS.values(), "R@10 less that of the first row (95%)", "CPU min", "seeds"]
-    lines = [f"# Study: {study}", "", f"`{command}`, on validation queries of Home Depot. {hardware}.", ""]
+    lines = [f"# Study: {study}", "", f"`{command}`, on validation queries of Home Depot, trained in fp32: {where}.", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for name, row in rows.items():
         if row is None:
@@ -25,7 +31,7 @@ def table(study: str, rows: Rows, command: str, hardware: str) -> str:
             change = row.get("change")
             values = [f"{row[measure]:.3f}" for measure in COLUMNS]
             values += [f"{change[0]:+.3f} ({change[1]:+.3f} to {change[2]:+.3f})" if change else ""]
-            values += [f"{row['cpu_minutes']:.1f}", str(row["seeds"])]
+            values += ["" if row["cpu_minutes"] is None else f"{row['cpu_minutes']:.1f}", str(row["seeds"])]
         lines.append(f"| {name} | {' | '.join(values)} |")
     return "\n".join(lines) + "\n"
 

@@ -1,13 +1,13 @@
 """Training speed of our trainer beside that of sentence-transformers, on the same model, pairs, batch and machine.
 
-CPU seconds a step of the whole trainer (reading, tokenising where it is done, forward, back, optimizer), medians; all
-processes take their steps in turn, since a shared machine is not equally fast all the time. The other side runs in an
-environment of its own: `make benchmarks-setup`.
+CPU seconds a step of the whole trainer (reading, tokenising where it is done, forward, back, optimizer), or seconds on a
+GPU, medians; all processes take their steps in turn, since a shared machine is not equally fast all the time. The other
+side runs in an environment of its own: `make benchmarks-setup`.
 
 Parts: ``encoder`` (the default), 6 layers x 512 on WordPiece from scratch, batch 128, dropout .1 on both sides; ``bag``,
 the word-hashed bag beside a StaticEmbedding on Home Depot's pairs, with recall on its unseen queries; ``cached``, GradCache
 beside the same batch at once; ``deepspeed``, its engine beside the plain one on two ranks; ``memory``, what ZeRO, activation
-checkpointing and bf16 save and cost; ``scaling``, the bytes that a step sends and what they make of 5 to 64 nodes.
+checkpointing and half precision save and cost; ``scaling``, the bytes that a step sends and what they make of 5 to 64 nodes.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from model.trainer import LoopConfig, contrastive_step
 
 PARTS = ("encoder", "bag", "cached", "deepspeed", "memory", "scaling")
 BATCH = 128
+LARGER = 512
 THEIRS = Path(".venv-benchmarks/bin/python")
 WARM_UP = 1
 LONGEST = 100
@@ -61,7 +62,7 @@ def ours(task: Task) -> Paced:
     return Paced([sys.executable, "-m", "benchmarks.training_worker"], asdict(task), environment(1, "cpu", local=True))
 
 
-def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
+def theirs(directory: Path, **changes: Any) -> Paced:
     """sentence-transformers' trainer on what :func:`benchmarks.training_data.write_for_others` wrote.
 
     Raises:
@@ -86,15 +87,13 @@ def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
         "loss": "plain",
         "bert": bert,
         "dim": PRESETS["bag"].encoder.dim,
-        "batch": BATCH,
-        "steps": steps,
         "lr": 2e-4,
         "warmup": 0.05,
         "tau": tau,
-        "threads": threads,
         "bf16": False,
         "longest": LONGEST,
         "mini_batch": 32,
+        "device": "cpu",
     }
     worker = Path(__file__).with_name("sentence_transformers_worker.py")
     return Paced([str(THEIRS), str(worker)], task | changes, os.environ)
@@ -103,42 +102,43 @@ def theirs(directory: Path, steps: int, threads: int, **changes: Any) -> Paced:
 def texts_of(args: argparse.Namespace) -> tuple[Pairs, WordPieceTokenizer]:
     """Home Depot's where its directory is given, made-up ones otherwise."""
     if args.data is None:
-        return made_up(BATCH * 64)
+        return made_up((args.batch or BATCH) * 64)
     pairs = home_depot(args.data)
     return pairs, wordpiece(pairs)
 
 
 def encoder(args: argparse.Namespace, root: Path) -> Table:
-    """Ours beside sentence-transformers, on one thread and on two."""
+    """Ours beside sentence-transformers, on one thread and on two; on a GPU in bf16 too."""
     pairs, tokenizer = texts_of(args)
     write(root, pairs, tokenizer)
     write_for_others(root, pairs, tokenizer, {})
     some = pairs.clicks[:2048]
     lengths = [np.mean([len(tokenizer.ids(text, "title")) for text in side]) for side in zip(*some, strict=True)]
-    texts = "made-up pairs" if args.data is None else "Home Depot's pairs"
-    title = f"{texts}, {lengths[0]:.1f} + {lengths[1]:.1f} tokens, batch {BATCH}, on {hardware()}"
-    table = Table("trainer", "threads", "CPU s a step", "pairs a CPU s", "relative", title=title)
+    texts, batch = "made-up pairs" if args.data is None else "Home Depot's pairs", args.batch or BATCH
+    unit = "CPU s" if args.device == "cpu" else "s"
+    title = f"{texts}, {lengths[0]:.1f} + {lengths[1]:.1f} tokens, batch {batch}, on {hardware()}"
+    table = Table("trainer", "threads", f"{unit} a step", f"pairs a {unit}", "relative", title=title)
     steps = args.steps + WARM_UP
     for threads in args.threads:
+        common = {"batch": batch, "steps": steps, "threads": threads, "device": args.device}
+        mine = common | {"root": str(root), "preset": "published"}
         runs = {
-            "sentence-transformers, fp32": theirs(root, steps, threads),
-            "ours, fp32": ours(Task(root=str(root), preset="published", batch=BATCH, steps=steps, threads=threads)),
+            "sentence-transformers, fp32": theirs(root, **common),
+            "ours, fp32": ours(Task(**mine)),
         }
         if args.all:
-            runs["sentence-transformers, fp32, cached loss"] = theirs(root, steps, threads, loss="cached")
-            runs["sentence-transformers, bf16"] = theirs(root, steps, threads, bf16=True)
-            runs["ours, bf16"] = ours(
-                Task(root=str(root), preset="published", batch=BATCH, steps=steps, threads=threads, precision="bf16")
-            )
+            runs["sentence-transformers, fp32, cached loss"] = theirs(root, **common, loss="cached")
+        if args.all or args.device == "cuda":
+            runs["sentence-transformers, bf16"] = theirs(root, **common, bf16=True)
+            runs["ours, bf16"] = ours(Task(**mine, precision="bf16"))
         found = race(runs, steps, WARM_UP)
-        base = found["sentence-transformers, fp32"]
         for name, seconds in found.items():
+            base = found[f"sentence-transformers, {name.split(', ')[1]}"]
             ratio, low, high = interval(base, seconds)
-            row = (f"{median(seconds):.2f}", f"{BATCH / median(seconds):.1f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})")
+            row = (f"{median(seconds):.3f}", f"{batch / median(seconds):,.1f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})")
             table.add_row(name, str(threads), *row)
-    if not has_amx():
+    if args.device == "cpu" and not has_amx():
         table.add_row("both, bf16 on AMX", "", "not run", "not run", "not run")
-    table.add_row("both, bf16 on a GPU", "", "not run", "not run", "not run")
     return table
 
 
@@ -152,13 +152,13 @@ def bag(args: argparse.Namespace, root: Path) -> Table:
     write_for_others(root / "theirs", pairs, wordpiece(pairs), encode)
     (root / "encode.json").write_text(json.dumps(encode), encoding="utf-8")
     made = write(root / "ours", pairs, WordHashTokenizer(WORDHASH))
-    batch, epochs = args.batch, args.epochs
+    batch, epochs = args.batch or LARGER, args.epochs
     steps = len(pairs.clicks) // batch * epochs
     runs = {
         f"StaticEmbedding, {args.static_dim} wide, lr {args.static_lr:g}": theirs(
             root / "theirs",
-            steps,
-            1,
+            steps=steps,
+            threads=1,
             batch=batch,
             tau=PRESETS["bag"].tau,
             lr=args.static_lr,
@@ -214,7 +214,7 @@ def cached(args: argparse.Namespace, root: Path) -> Table:
     if distance > SAME_GRADIENT:
         raise RuntimeError(f"GradCache's gradient is {distance:.1e} off the batch's at once (expected <= {SAME_GRADIENT:g})")
     write(root, *texts_of(args))
-    steps, batch = args.steps + WARM_UP, args.batch
+    steps, batch = args.steps + WARM_UP, args.batch or LARGER
     task = {"root": str(root), "preset": "published", "batch": batch, "steps": steps, "threads": args.threads[0]}
     runs = {name: ours(Task(**task, cache_texts=texts)) for name, texts in (("at once", 0), ("cached", batch // 2))}
     found = race(runs, steps, WARM_UP)
@@ -233,7 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5, help="measured steps of each trainer (default: %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads, one after the other")
     parser.add_argument("--all", action="store_true", help="encoder: cached loss and bf16 too")
-    parser.add_argument("--batch", type=int, default=512, help="bag, cached: pairs a step (default: %(default)s)")
+    parser.add_argument("--batch", type=int, help=f"pairs a step (default: {BATCH}; bag, cached: {LARGER})")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="encoder, memory: where (default: cpu)")
     parser.add_argument("--epochs", type=int, default=6, help="bag: passes over the pairs (default: %(default)s)")
     parser.add_argument("--crops", type=float, default=0.5, help="bag: ours, crops a pair (default: %(default)s)")
     parser.add_argument("--static-dim", type=int, default=256, help="bag: StaticEmbedding's width (default: %(default)s)")
@@ -244,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.part == "deepspeed":
             table = training_deepspeed.overhead(Path(directory), args.steps)
         elif args.part == "memory":
-            table = training_deepspeed.memory(Path(directory), args.steps)
+            table = training_deepspeed.memory(Path(directory), args.steps, args.device, args.batch or BATCH)
         elif args.part == "scaling":
             table = scaling.scaling_table()
         else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 from rich.progress import track
 from rich.table import Table
@@ -24,19 +26,19 @@ from model.presets import PRESETS, EncoderConfig
 RANKS = 2
 BATCH = 64
 WARM_UP = 1
-PRECISIONS: tuple[Chosen, ...] = ("fp32", "bf16")
-"""What DeepSpeed takes on a CPU."""
+PRECISIONS: Mapping[str, tuple[Chosen, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
+"""What DeepSpeed takes there."""
 
 
-def measure(task: Task) -> list[Step]:
+def measure(task: Task, ranks: int = RANKS) -> list[Step]:
     """Every step of every engine.
 
     Raises:
         RuntimeError: a rank failed; it has said why.
     """
     code = run_watched(
-        command("benchmarks.deepspeed_worker", [json.dumps(asdict(task))], ranks=RANKS),
-        environment(RANKS, "cpu", local=True),
+        command("benchmarks.deepspeed_worker", [json.dumps(asdict(task))], ranks=ranks),
+        environment(ranks, task.device, local=True),
     )
     if code:
         raise RuntimeError(f"the ranks ended with {code}")
@@ -68,26 +70,32 @@ def overhead(directory: Path, steps: int) -> Table:
     return table
 
 
-def memory(directory: Path, steps: int) -> Table:
-    """Peak memory and CPU seconds of a step by ZeRO stage, activation checkpointing and precision, each in new processes."""
-    encoder, size = PRESETS["published"].encoder.to_json(), 2 * BATCH
-    title = f"published, {RANKS} ranks (gloo) of {size} pairs, on {hardware()}"
-    names = ("ZeRO", "precision", "checkpointing", "GB a rank", "of ZeRO 0 in fp32", "CPU s a step", "of ZeRO 0 in fp32")
+def memory(directory: Path, steps: int, device: Literal["cpu", "cuda"], batch: int) -> Table:
+    """Peak memory and time of a step by ZeRO stage, activation checkpointing and precision, each in new processes.
+
+    On the CPU two ranks share the optimizer's state; on a GPU it is one, which has nobody to share with.
+    """
+    ranks, stages, unit = (RANKS, (0, 1, 2, 3), "CPU s") if device == "cpu" else (1, (0,), "s")
+    encoder = PRESETS["published"].encoder.to_json()
+    title = f"published, {ranks} rank{'s' * (ranks > 1)} of {batch} pairs, on {hardware()}"
+    names = ("ZeRO", "precision", "checkpointing", "GB a rank", "of the first", f"{unit} a step", "of the first")
     table, base = Table(*names, title=title), (0.0, 0.0)
-    cells = [(s, p, c) for p in PRECISIONS for s in (0, 1, 2, 3) for c in (False, True)]
+    cells = [(s, p, c) for p in PRECISIONS[device] for s in stages for c in (False, True)]
     for stage, precision, checkpointing in track(cells, "trainings", console=console()):
         task = Task(
             stages=[stage],
             encoder=encoder,
-            batch=size,
+            batch=batch,
             steps=steps + WARM_UP,
             out=str(directory / "steps.json"),
             checkpointing=checkpointing,
             precision=precision,
+            device=device,
         )
-        found = measure(task)
-        gigabytes, seconds = found[-1].memory / 1e9, median(one.cpu for one in found[WARM_UP:])
+        found = measure(task, ranks)
+        taken = [one.cpu if device == "cpu" else one.wall for one in found[WARM_UP:]]
+        gigabytes, seconds = found[-1].memory / 1e9, median(taken)
         base = base if base[0] else (gigabytes, seconds)
-        shares = (f"{gigabytes:.2f}", f"{gigabytes / base[0]:.2f}", f"{seconds:.1f}", f"{seconds / base[1]:.2f}")
+        shares = (f"{gigabytes:.2f}", f"{gigabytes / base[0]:.2f}", f"{seconds:.3f}", f"{seconds / base[1]:.2f}")
         table.add_row(str(stage), precision, "yes" if checkpointing else "no", *shares)
     return table

@@ -41,6 +41,7 @@ class Task:
     crops: float = 0.0
     cache_texts: int = 0
     precision: Chosen = "fp32"
+    device: Literal["cpu", "cuda"] = "cpu"
     encode: str = ""
     """JSON file with two lists of texts to encode in the end; none unless given."""
 
@@ -61,7 +62,7 @@ def main() -> None:
     manifest = verify(config.dataset)
     # Half a step more than asked for is that many, whichever way the division is rounded.
     epochs = (task.steps + 0.5) / (smallest_share(manifest, "pairs", 1) // task.batch)
-    fitted = fit(config.model_copy(update={"epochs": epochs}), manifest, pace=paced)
+    fitted = fit(config.model_copy(update={"epochs": epochs}), manifest, device=task.device, pace=paced)
     if task.encode:
         encode(fitted.encoder, config.dataset, Path(task.encode))
 

@@ -19,11 +19,15 @@ from model.encoder import Encoder
 from tests.model_data import DS, small_shop, write_dataset
 
 ROWS = {
-    "bag": {"recall@10": 0.4, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 2},
+    "bag": {
+        **{"recall@10": 0.4, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": None, "seeds": 2},
+        "hardware": {1: "a machine", 2: "a GPU"},
+    },
     "wider": None,
     "dropout": {
         **{"recall@10": 0.41, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 1},
         "change": [0.01, -0.005, 0.025],
+        "hardware": {1: "a machine"},
     },
 }
 
@@ -102,8 +106,10 @@ def test_every_validation_query_is_of_one_length_and_has_an_unseen_word_or_not(t
 
 
 def test_a_study_s_table_says_which_cells_were_not_run():
-    lines = table("switches", ROWS, "command", "a machine").splitlines()
+    lines = table("switches", ROWS, "command").splitlines()
     assert "| wider | not run |  |  |  |  |  |  |" in lines
+    assert "| bag | 0.400 | 0.800 | 0.400 | 0.200 |  |  | 2 |" in lines
+    assert lines[2].endswith("seeds 1 on a machine; seeds 2 on a GPU.")
     assert "| dropout | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) | 3.0 | 1 |" in lines
 
 

@@ -1,0 +1,49 @@
+"""Our encoder on chunks of titles, one whenever it is asked for (see pacing)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from benchmarks.pacing import pause
+from model.bundle import load_bundle
+from model.precision import autocast
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to encode."""
+
+    bundle: str
+    titles: str
+    """JSON file with a list of them."""
+    out: str
+    """Gets the vectors of the first chunk."""
+    chunk: int
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16"]
+    threads: int
+
+
+def main() -> None:
+    task = Task(**json.loads(sys.argv[1]))
+    torch.set_num_threads(task.threads)
+    bundle = load_bundle(Path(task.bundle), task.device)
+    titles = json.loads(Path(task.titles).read_text(encoding="utf-8"))
+    for start in range(0, len(titles), task.chunk):
+        pause()
+        with autocast(task.precision, task.device)():
+            vectors = bundle.encode(titles[start : start + task.chunk], "title")
+        if not start:
+            np.save(task.out, vectors)
+    pause()
+
+
+if __name__ == "__main__":
+    main()
