@@ -3,7 +3,7 @@
 # Two tasks only join or colour others.
 /starting task_id=model\.(over|sound) /d
 s/^[^ ]+ \[info *\] \[DAG TEST\] starting task_id=([^ ]+) .*/\n==== \1/p
-s/^[^ ]+ \[info *\] Command exited with return code 99 .*/nothing due: skipped/p
+s/^[^ ]+ \[info *\] Command exited with return code 99 .*/nothing to do, or nothing promoted (the lines above say which): skipped/p
 /SubprocessHook\] loc=/{
   /\] (Tmp dir root location|Running command|Output:|Command exited with return code 0)/b
   # Java's word at every start of Spark.

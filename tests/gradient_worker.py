@@ -38,6 +38,7 @@ CASES = {
     "hard negatives": LOOP,
     "plain": LOOP,
     "several positives, margin": replace(LOOP, loss=LossConfig(logq=0.5, multi_positives=True, margin=0.1)),
+    "no masks, hard negatives": replace(LOOP, loss=LossConfig(logq=0.5, masks=False)),
     "matryoshka": replace(LOOP, loss=LossConfig(logq=0.5, margin=0.1, matryoshka=(3, 7))),
     "cached": replace(LOOP, cache_texts=5),
     "cached hard negatives": replace(LOOP, cache_texts=5),
