@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,8 +57,8 @@ def require_installed_normaliser(spec: TokenizerSpec, directory: Path) -> None:
     """
     if spec.normaliser != spec.normalise.hash:
         raise OtherContract(
-            f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}: "
-            "install the version of this package that made it, or train again"
+            f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}, Python's Unicode "
+            f"{unicodedata.unidata_version}: install the versions of this package and of Python that made it, or train again"
         )
 
 
