@@ -30,6 +30,7 @@ class Cell:
 
 BAG = {"preset": "bag"}
 HYBRID = {"preset": "hybrid"}
+WIDER = BAG | {"crops": 8.0, "feature_dropout": 0.2, "dim": 512}
 SWITCHES = {
     "bag": Cell(BAG),
     "no crops": Cell(BAG | {"crops": 0.0}),
@@ -105,8 +106,9 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
         "5 crops a pair": Cell(BAG | {"crops": 5.0}),
         "8 crops a pair": Cell(BAG | {"crops": 8.0}),
         "8 crops, feature dropout .2": Cell(BAG | {"crops": 8.0, "feature_dropout": 0.2}),
-        "8 crops, feature dropout .2, 512 wide": Cell(BAG | {"crops": 8.0, "feature_dropout": 0.2, "dim": 512}),
-        "8 crops, feature dropout .2, 1,024 wide": Cell(BAG | {"crops": 8.0, "feature_dropout": 0.2, "dim": 1024}),
+        "8 crops, feature dropout .2, 512 wide": Cell(WIDER),
+        "8 crops, feature dropout .2, 512 wide, tau .07": Cell(WIDER | {"tau": 0.07}),
+        "8 crops, feature dropout .2, 1,024 wide": Cell(WIDER | {"dim": 1024}),
         "hybrid, 3 crops": Cell(HYBRID | {"crops": 3.0}),
         "hybrid, 3 crops, layers from the start": Cell(HYBRID | {"crops": 3.0, "layers_from": 0.0}),
         "hybrid, 5 crops": Cell(HYBRID | {"crops": 5.0}),

@@ -57,7 +57,7 @@ def require_installed_normaliser(spec: TokenizerSpec, directory: Path) -> None:
     """
     if spec.normaliser != spec.normalise.hash:
         raise OtherContract(
-            f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}, Python's Unicode "
+            f"{directory}: made with text normaliser {spec.normaliser}, installed is {spec.normalise.hash}, Unicode "
             f"{unicodedata.unidata_version}: install the versions of this package and of Python that made it, or train again"
         )
 
