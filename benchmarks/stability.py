@@ -27,7 +27,7 @@ from sklearn.svm import LinearSVC
 from benchmarks.presets import like_a_rank, settings_of
 from etl import build_dataset, build_pairs
 from etl.config import JobConfig, arg_parser
-from etl.contracts import CATALOGUE, PAIRS
+from etl.contracts import CATALOGUE, INPUTS, PAIRS
 from etl.dataset import verify
 from etl.dataset_config import DatasetConfig
 from etl.job import run_job
@@ -52,11 +52,13 @@ log = logging.getLogger(__name__)
 LAST = dt.date(2024, 5, 14)
 WEEK, DAY = LAST - dt.timedelta(days=7), LAST - dt.timedelta(days=1)
 DAYS = 14
+JOINED = "joined"
 COMPARED = (
     ("a week later", "TF-IDF + linear SVM", "svm {week}", "svm {last}"),
     ("a week later", "ours, each from random weights", "cold {week} 1", "cold {last} 1"),
     ("a week later", "ours, the second from the first's weights, as many epochs", "cold {week} 1", "warm {last} {week} 5"),
     ("a week later", "ours, the second from the first's weights, one epoch", "cold {week} 1", "warm {last} {week} 1"),
+    ("a week later", "ours, the second from random weights, of both weeks", "cold {week} 1", "joined {last} 1"),
     ("a day later", "TF-IDF + linear SVM", "svm {day}", "svm {last}"),
     ("a day later", "ours, each from random weights", "cold {day} 1", "cold {last} 1"),
     ("a day later", "ours, the second from the first's weights, one epoch", "cold {day} 1", "warm {last} {day} 1"),
@@ -108,12 +110,15 @@ def run(config: StabilityConfig) -> Mapping[str, Any]:
 
 
 def labels(root: Path, name: str, items: pl.DataFrame) -> list[str]:
-    """The term_id of each item by a model: ``svm WINDOW``, ``cold WINDOW SEED`` or ``warm WINDOW FROM EPOCHS``."""
+    """The term_id of each item by a model.
+
+    That is ``svm WINDOW``, ``cold WINDOW SEED``, ``warm WINDOW FROM EPOCHS``, or ``joined LAST SEED`` of all days' clicks.
+    """
     result = root / "stability" / f"{name.replace(' ', '_')}.json"
     if not result.is_file():
         kind, window, *rest = name.split()
         ds = dt.date.fromisoformat(window)
-        prepare(root, ds)
+        prepare(_of(root, kind), ds)
         found = supervised(root, ds, items) if kind == "svm" else nearest(trained(root, name, ds, *rest), root, items)
         result.parent.mkdir(exist_ok=True)
         result.write_text(json.dumps(found), encoding="utf-8")
@@ -123,8 +128,20 @@ def labels(root: Path, name: str, items: pl.DataFrame) -> list[str]:
 def prepare(root: Path, ds: dt.date) -> None:
     """Pairs and dataset of the window that ends at ``ds``."""
     if not Warehouse(root).dataset(ds).is_dir():
-        build_pairs.run(settings_of(PairsConfig, root, ds))
+        build_pairs.run(settings_of(PairsConfig, root, ds, **({"window_days": DAYS} if root.name == JOINED else {})))
         build_dataset.run(settings_of(DatasetConfig, root, ds))
+
+
+def _of(root: Path, kind: str) -> Path:
+    """The warehouse that a model's pairs are built in."""
+    if kind != JOINED:
+        return root
+    place = root / JOINED
+    place.mkdir(exist_ok=True)
+    for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
+        if (root / file).exists() and not (place / file).exists():
+            (place / file).symlink_to(root / file)
+    return place
 
 
 def trained(root: Path, name: str, ds: dt.date, of: str, epochs: str = "") -> Path:
@@ -135,7 +152,7 @@ def trained(root: Path, name: str, ds: dt.date, of: str, epochs: str = "") -> Pa
         if epochs:
             start = trained(root, f"cold {of} 1", dt.date.fromisoformat(of), "1")
             changes |= {"init_from": str(start), "epochs": float(epochs)}
-        settings = settings_of(TrainConfig, root, ds, ranks=1, device="cpu", **changes)
+        settings = settings_of(TrainConfig, _of(root, name.split()[0]), ds, ranks=1, device="cpu", **changes)
         encoder = fit(settings, verify(settings.dataset)).encoder
         write_bundle(place, encoder, load_tokenizer(settings.dataset), ds=ds, metrics={}, lineage={})
     return next(place.glob("*/manifest.json")).parent
