@@ -22,11 +22,11 @@ import torch
 
 from benchmarks.homedepot_judgements import HomeDepotConfig
 from benchmarks.presets import like_a_rank, settings_of
-from benchmarks.studies_cells import STUDIES, Cell
+from benchmarks.studies_cells import NOTES, STUDIES, Cell
 from benchmarks.studies_data import minilm, slices, study_root
 from benchmarks.studies_figure import draw, slices_table, table
 from etl.config import arg_parser
-from etl.dataset import verify
+from etl.dataset import Manifest, verify
 from etl.job import run_job
 from etl.tokenizer import load_tokenizer
 from labeling.machine import hardware
@@ -96,25 +96,20 @@ def lay_down(config: StudiesConfig, cells: Mapping[str, Cell]) -> Mapping[str, A
     rows = {name: summary(config, cells, name) for name in cells}
     target = Path(config.docs)
     target.mkdir(parents=True, exist_ok=True)
-    text = table(config.study, rows, f"python -m benchmarks.studies --study {config.study} --root DIR")
+    command = f"python -m benchmarks.studies --study {config.study} --root DIR"
+    text = table(config.study, rows, command, NOTES.get(config.study, ""))
     if any("layers" in cell.encoder for cell in cells.values()):
         first = next(iter(cells.values()))
         of = slices(_root(config, cells, replace(first, tokens="wordhash", share=1.0), 1) / f"datasets/ds={config.ds}")
-        text += slices_table({name: row["each"] for name, row in rows.items() if row is not None}, of)
+        text += slices_table(rows, of)
     (target / f"{config.study}.md").write_text(text, encoding="utf-8")
     draw(config.study, rows, target / f"{config.study}.png")
     return rows
 
 
 def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: int) -> dict[str, Any]:
-    """The result of a cell, made if it is not there, or of a cell that had this name and was another."""
+    """The result of a cell, made if it is not there, or was made from other settings or another dataset."""
     result, cell = _result(config, name, seed), cells[name]
-    described = json.loads(json.dumps(asdict(cell)))
-    if result.is_file():
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
-        if found.get("cell") == described:
-            return found
-        log.warning("%s, seed %d: was another cell when it was trained, and is trained again", name, seed)
     root = _root(config, cells, cell, seed)
     changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": config.device, "precision": "fp32"}
     if cell.teacher:
@@ -124,16 +119,21 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
         changes["init_from"] = str(minilm())
     settings = settings_of(StudyTraining, root, config.ds, **changes, encoder=dict(cell.encoder))
     manifest = verify(settings.dataset)
+    identity = identify(cell, settings, manifest)
+    if result.is_file():
+        found = _read(result)
+        if found.get("identity") == identity:
+            return found
+        log.warning("%s, seed %d: trained from other settings or another dataset before, and now again", name, seed)
     started = time.process_time()
     fitted = fit(settings, manifest, device=config.device)
     spent = (time.process_time() - started) / 60
     valid = evaluate(fitted.encoder, settings.dataset, manifest, config.device).part("valid")
     content = {
-        "cell": described,
+        "identity": identity,
         "cpu_minutes": round(spent, 2) if config.device == "cpu" else None,
         "hardware": hardware(),
-        "dataset": manifest.digest,
-        "settings": dict(fitted.settings),
+        "steps": fitted.settings["steps"],
         "values": {measure: valid.values[measure].round(6).tolist() for measure in MEASURES},
     }
     result.parent.mkdir(parents=True, exist_ok=True)
@@ -152,24 +152,45 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     return content
 
 
+def identify(cell: Cell, settings: StudyTraining, manifest: Manifest) -> dict[str, Any]:
+    """All that a result depends on but the code and the machine."""
+    places = {"root", "device", "distil_from", "init_from"}  # what is there follows from the cell
+    used: dict[str, Any] = {"cell": cell.trained, "dataset": manifest.digest}
+    used["settings"] = settings.model_dump(mode="json", exclude=places)
+    if not cell.pretrained:  # else the checkpoint's, whose digest the dataset's tokenizer stands for
+        used["preset"] = json.loads(json.dumps(asdict(settings.chosen_preset(manifest))))
+    return used
+
+
 def summary(config: StudiesConfig, cells: Mapping[str, Cell], name: str) -> dict[str, Any] | None:
-    """Means over seeds and queries, and how far recall@10 is from the first cell's on the same seeds; None: not run."""
-    first = next(iter(cells))
-    seeds = [seed for seed in range(1, 100) if _result(config, name, seed).is_file()]
+    """Means over queries and those seeds that the cell's base has too, and how far its recall@10 is from the base's.
+
+    It reads what is there, and trains nothing; None: not run.
+    """
+    base = cells[name].base or next(iter(cells))
+    there = {of: {seed for seed in range(1, 100) if _result(config, of, seed).is_file()} for of in (name, base)}
+    seeds = sorted(there[name] & there[base])
     if not seeds:
         return None
-    found = [trained(config, cells, name, seed) for seed in seeds]
+    found, theirs = ([_read(_result(config, of, seed)) for seed in seeds] for of in (name, base))
     timed = [each["cpu_minutes"] for each in found if each["cpu_minutes"] is not None]
-    row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(timed) if timed else None}
+    row: dict[str, Any] = {"seeds": len(seeds), "cpu_minutes": mean(timed) if timed else None, "steps": found[0]["steps"]}
     row["hardware"] = {seed: each["hardware"] for seed, each in zip(seeds, found, strict=True)}
     row |= {measure: mean(mean(each["values"][measure]) for each in found) for measure in MEASURES}
-    row["each"] = np.mean([each["values"]["recall@10"] for each in found], axis=0)
-    base = [s for s in seeds if _result(config, first, s).is_file()]
-    if base and name != first:
-        pairs = [(trained(config, cells, name, s)["values"], trained(config, cells, first, s)["values"]) for s in base]
-        change = np.mean([np.subtract(ours["recall@10"], theirs["recall@10"]) for ours, theirs in pairs], axis=0)
-        row["change"] = list(intervals({"recall@10": change})["recall@10"])
+    row["each"] = _each(found)
+    if name != base:
+        row |= {"base": base, "less": row["each"] - _each(theirs)}
+        row["change"] = list(intervals({"recall@10": row["less"]})["recall@10"])
     return row
+
+
+def _each(results: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Recall@10 of each query, [Q], the mean over seeds."""
+    return np.mean([each["values"]["recall@10"] for each in results], axis=0)
+
+
+def _read(result: Path) -> dict[str, Any]:
+    return dict(json.loads(result.read_text(encoding="utf-8")))
 
 
 def _root(config: StudiesConfig, cells: Mapping[str, Cell], cell: Cell, seed: int) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from etl.tokenizer_spec import TokenKind
@@ -26,6 +27,13 @@ class Cell:
     """Whether its dataset has hard negatives, mined by the first cell's encoder."""
     teacher: str = ""
     """Cell of the study whose encoder it learns from."""
+    base: str = ""
+    """Cell of the study that it is compared with; empty: the first one."""
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """All that its training depends on, as JSON has it."""
+        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if name != "base"}
 
 
 BAG = {"preset": "bag"}
@@ -76,25 +84,33 @@ SAME_ENCODER = {"bag": True, "feature_weights": True, "dim": 256, "hidden": 128,
 SHARES = (0.1, 0.3, 1.0)
 
 
-def _batch(pairs: int) -> Cell:
+def _batch(pairs: int, **more: float) -> Cell:
     """As many epochs, so fewer steps the larger the batch, whose rate grows with the root of it (Malladi et al. 2022)."""
     cached = {"cache_texts": 8192} if pairs >= CACHE_FROM else {}
-    return Cell(BAG | {"batch": pairs, "crops": 1.0, "lr": 2e-3 * (pairs / 256) ** 0.5} | cached)
+    rate = 2e-3 * (pairs / 256) ** 0.5
+    return Cell(BAG | {"batch": pairs, "crops": 1.0, "lr": rate, **cached, **more}, base="256 pairs")
 
 
 def _share(share: float, layers: int) -> Cell:
     """Of fewer pairs more epochs, so that a third of the pairs still has more than half of the steps."""
-    epochs = {"epochs": 4 / share**0.5}
-    return Cell({"preset": "hybrid"} | SAME | epochs, {"layers": layers} | SAME_ENCODER, share=share)
+    changes = {"preset": "hybrid"} | SAME | {"epochs": 4 / share**0.5} | ({"layers_from": 0.0} if layers else {})
+    base = f"{share:.0%} of the queries, 0 layers" if layers else ""
+    return Cell(changes, {"layers": layers} | SAME_ENCODER, share=share, base=base)
 
 
 STUDIES: dict[str, Mapping[str, Cell]] = {
     "switches": SWITCHES,
     "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}) for tau in TAUS}
     | {"tau learned from .05": Cell(BAG | {"learn_tau": True})},
-    "batch": {f"{batch:,} pairs": _batch(batch) for batch in BATCHES},
+    "batch": {f"{batch:,} pairs": _batch(batch) for batch in BATCHES}
+    | {"1,024 pairs, as many steps as of 256": _batch(1024, epochs=24.0)},
     "input": {
-        f"{name}, {layers} layers": Cell({"preset": preset} | SAME, {"layers": layers} | SAME_ENCODER, tokens=tokens)
+        f"{name}, {layers} layers": Cell(
+            {"preset": preset} | SAME,
+            {"layers": layers} | SAME_ENCODER,
+            tokens=tokens,
+            base=f"{name}, 0 layers" if layers else "",
+        )
         for tokens, name, preset in INPUTS
         for layers in (0, 2, 6)
     },
@@ -122,3 +138,9 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
         ),
     },
 }
+NOTES = {
+    "batch": "As many epochs each: the larger the batch, the fewer the steps.",
+    "input": "Layers join in the last tenth of the steps, as in the preset `hybrid`.",
+    "share": "Layers take part from the first step. Of fewer queries there are fewer steps, each with as many crops.",
+}
+"""What a reader of a study's table must know."""

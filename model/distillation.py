@@ -68,9 +68,9 @@ class Teacher:
             at_once: Texts that are encoded together; 0: all.
         """
         device = next(self.encoder.parameters()).device
-        parts = texts.parts(at_once or len(texts)) if at_once or len(texts) > 2 * rows else [texts]
-        found = torch.cat([self.encoder(part.to(device)) for part in parts])
-        return found[:rows], found[rows : 2 * rows]
+        pairs = texts.parts(2 * rows)[0] if len(texts) > 2 * rows else texts
+        parts = pairs.parts(at_once) if at_once else [pairs]
+        return torch.cat([self.encoder(part.to(device)) for part in parts]).split(rows)
 
 
 def distilled(

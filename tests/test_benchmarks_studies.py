@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,13 @@ from tests.model_data import DS, small_shop, write_dataset
 ROWS = {
     "bag": {
         **{"recall@10": 0.4, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": None, "seeds": 2},
+        "steps": 942,
         "hardware": {1: "a machine", 2: "a GPU"},
     },
     "wider": None,
     "dropout": {
         **{"recall@10": 0.41, "recall@100": 0.8, "mrr@10": 0.4, "typos_recall@10": 0.2, "cpu_minutes": 3.0, "seeds": 1},
-        "change": [0.01, -0.005, 0.025],
+        **{"steps": 942, "base": "bag", "change": [0.01, -0.005, 0.025]},
         "hardware": {1: "a machine"},
     },
 }
@@ -43,7 +45,7 @@ def test_every_cell_is_a_training_that_can_be_configured(study, tmp_path):
         of_preset = 2 * (cell.changes["preset"] == "hybrid")
         assert chosen.encoder.layers == cell.encoder.get("layers", of_preset), name
         Encoder(replace(chosen.encoder, rows=512))
-        assert cell.teacher in ("", *STUDIES[study])
+        assert {cell.teacher, cell.base} <= {"", *STUDIES[study]}
 
 
 def test_of_the_study_of_inputs_only_tokens_and_layers_differ(tmp_path):
@@ -74,23 +76,65 @@ def groups(dataset: Path, part: str) -> Counter:
     return Counter(found["query_group"].to_pylist())
 
 
-def test_a_study_has_a_row_for_each_cell_though_a_cell_changed_or_needs_another(tmp_path, monkeypatch):
+TINY = {"preset": "tiny", "epochs": 0.3}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> list[str]:
+    """Flags of a study of tiny trainings, whose cells stand in STUDIES["switches"]."""
     write_dataset(tmp_path / "studies" / "wordhash" / "datasets" / f"ds={DS}", small_shop())
     (tmp_path / "studies" / "wordhash" / "warehouse.toml").write_text("[train]\nquery_word_dropout = 0.25\n")
-    tiny = {"preset": "tiny", "epochs": 0.3}
-    cells = {"tiny": Cell(tiny), "taught": Cell(tiny, teacher="tiny"), "half": Cell(tiny, share=0.5), "later": Cell(tiny)}
+    cells = {"tiny": Cell(TINY), "taught": Cell(TINY, teacher="tiny"), "half": Cell(TINY, share=0.5), "later": Cell(TINY)}
     monkeypatch.setitem(STUDIES, "switches", cells)
-    flags = ["--root", str(tmp_path), "--ds", str(DS), "--data", "", "--docs", str(tmp_path / "docs"), "--cells"]
-    assert studies.main([*flags, "taught", "half"]) == 0
+    return ["--root", str(tmp_path), "--ds", str(DS), "--data", "", "--docs", str(tmp_path / "docs"), "--cells"]
+
+
+def results(root: Path) -> dict[str, dict]:
+    return {file.name: json.loads(file.read_text()) for file in (root / "studies" / "switches").glob("*.json")}
+
+
+def test_a_study_has_a_row_for_each_cell_though_a_cell_changed_or_needs_another(study, tmp_path, monkeypatch):
+    assert studies.main([*study, "taught", "half"]) == 0
     lines = (tmp_path / "docs" / "switches.md").read_text().splitlines()
     assert [line.split("|")[1].strip() for line in lines if "not run" in line] == ["later"]
-    made = {file: json.loads(file.read_text()) for file in (tmp_path / "studies" / "switches").glob("*.json")}
-    assert {file.name for file in made} == {"tiny-1.json", "taught-1.json", "half-1.json"}
-    assert {found["settings"]["query_word_dropout"] for found in made.values()} == {0.25}
-    monkeypatch.setitem(cells, "half", Cell(tiny | {"lr": 1e-5}, share=0.5))
-    assert studies.main([*flags, "half"]) == 0
-    half = tmp_path / "studies" / "switches" / "half-1.json"
-    assert json.loads(half.read_text())["values"] != made[half]["values"]
+    made = results(tmp_path)
+    assert set(made) == {"tiny-1.json", "taught-1.json", "half-1.json"}
+    assert {found["identity"]["settings"]["query_word_dropout"] for found in made.values()} == {0.25}
+    monkeypatch.setitem(STUDIES["switches"], "half", Cell(TINY | {"lr": 1e-5}, share=0.5))
+    assert studies.main([*study, "half"]) == 0
+    assert results(tmp_path)["half-1.json"]["values"] != made["half-1.json"]["values"]
+
+
+def test_what_was_trained_from_other_settings_or_another_dataset_is_trained_again(study, tmp_path, caplog):
+    assert studies.main([*study, "tiny"]) == 0
+    assert studies.main([*study, "tiny"]) == 0
+    assert "and now again" not in caplog.text
+    (tmp_path / "studies" / "wordhash" / "warehouse.toml").write_text("[train]\nquery_word_dropout = 0.75\n")
+    assert studies.main([*study, "tiny"]) == 0
+    assert "tiny, seed 1: trained from other settings or another dataset before, and now again" in caplog.text
+    caplog.clear()
+    dataset = tmp_path / "studies" / "wordhash" / "datasets" / f"ds={DS}"
+    shutil.rmtree(dataset)
+    write_dataset(dataset, small_shop(seed=1))
+    assert studies.main([*study, "tiny"]) == 0
+    assert "and now again" in caplog.text
+
+
+def test_a_row_is_of_the_seeds_that_its_base_has_too(study, tmp_path):
+    config = studies.StudiesConfig(root=str(tmp_path), ds=DS, data="")
+    cells = STUDIES["switches"] | {"longer": Cell(TINY, base="later")}
+    place = tmp_path / "studies" / "switches"
+    place.mkdir()
+    made = (("tiny", 1, 0.5), ("later", 1, 0.6), ("later", 2, 0.9), ("longer", 2, 0.7), ("longer", 3, 0.1))
+    for name, seed, value in made:
+        values = {measure: [value, value] for measure in studies.MEASURES}
+        found = {"cpu_minutes": None, "hardware": "", "steps": 1, "values": values}
+        (place / f"{name}-{seed}.json").write_text(json.dumps(found))
+    rows = {name: studies.summary(config, cells, name) for name in ("tiny", "later", "longer", "half")}
+    assert [rows["later"][name] for name in ("recall@10", "seeds")] == [pytest.approx(0.6), 1]
+    assert [rows["longer"][name] for name in ("recall@10", "seeds", "base")] == [pytest.approx(0.7), 1, "later"]
+    assert rows["longer"]["change"][0] == pytest.approx(-0.2)
+    assert rows["half"] is None
 
 
 def test_every_validation_query_is_of_one_length_and_has_an_unseen_word_or_not(tmp_path):
@@ -106,11 +150,14 @@ def test_every_validation_query_is_of_one_length_and_has_an_unseen_word_or_not(t
 
 
 def test_a_study_s_table_says_which_cells_were_not_run():
-    lines = table("switches", ROWS, "command").splitlines()
-    assert "| wider | not run |  |  |  |  |  |  |" in lines
-    assert "| bag | 0.400 | 0.800 | 0.400 | 0.200 |  |  | 2 |" in lines
+    rows = ROWS | {"longer": ROWS["dropout"] | {"base": "dropout", "steps": 2000}}
+    lines = table("switches", rows, "command", "A note.").splitlines()
+    assert lines[4] == "A note."
+    assert "| wider | not run |  |  |  |  |  |  |  |" in lines
+    assert "| bag | 0.400 | 0.800 | 0.400 | 0.200 |  | 942 |  | 2 |" in lines
     assert lines[2].endswith("seeds 1 on a machine; seeds 2 on a GPU.")
-    assert "| dropout | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) | 3.0 | 1 |" in lines
+    assert "| dropout | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) | 942 | 3.0 | 1 |" in lines
+    assert "| longer | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) than dropout | 2000 | 3.0 | 1 |" in lines
 
 
 def test_a_study_s_plot_has_the_cells_that_were_run(tmp_path: Path):

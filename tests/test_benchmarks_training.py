@@ -114,10 +114,15 @@ def test_a_process_that_fails_at_its_end_is_an_error_too():
 
 
 def test_the_interval_of_a_ratio_holds_it_and_is_a_point_where_nothing_varies():
-    ratio, low, high = interval([2.0, 4.0, 2.2, 2.1], [1.0, 1.1, 1.0, 0.9])
+    ratio, low, high = interval([2.0, 4.0, 2.2, 2.1, 2.1], [1.0, 1.1, 1.0, 0.9, 1.0])
     assert low <= ratio <= high
     assert low < high
     assert interval([3.0] * 5, [2.0] * 5) == (1.5, 1.5, 1.5)
+
+
+def test_four_steps_have_no_interval():
+    with pytest.raises(ValueError, match=r"4 measured steps are too few for an interval \(expected >= 5\): raise --steps"):
+        interval([2.0] * 4, [1.0] * 4)
 
 
 def test_both_sides_are_given_the_same_tokens_of_the_same_pairs(tmp_path):

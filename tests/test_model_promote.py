@@ -147,7 +147,7 @@ def test_candidate_and_champion_answer_the_same_queries_and_the_difference_is_ke
     assert run(shop_root) == EXIT_NOTHING_DUE
     refused = json.loads((shop_root / "bundles" / "candidate.json").read_text())
     assert refused["compared"]["mean"] == pytest.approx(recall[1] - recall[0], abs=1e-5)
-    assert "further behind than the tolerance 0.01" in refused["refused"][-1]
+    assert "further behind than the tolerance 0.02" in refused["refused"][-1]
 
 
 def test_a_first_candidate_that_learnt_nothing_is_refused_since_nothing_else_can_label(shop_root, encoders, capsys):
@@ -199,7 +199,7 @@ def test_a_champion_a_little_behind_the_last_one_each_week_is_warned_of_when_it_
 ):
     warehouse, path = Warehouse.at(str(shop_root)), lay_down(shop_root, encoders["good"], CHAMPION)
     bundle, slid = load_bundle(path), []
-    for week, recall in enumerate((0.5, 0.492, 0.484, 0.476, 0.47)):  # each less than the tolerance of .01 behind
+    for week, recall in enumerate((0.5, 0.492, 0.484, 0.476, 0.47)):  # each less than the tolerance of .02 behind
         caplog.clear()
         new = replace(bundle, id=f"week{week}", metrics={"heldout": figures(recall)})
         best = promote.best_of(warehouse, new, PromoteConfig(root=str(shop_root), ds=DS))
