@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from rich.table import Table
 
-from benchmarks.homedepot_evaluation import MEASURES, compare, relevant_products
+from benchmarks.homedepot_evaluation import BUNDLE, FUSED, MEASURES, compare, relevant_products
 from benchmarks.homedepot_judgements import HomeDepotConfig, read_judgements, titles_by_product
 from etl import build_dataset, build_pairs
 from etl.config import arg_parser, from_args
@@ -55,7 +55,7 @@ ROWS_OF = (("bag", 3.0), ("bag", 0.5), ("hybrid", 3.0), ("hybrid", 0.5), ("hybri
 """Preset and crops a pair: layers are compared with the bag at the same crops."""
 
 ROWS = {"wordhash": 262_144, "both": 262_144, "wordpiece": 30_000}
-SYSTEMS = ("this bundle", "this bundle + BM25, plural s cut (0.3)")
+SYSTEMS = (BUNDLE, FUSED)
 
 
 class PresetsConfig(HomeDepotConfig):
@@ -89,7 +89,10 @@ def row(config: PresetsConfig, name: str, crops: float) -> dict[str, Any]:
     """Train one preset, and measure it on the unseen queries."""
     result = Path(config.root).resolve() / "presets" / f"{name}-{crops:g}-{config.minutes:g}-{config.seed}.json"
     if result.is_file():
-        return dict(json.loads(result.read_text(encoding="utf-8")))
+        kept = dict(json.loads(result.read_text(encoding="utf-8")))
+        if FUSED in kept["figures"]:
+            return kept
+        log.warning("%s: measured with another weight of BM25 before, and now again", name)
     tokens = PRESETS[name].encoder.tokens
     dataset = dataset_of(Path(config.root).resolve() / "presets" / tokens, config.ds, tokens)
     manifest = verify(dataset)

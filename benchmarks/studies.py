@@ -137,7 +137,7 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
         "values": {measure: valid.values[measure].round(6).tolist() for measure in MEASURES},
     }
     result.parent.mkdir(parents=True, exist_ok=True)
-    if name in {next(iter(cells)), *(cell.teacher for cell in cells.values())}:
+    if cell.kept or name in {next(iter(cells)), *(other.teacher for other in cells.values())}:
         path = write_bundle(
             _place(config, name, seed),
             fitted.encoder.cpu(),

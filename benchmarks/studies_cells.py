@@ -30,10 +30,13 @@ class Cell:
     base: str = ""
     """Cell of the study that it is compared with; empty: the first one."""
 
+    kept: bool = False
+    """Whether its bundle stays, beside its figures."""
+
     @property
     def trained(self) -> dict[str, Any]:
         """All that its training depends on, as JSON has it."""
-        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if name != "base"}
+        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if name not in ("base", "kept")}
 
 
 BAG = {"preset": "bag"}

@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from benchmarks import bigbasket, homedepot, taobao
-from benchmarks.homedepot_evaluation import fuse, measures
+from benchmarks.homedepot_evaluation import FUSED, fuse, measures
 from benchmarks.homedepot_judgements import read_judgements, unseen_queries
 from etl.contracts import CATALOGUE, CLICK_LOG, TAXONOMY, VOCABULARY, Table
 from etl.inputs import read_input
@@ -247,7 +247,12 @@ def test_evaluation_prints_the_bundle_beside_bm25_and_names_the_hardware(
     assert result["bundle"] == bundle
     assert "cores" in result["hardware"]
     assert result["figures"]["BM25"]["R@100"] == result["figures"]["this bundle"]["R@100"] == 1.0
-    assert "this bundle + BM25 (0.3)" in capsys.readouterr().out
+    assert "this bundle + BM25 (" in capsys.readouterr().out
+    ours, bm25 = (result["figures"][name]["R@10"] for name in ("this bundle", "BM25, plural s cut"))
+    for part, value in (("this bundle", ours), ("BM25, plural s cut", bm25)):
+        mean, low, high = result["gains"][f"{FUSED} less {part}"]
+        assert mean == pytest.approx(result["figures"][FUSED]["R@10"] - value, abs=2e-4)
+        assert low <= mean <= high
     for name, figures in result["typos"].items():
         low, high = result["intervals"][name]["R@10"]
         assert low <= result["figures"][name]["R@10"] <= high
