@@ -57,6 +57,10 @@ ngrams = [2, 3, 4, 5]
 [train]              # chosen on a validation part of the training queries, never on the unseen ones
 preset = "bag"
 query_word_dropout = 0   # queries here are judged against whole titles
+crops = 8
+feature_dropout = 0.2
+dim = 1024
+ranks = 1                # another one doubles the batch
 """
 
 

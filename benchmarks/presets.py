@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from pydantic import Field
@@ -44,6 +44,8 @@ from model.presets import PRESETS
 from model.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
+
+AnyTraining = TypeVar("AnyTraining", bound=TrainConfig)
 
 TRIAL = 2
 """Steps of the first of the trial trainings; each further one has twice as many."""
@@ -96,9 +98,7 @@ def row(config: PresetsConfig, name: str, crops: float) -> dict[str, Any]:
     tokens = PRESETS[name].encoder.tokens
     dataset = dataset_of(Path(config.root).resolve() / "presets" / tokens, config.ds, tokens)
     manifest = verify(dataset)
-    settings = settings_of(
-        TrainConfig, dataset.parents[1], config.ds, preset=name, crops=crops, ranks=1, device="cpu", seed=config.seed
-    )
+    settings = training_of(TrainConfig, dataset, preset=name, crops=crops, device="cpu", seed=config.seed)
     epochs = affordable(settings, manifest, config.minutes)
     started = time.process_time()
     fitted = fit(settings.model_copy(update={"epochs": epochs}), manifest)
@@ -171,6 +171,12 @@ def settings_of(kind: Any, root: Path, ds: Any, **changes: Any) -> Any:
     """Settings as the job itself reads them, from the warehouse's warehouse.toml, with ``changes``."""
     args = arg_parser(kind, "presets", "").parse_args(["--root", str(root), "--ds", str(ds)])
     return kind(**{**from_args(kind, args).model_dump(), **changes})
+
+
+def training_of(kind: type[AnyTraining], dataset: Path, **changes: Any) -> AnyTraining:
+    """A training by one rank, as the presets have it and not as warehouse.toml, which holds what was chosen in the end."""
+    asked = {"query_word_dropout": 0.0, "ranks": 1}  # queries of Home Depot are judged against whole titles
+    return kind(root=str(dataset.parents[1]), ds=dataset.name.removeprefix("ds="), **asked | changes)
 
 
 def like_a_rank(module: str) -> None:

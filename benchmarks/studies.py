@@ -21,14 +21,15 @@ import numpy as np
 import torch
 
 from benchmarks.homedepot_judgements import HomeDepotConfig
-from benchmarks.presets import like_a_rank, settings_of
+from benchmarks.presets import like_a_rank, training_of
 from benchmarks.studies_cells import NOTES, STUDIES, Cell
 from benchmarks.studies_data import minilm, slices, study_root
 from benchmarks.studies_figure import draw, slices_table, table
-from etl.config import arg_parser
+from etl.config import JobConfig, arg_parser
 from etl.dataset import Manifest, verify
 from etl.job import run_job
 from etl.tokenizer import load_tokenizer
+from etl.warehouse import Warehouse
 from labeling.machine import hardware
 from model.bundle import write_bundle
 from model.evaluate import evaluate
@@ -111,13 +112,14 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     """The result of a cell, made if it is not there, or was made from other settings or another dataset."""
     result, cell = _result(config, name, seed), cells[name]
     root = _root(config, cells, cell, seed)
-    changes: dict[str, Any] = {**cell.changes, "seed": seed, "ranks": 1, "device": config.device, "precision": "fp32"}
+    changes: dict[str, Any] = {**cell.changes, "seed": seed, "device": config.device, "precision": "fp32"}
     if cell.teacher:
         trained(config, cells, cell.teacher, seed)
         changes["distil_from"] = str(_bundle(config, cell.teacher, seed))
     if cell.pretrained:
         changes["init_from"] = str(minilm())
-    settings = settings_of(StudyTraining, root, config.ds, **changes, encoder=dict(cell.encoder))
+    dataset = Warehouse(root).dataset(config.ds)
+    settings = training_of(StudyTraining, dataset, **changes, encoder=dict(cell.encoder))
     manifest = verify(settings.dataset)
     identity = identify(cell, settings, manifest)
     if result.is_file():
@@ -154,7 +156,7 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
 
 def identify(cell: Cell, settings: StudyTraining, manifest: Manifest) -> dict[str, Any]:
     """All that a result depends on but the code and the machine."""
-    places = {"root", "device", "distil_from", "init_from"}  # what is there follows from the cell
+    places = {*JobConfig.model_fields, "device", "distil_from", "init_from"}  # what is there follows from the cell
     used: dict[str, Any] = {"cell": cell.trained, "dataset": manifest.digest}
     used["settings"] = settings.model_dump(mode="json", exclude=places)
     if not cell.pretrained:  # else the checkpoint's, whose digest the dataset's tokenizer stands for

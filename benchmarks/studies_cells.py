@@ -127,7 +127,7 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
         "8 crops, feature dropout .2": Cell(BAG | {"crops": 8.0, "feature_dropout": 0.2}),
         "8 crops, feature dropout .2, 512 wide": Cell(WIDER),
         "8 crops, feature dropout .2, 512 wide, tau .07": Cell(WIDER | {"tau": 0.07}),
-        "8 crops, feature dropout .2, 1,024 wide": Cell(WIDER | {"dim": 1024}),
+        "8 crops, feature dropout .2, 1,024 wide": Cell(WIDER | {"dim": 1024}, kept=True),
         "hybrid, 3 crops": Cell(HYBRID | {"crops": 3.0}),
         "hybrid, 3 crops, layers from the start": Cell(HYBRID | {"crops": 3.0, "layers_from": 0.0}),
         "hybrid, 5 crops": Cell(HYBRID | {"crops": 5.0}),

@@ -17,6 +17,7 @@ from benchmarks.studies_data import keep_share, slices
 from benchmarks.studies_figure import draw, table
 from etl.dataset import verify
 from model.encoder import Encoder
+from model.presets import PRESETS
 from tests.model_data import DS, small_shop, write_dataset
 
 ROWS = {
@@ -83,7 +84,7 @@ TINY = {"preset": "tiny", "epochs": 0.3}
 def study(tmp_path, monkeypatch) -> list[str]:
     """Flags of a study of tiny trainings, whose cells stand in STUDIES["switches"]."""
     write_dataset(tmp_path / "studies" / "wordhash" / "datasets" / f"ds={DS}", small_shop())
-    (tmp_path / "studies" / "wordhash" / "warehouse.toml").write_text("[train]\nquery_word_dropout = 0.25\n")
+    (tmp_path / "studies" / "wordhash" / "warehouse.toml").write_text("[train]\nquery_word_dropout = 0.75\ncrops = 2\n")
     cells = {"tiny": Cell(TINY), "taught": Cell(TINY, teacher="tiny"), "half": Cell(TINY, share=0.5), "later": Cell(TINY)}
     monkeypatch.setitem(STUDIES, "switches", cells)
     return ["--root", str(tmp_path), "--ds", str(DS), "--data", "", "--docs", str(tmp_path / "docs"), "--cells"]
@@ -99,17 +100,18 @@ def test_a_study_has_a_row_for_each_cell_though_a_cell_changed_or_needs_another(
     assert [line.split("|")[1].strip() for line in lines if "not run" in line] == ["later"]
     made = results(tmp_path)
     assert set(made) == {"tiny-1.json", "taught-1.json", "half-1.json"}
-    assert {found["identity"]["settings"]["query_word_dropout"] for found in made.values()} == {0.25}
+    settings = [found["identity"]["settings"] for found in made.values()]
+    assert {(each["query_word_dropout"], each["crops"]) for each in settings} == {(0.0, None)}  # not the warehouse's
     monkeypatch.setitem(STUDIES["switches"], "half", Cell(TINY | {"lr": 1e-5}, share=0.5))
     assert studies.main([*study, "half"]) == 0
     assert results(tmp_path)["half-1.json"]["values"] != made["half-1.json"]["values"]
 
 
-def test_what_was_trained_from_other_settings_or_another_dataset_is_trained_again(study, tmp_path, caplog):
+def test_what_was_trained_from_other_settings_or_another_dataset_is_trained_again(study, tmp_path, caplog, monkeypatch):
     assert studies.main([*study, "tiny"]) == 0
     assert studies.main([*study, "tiny"]) == 0
     assert "and now again" not in caplog.text
-    (tmp_path / "studies" / "wordhash" / "warehouse.toml").write_text("[train]\nquery_word_dropout = 0.75\n")
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], lr=1e-3))
     assert studies.main([*study, "tiny"]) == 0
     assert "tiny, seed 1: trained from other settings or another dataset before, and now again" in caplog.text
     caplog.clear()
