@@ -1,7 +1,8 @@
 """Which weight BM25 gets beside the vector: chosen on the validation queries of the studies, never on the test queries.
 
-Give --root a warehouse in which `python -m benchmarks.studies --study switches` has run; the bundle is that of its first
-cell. Scores of both are scaled to their maximum for the query and summed; weight 0 is the vector alone, 1 BM25 alone.
+Give --root a warehouse in which `python -m benchmarks.studies --study combined` has run; the bundle is that of CHOSEN, the
+recipe of `benchmarks.homedepot`. Scores of both are scaled to their maximum for the query and summed; weight 0 is the
+vector alone, 1 BM25 alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from model.bundle import load_bundle
 
 log = logging.getLogger(__name__)
 
+CHOSEN = "8 crops, feature dropout .2, 1,024 wide".replace(" ", "_")
+"""Cell of the study."""
+
 WEIGHTS = tuple(round(0.1 * n, 1) for n in range(11))
 
 
@@ -38,7 +42,7 @@ class FusionConfig(HomeDepotConfig):
     """Settings of the choice."""
 
     bundle: str = ""
-    """Directory of the bundle; empty: that of the study's first cell, seed 1."""
+    """Directory of the bundle; empty: one of CHOSEN."""
 
     docs: str = "docs/studies"
     """Where table and plot go."""
@@ -52,7 +56,7 @@ def run(config: FusionConfig) -> Mapping[str, Any]:
     """Measure every weight, lay down table and plot; returns the weight with the highest recall@10."""
     torch.set_num_threads(1)
     studies = Path(config.root).resolve() / "studies"
-    bundle = load_bundle(Path(config.bundle or next(studies.glob("switches/bag-1/*/manifest.json")).parent))
+    bundle = load_bundle(Path(config.bundle or next(studies.glob(f"combined/{CHOSEN}-*/*/manifest.json")).parent))
     queries, titles = validation(Warehouse(studies / "wordhash"), config)
     found = by_weight(bundle.encode(list(queries), "query"), bundle.encode(titles, "title"), queries, titles)
     best = max(found, key=lambda weight: found[weight][0])

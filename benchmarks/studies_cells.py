@@ -103,8 +103,8 @@ def _share(share: float, layers: int) -> Cell:
 
 STUDIES: dict[str, Mapping[str, Cell]] = {
     "switches": SWITCHES,
-    "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}) for tau in TAUS}
-    | {"tau learned from .05": Cell(BAG | {"learn_tau": True})},
+    "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}, base="tau 0.05") for tau in TAUS}
+    | {"tau learned from .05": Cell(BAG | {"learn_tau": True}, base="tau 0.05")},
     "batch": {f"{batch:,} pairs": _batch(batch) for batch in BATCHES}
     | {"1,024 pairs, as many steps as of 256": _batch(1024, epochs=24.0)},
     "input": {

@@ -97,5 +97,7 @@ def memory(directory: Path, steps: int, device: Literal["cpu", "cuda"], batch: i
         gigabytes, seconds = found[-1].memory / 1e9, median(taken)
         base = base if base[0] else (gigabytes, seconds)
         shares = (f"{gigabytes:.2f}", f"{gigabytes / base[0]:.2f}", f"{seconds:.3f}", f"{seconds / base[1]:.2f}")
-        table.add_row(str(stage), precision, "yes" if checkpointing else "no", *shares)
+        row = (str(stage), precision, "yes" if checkpointing else "no", *shares)
+        console().print(", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True)))  # it takes long
+        table.add_row(*row)
     return table

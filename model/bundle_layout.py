@@ -33,8 +33,8 @@ def save_encoder(directory: Path, encoder: Encoder, spec: TokenizerSpec) -> None
     weights = {name: value.detach().cpu().float().contiguous() for name, value in encoder.state_dict().items()}
     if encoder.config.head:
         (directory / HEAD_FILE).parent.mkdir()
-        save_file({"linear.weight": weights.pop(HEAD)}, directory / HEAD_FILE)
-    save_file(weights, directory / WEIGHTS_FILE, metadata={"format": "pt"})  # transformers asks for the word
+        _save({"linear.weight": weights.pop(HEAD)}, directory / HEAD_FILE)
+    _save(weights, directory / WEIGHTS_FILE, metadata={"format": "pt"})  # transformers asks for the word
     write_json(directory / CONFIG_FILE, encoder.config.to_json())
     if opens_plainly(encoder.config, spec):
         # Of another directory sentence-transformers finds nothing to open, rather than something like it.
@@ -57,6 +57,14 @@ def load_weights(directory: Path, config: EncoderConfig) -> dict[str, torch.Tens
     if config.head:
         weights[HEAD] = load_file(directory / HEAD_FILE)["linear.weight"]
     return weights
+
+
+def _save(weights: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
+    """As safetensors, readable by whoever may read the directory: safetensors leaves files to their owner alone, and the
+    executors that label may run as another user than the ranks that trained.
+    """
+    save_file(weights, file, metadata=metadata)
+    file.chmod(0o644)
 
 
 def _module_files(config: EncoderConfig, max_tokens: int) -> dict[str, Any]:

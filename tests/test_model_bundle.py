@@ -42,6 +42,14 @@ def test_a_bundle_comes_back_with_its_id_and_encodes(warehouse):
     assert vectors[0] @ vectors[2] > vectors[0] @ vectors[3]
 
 
+def test_whoever_may_read_the_directory_may_read_every_file_of_a_bundle(warehouse):
+    encoder = draw(replace(PRESETS["published"].encoder, rows=200, dim=16, hidden=32, heads=4, ffn=64), 1)
+    path = write_bundle(warehouse.bundles, encoder, WORDS, ds=DS, metrics={}, lineage={})
+    files = [file for file in path.rglob("*") if file.is_file()]
+    assert "2_Dense" in {file.parent.name for file in files}
+    assert {file.stat().st_mode & 0o044 for file in files} == {0o044}
+
+
 def test_vectors_are_cut_to_dimensions_that_were_trained_and_to_no_others(warehouse):
     encoder = draw(replace(TINY, matryoshka=(4, 16)), 1)
     bundle = load_bundle(write_bundle(warehouse.bundles, encoder, WORDS, ds=DS, metrics={}, lineage={}))
