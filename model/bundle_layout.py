@@ -60,11 +60,9 @@ def load_weights(directory: Path, config: EncoderConfig) -> dict[str, torch.Tens
 
 
 def _save(weights: dict[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """As safetensors, readable by whoever may read the directory: safetensors leaves files to their owner alone, and the
-    executors that label may run as another user than the ranks that trained.
-    """
+    """As safetensors, readable by whoever may read the directory."""
     save_file(weights, file, metadata=metadata)
-    file.chmod(0o644)
+    file.chmod(0o644)  # 0o600 otherwise, but executors may label as another user than the ranks trained
 
 
 def _module_files(config: EncoderConfig, max_tokens: int) -> dict[str, Any]:
