@@ -65,7 +65,7 @@ SWITCHES = {
     "hard negatives, a quarter": Cell(BAG | {"hard_share": 0.25}, mined=True),
     "hard negatives, all": Cell(BAG | {"hard_share": 1.0}, mined=True),
     "64 wide": Cell(BAG | {"dim": 64}),
-    "64 wide, taught by the bag": Cell(BAG | {"dim": 64}, teacher="bag"),
+    "64 wide, taught by the bag": Cell(BAG | {"dim": 64}, teacher="bag", base="64 wide"),
     "512 wide": Cell(BAG | {"dim": 512}),
     "1,024 wide": Cell(BAG | {"dim": 1024}),
 }
