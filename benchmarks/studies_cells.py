@@ -101,6 +101,11 @@ def _share(share: float, layers: int) -> Cell:
     return Cell(changes, {"layers": layers} | SAME_ENCODER, share=share, base=base)
 
 
+def _minilm(epochs: float) -> Cell:
+    changes = {"preset": "published", "epochs": epochs, "lr": 5e-5, "tau": 0.05, "batch": 256, "crops": 0.5}
+    return Cell(changes, tokens="wordpiece", pretrained=True, kept=True)
+
+
 STUDIES: dict[str, Mapping[str, Cell]] = {
     "switches": SWITCHES,
     "temperature": {f"tau {tau:g}": Cell(BAG | {"tau": tau}, base="tau 0.05") for tau in TAUS}
@@ -134,11 +139,7 @@ STUDIES: dict[str, Mapping[str, Cell]] = {
     },
     "start": {
         "bag": Cell(BAG),
-        "MiniLM-L6, 2 epochs at 5e-5": Cell(
-            {"preset": "published", "epochs": 2.0, "lr": 5e-5, "tau": 0.05, "batch": 256, "crops": 0.5},
-            tokens="wordpiece",
-            pretrained=True,
-        ),
+        **{f"MiniLM-L6, {count} at 5e-5": _minilm(epochs) for count, epochs in (("1 epoch", 1.0), ("2 epochs", 2.0))},
     },
 }
 NOTES = {
