@@ -124,9 +124,10 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     identity = identify(cell, settings, manifest)
     if result.is_file():
         found = _read(result)
-        if found.get("identity") == identity:
+        whole = not _keeps(cells, name) or any(_place(config, name, seed).glob("*/manifest.json"))
+        if found.get("identity") == identity and whole:
             return found
-        log.warning("%s, seed %d: trained from other settings or another dataset before, and now again", name, seed)
+        log.warning("%s, seed %d: of other settings or another dataset, or its bundle is gone: trained again", name, seed)
     started = time.process_time()
     fitted = fit(settings, manifest, device=config.device)
     spent = (time.process_time() - started) / 60
@@ -139,7 +140,7 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
         "values": {measure: valid.values[measure].round(6).tolist() for measure in MEASURES},
     }
     result.parent.mkdir(parents=True, exist_ok=True)
-    if cell.kept or name in {next(iter(cells)), *(other.teacher for other in cells.values())}:
+    if _keeps(cells, name):
         path = write_bundle(
             _place(config, name, seed),
             fitted.encoder.cpu(),
@@ -152,6 +153,11 @@ def trained(config: StudiesConfig, cells: Mapping[str, Cell], name: str, seed: i
     result.write_text(json.dumps(content) + "\n", encoding="utf-8")
     log.info("%s, seed %d: %.1f CPU minutes, recall@10 %.4f", name, seed, spent, mean(content["values"]["recall@10"]))
     return content
+
+
+def _keeps(cells: Mapping[str, Cell], name: str) -> bool:
+    """Whether a cell's bundle stays: others mine with it, learn from it, or ask for it."""
+    return cells[name].kept or name in {next(iter(cells)), *(other.teacher for other in cells.values())}
 
 
 def identify(cell: Cell, settings: StudyTraining, manifest: Manifest) -> dict[str, Any]:

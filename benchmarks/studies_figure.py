@@ -22,7 +22,7 @@ def table(study: str, rows: Rows, command: str, note: str = "") -> str:
     for row in rows.values():
         for seed, machine in (row or {}).get("hardware", {}).items():
             machines[machine].add(seed)
-    where = "; ".join(f"seeds {', '.join(map(str, sorted(seeds)))} on {machine}" for machine, seeds in machines.items())
+    where = "; ".join(f"seed {', '.join(map(str, sorted(seeds)))} on {machine}" for machine, seeds in machines.items())
     heads = ["", *COLUMNS.values(), f"R@10 less that of {next(iter(rows))} or as said (95%)"]
     heads += ["steps", "CPU min", "seeds"]
     lines = [f"# Study: {study}", "", f"`{command}`, on validation queries of Home Depot, trained in fp32: {where}.", ""]

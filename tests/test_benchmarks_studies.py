@@ -110,16 +110,20 @@ def test_a_study_has_a_row_for_each_cell_though_a_cell_changed_or_needs_another(
 def test_what_was_trained_from_other_settings_or_another_dataset_is_trained_again(study, tmp_path, caplog, monkeypatch):
     assert studies.main([*study, "tiny"]) == 0
     assert studies.main([*study, "tiny"]) == 0
-    assert "and now again" not in caplog.text
+    assert "trained again" not in caplog.text
     monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], lr=1e-3))
     assert studies.main([*study, "tiny"]) == 0
-    assert "tiny, seed 1: trained from other settings or another dataset before, and now again" in caplog.text
+    assert "tiny, seed 1: of other settings or another dataset, or its bundle is gone: trained again" in caplog.text
     caplog.clear()
     dataset = tmp_path / "studies" / "wordhash" / "datasets" / f"ds={DS}"
     shutil.rmtree(dataset)
     write_dataset(dataset, small_shop(seed=1))
     assert studies.main([*study, "tiny"]) == 0
-    assert "and now again" in caplog.text
+    assert "trained again" in caplog.text
+    caplog.clear()
+    shutil.rmtree(tmp_path / "studies" / "switches" / "tiny-1")
+    assert studies.main([*study, "tiny"]) == 0
+    assert "its bundle is gone: trained again" in caplog.text
 
 
 def test_a_row_is_of_the_seeds_that_its_base_has_too(study, tmp_path):
@@ -157,7 +161,7 @@ def test_a_study_s_table_says_which_cells_were_not_run():
     assert lines[4] == "A note."
     assert "| wider | not run |  |  |  |  |  |  |  |" in lines
     assert "| bag | 0.400 | 0.800 | 0.400 | 0.200 |  | 942 |  | 2 |" in lines
-    assert lines[2].endswith("seeds 1 on a machine; seeds 2 on a GPU.")
+    assert lines[2].endswith("seed 1 on a machine; seed 2 on a GPU.")
     assert "| dropout | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) | 942 | 3.0 | 1 |" in lines
     assert "| longer | 0.410 | 0.800 | 0.400 | 0.200 | +0.010 (-0.005 to +0.025) than dropout | 2000 | 3.0 | 1 |" in lines
 
