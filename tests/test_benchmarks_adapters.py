@@ -270,4 +270,4 @@ def test_recall_counts_the_share_of_relevant_titles_and_ties_stand_by_index() ->
 
 def test_fusion_scales_both_to_their_maximum_and_survives_a_query_without_any_match() -> None:
     cosine, bm25 = np.array([[0.5, 0.25], [0.4, 0.2]]), np.array([[2.0, 8.0], [0.0, 0.0]])
-    assert fuse(cosine, bm25).round(6).tolist() == [[0.775, 0.65], [0.7, 0.35]]
+    assert fuse(cosine, bm25, 0.3).round(6).tolist() == [[0.775, 0.65], [0.7, 0.35]]
