@@ -93,8 +93,8 @@ def means(answers: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
 
 def gains(answers: Mapping[str, np.ndarray]) -> Iterator[tuple[str, str, list[float | None]]]:
     """Fused system, a part of it, and how far its R@10 is above that part's on the same queries: mean, 95% interval."""
-    lexical = {name for name in answers if name.startswith("BM25")}
-    for fused in answers.keys() - lexical - {BUNDLE}:
+    lexical = [name for name in answers if name.startswith("BM25")]
+    for fused in (name for name in answers if name not in (BUNDLE, *lexical)):
         for part in (BUNDLE, max((name for name in lexical if name in fused), key=len)):
             less = answers[fused][:, 0] - answers[part][:, 0]
             yield fused, part, list(intervals({"R@10": less})["R@10"])

@@ -127,14 +127,19 @@ def dataset_of(root: Path, ds: dt.date, tokens: TokenKind, tokenizer_from: str =
     dataset = Warehouse(root).dataset(ds)
     if not dataset.is_dir():
         root.mkdir(parents=True, exist_ok=True)
-        for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
-            if (root.parents[1] / file).exists() and not (root / file).exists():
-                (root / file).symlink_to(root.parents[1] / file)
+        link_inputs(root.parents[1], root)
         build_pairs.run(settings_of(PairsConfig, root, ds, **pairs))
         build_dataset.run(
             settings_of(DatasetConfig, root, ds, tokenizer=tokens, tokenizer_from=tokenizer_from, rows=ROWS[tokens])
         )
     return dataset
+
+
+def link_inputs(source: Path, root: Path) -> None:
+    """Have a warehouse read another one's inputs and settings."""
+    for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
+        if (source / file).exists() and not (root / file).exists():
+            (root / file).symlink_to(source / file)
 
 
 def affordable(settings: TrainConfig, manifest: Manifest, minutes: float) -> float:

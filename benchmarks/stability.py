@@ -24,10 +24,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from benchmarks.presets import like_a_rank, settings_of
+from benchmarks.presets import like_a_rank, link_inputs, settings_of
 from etl import build_dataset, build_pairs
 from etl.config import JobConfig, arg_parser
-from etl.contracts import CATALOGUE, INPUTS, PAIRS
+from etl.contracts import CATALOGUE, PAIRS
 from etl.dataset import verify
 from etl.dataset_config import DatasetConfig
 from etl.job import run_job
@@ -138,9 +138,7 @@ def _of(root: Path, kind: str) -> Path:
         return root
     place = root / JOINED
     place.mkdir(exist_ok=True)
-    for file in [*(table.name for table in INPUTS), "warehouse.toml"]:
-        if (root / file).exists() and not (place / file).exists():
-            (place / file).symlink_to(root / file)
+    link_inputs(root, place)
     return place
 
 
