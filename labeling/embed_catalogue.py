@@ -29,7 +29,7 @@ from etl.job import run_job
 from etl.runs import Cost, expected_cost, record_stage
 from etl.session import start_session
 from etl.warehouse import Warehouse, is_delta
-from labeling.encoding import VECTOR_SCHEMA, encode_texts, labelling_bundle
+from labeling.encoding import VECTOR_SCHEMA, Device, encode_texts, labelling_bundle
 from labeling.product_text import NOT_ENCODABLE, with_texts
 from labeling.tally import Tally, watched
 from model.bundle import Bundle, load_bundle
@@ -47,6 +47,10 @@ class EmbedConfig(SparkJobConfig):
 
     partitions: Annotated[int, Field(ge=0)] = 0
     """Spark partitions for encoding; 0: twice the cores (or GPUs). The vectors do not depend on it."""
+
+    device: Device = "task"
+    """Where to encode; task: on the GPU that Spark gives to a task, on the CPU where it gives none; cpu: there, whatever
+    Spark gives."""
 
     max_poison_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest share of items that may lack a vector (no text, too long, not encodable); real catalogues have under
@@ -142,7 +146,7 @@ def execute(
     tables.ensure(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
     started = time.monotonic()
     tally = Tally.of(spark)
-    encoded = _kept(encode(work.missing, bundle, settings.partitions, tally), held)
+    encoded = _kept(encode(work.missing, bundle, settings.partitions, device=settings.device, tally=tally), held)
     with watched(tally, work.to_encode):
         rows = encoded.count()
     seconds = time.monotonic() - started
@@ -156,12 +160,13 @@ def execute(
     return {"encoded": rows, "encoding_seconds": round(seconds, 3), "halved_calls": tally.halved.value}
 
 
-def encode(texts: DataFrame, bundle: Bundle, partitions: int = 0, tally: Tally | None = None) -> DataFrame:
+def encode(
+    texts: DataFrame, bundle: Bundle, partitions: int = 0, *, device: Device = "task", tally: Tally | None = None
+) -> DataFrame:
     """Rows text_hash, text, reason (hashes distinct) -> text_hash, vector, dim, reason."""
     tasks = partitions or 2 * texts.sparkSession.sparkContext.defaultParallelism
-    return texts.repartition(tasks, "text_hash").mapInArrow(
-        partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id, tally=tally), VECTOR_SCHEMA
-    )
+    work = partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id, device=device, tally=tally)
+    return texts.repartition(tasks, "text_hash").mapInArrow(work, VECTOR_SCHEMA)
 
 
 def _kept(frame: DataFrame, held: ExitStack) -> DataFrame:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 CHUNK = 4_096
 """Texts that are tokenised and encoded at a time; a text's vector does not depend on the others."""
+
+Device = Literal["task", "cpu"]
+"""Where to encode: ``task``: see :func:`task_device`."""
 
 VECTOR_SCHEMA = "text_hash string, vector binary, dim int, reason string"
 
@@ -53,13 +57,21 @@ def labelling_bundle(warehouse: Warehouse, pinned: str) -> Path:
 
 
 def encode_texts(
-    batches: Iterable[pa.RecordBatch], *, path: str, bundle_id: str, tally: Tally | None = None
+    batches: Iterable[pa.RecordBatch],
+    *,
+    path: str,
+    bundle_id: str,
+    device: Device = "task",
+    tally: Tally | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Rows (text_hash, text, reason) -> rows of VECTOR_SCHEMA, one for one.
 
     A row that has no text keeps its reason; one that the encoder fails on gets one.
+
+    Raises:
+        InputError: the bundle is damaged or another, or Spark gave a GPU that torch does not find.
     """
-    bundle = worker_bundle(path, bundle_id, task_device())
+    bundle = worker_bundle(path, bundle_id, task_device() if device == "task" else device)
     rows = _rows(batches)
     while chunk := list(itertools.islice(rows, CHUNK)):
         halvings: list[int] = []
@@ -88,11 +100,28 @@ def worker_bundle(path: str, bundle_id: str, device: str) -> Bundle:
     return bundle
 
 
-def task_device() -> str:
-    """The GPU that Spark gave to this task, or the CPU. Spark does not set CUDA_VISIBLE_DEVICES."""
+def task_gpu() -> str | None:
+    """Address of the GPU that Spark gave to this task; None where it gave none. Spark does not set CUDA_VISIBLE_DEVICES."""
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context else None
-    return f"cuda:{gpu.addresses[0]}" if gpu else "cpu"
+    return str(gpu.addresses[0]) if gpu else None
+
+
+def task_device() -> str:
+    """The GPU that Spark gave to this task, or the CPU.
+
+    Raises:
+        InputError: torch finds no such GPU.
+    """
+    address = task_gpu()
+    if address is None:
+        return "cpu"
+    if address not in map(str, range(torch.cuda.device_count())):
+        raise InputError(
+            f"Spark gave this task GPU {address!r}, torch finds {torch.cuda.device_count()} GPUs on this worker: is the "
+            "discovery script right, and torch built for CUDA? Or encode on the CPU: `labeller embed --device cpu`"
+        )
+    return f"cuda:{address}"
 
 
 def encode_each(bundle: Bundle, texts: Sequence[str], halved: Callable[[], None] | None = None) -> list[bytes | None]:

@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pyspark import TaskContext
 from pyspark.accumulators import Accumulator, AddingAccumulatorParam
+from pyspark.resource import ResourceInformation
 
 from etl.errors import InputError
 from etl.text import normalise
@@ -122,6 +124,18 @@ def test_the_driver_says_how_many_texts_are_through_and_what_is_left(caplog, mon
         tally.texts.add(40)
         time.sleep(0.5)
     assert re.search(r"encoding: 40% of 100 texts, eta \d+s", caplog.text)
+
+
+def test_a_gpu_that_spark_gave_and_torch_does_not_find_is_no_reason_to_encode_elsewhere(root, monkeypatch):
+    bundle = write_small_bundle(root)
+    context = TaskContext()
+    context._resources = {"gpu": ResourceInformation("gpu", ["99"])}
+    monkeypatch.setattr(TaskContext, "_taskContext", context)
+    batches = batches_of(["kettle"], 1)
+    with pytest.raises(InputError, match=r"GPU '99', torch finds \d+ GPUs .* --device cpu"):
+        encoded(bundle, batches)
+    told = list(encode_texts(batches, path=str(bundle.path), bundle_id=bundle.id, device="cpu"))
+    assert told[0].column("vector")[0].is_valid
 
 
 def test_what_is_our_own_mistake_is_no_poison(root):
