@@ -29,7 +29,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 # One attempt only: a person who watches wants the error now, not after five minutes.
 export LABELLER_RETRIES ?= 0
 
-.PHONY: help setup benchmarks-setup system-packages preflight nightly label sample doctor tables test test-slow lint types format
+.PHONY: help setup benchmarks-setup system-packages preflight nightly label sample wheel doctor tables test test-slow lint types format
 .PHONY: lock clean test-hosts
 
 help:  ## Show this list
@@ -112,6 +112,12 @@ sample: setup  ## Generate the sample warehouse (CLICKS, ROOT)
 
 tables: setup  ## List the output tables with their row counts, as an independent reader sees them
 	@$(BIN)/labeller tables --root "$(or $(ROOT),$(SAMPLE_ROOT))"
+
+wheel: setup  ## Pack our code for a cluster's executors: build/labeller.zip for --py-files, and the same as a wheel
+	@rm -rf build/lib build/*.whl build/labeller.zip
+	@$(BIN)/python -c 'import setuptools.build_meta as b; b.build_wheel("build")' >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
+	@cp build/nightly_product_labeller-*.whl build/labeller.zip
+	@ls build/*.whl build/labeller.zip
 
 doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
 	@$(BIN)/labeller doctor --root "$(or $(ROOT),$(SAMPLE_ROOT))"

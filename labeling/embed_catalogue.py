@@ -8,13 +8,15 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from delta.tables import DeltaTable
 from pydantic import Field
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config, tables
@@ -24,11 +26,12 @@ from etl.contracts import CATALOGUE, ITEM_EMBEDDINGS
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
-from etl.runs import record_stage
+from etl.runs import Cost, expected_cost, record_stage
 from etl.session import start_session
-from etl.warehouse import Warehouse
-from labeling.encoding import VECTOR_SCHEMA, encode_texts, labelling_bundle
+from etl.warehouse import Warehouse, is_delta
+from labeling.encoding import VECTOR_SCHEMA, Device, encode_texts, labelling_bundle
 from labeling.product_text import NOT_ENCODABLE, with_texts
+from labeling.tally import Tally, watched
 from model.bundle import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
@@ -45,12 +48,19 @@ class EmbedConfig(SparkJobConfig):
     partitions: Annotated[int, Field(ge=0)] = 0
     """Spark partitions for encoding; 0: twice the cores (or GPUs). The vectors do not depend on it."""
 
+    device: Device = "task"
+    """Where to encode; task: on the GPU that Spark gives to a task, on the CPU where it gives none; cpu: there, whatever
+    Spark gives."""
+
     max_poison_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest share of items that may lack a vector (no text, too long, not encodable); real catalogues have under
     1%, more means that the wrong column or a broken export came in."""
 
     min_poison_items: Annotated[int, Field(ge=0)] = 20
     """Items without a vector that are always let through: a share of few items says nothing."""
+
+    dry_run: bool = False
+    """Only say what would be encoded and what it would cost; nothing is written."""
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -62,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(settings: EmbedConfig) -> Mapping[str, Any]:
-    """Encode what is missing.
+    """Encode what is missing, or with ``dry_run`` say how much that is.
 
     Raises:
         InputError: no bundle, no catalogue of that day, or too many items that cannot be encoded.
@@ -71,44 +81,108 @@ def run(settings: EmbedConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.of(settings)
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     spark = start_session("labeller embed", settings)
-    spec = bundle.tokenizer.spec
-    catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text)
-    texts = catalogue.transform(with_texts(spec.normalise)).persist(StorageLevel.DISK_ONLY)
-    counts: dict[str, int] = {"items": texts.count()}
-    refuse_poison(texts, settings)  # before anything is encoded
-    tables.ensure(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
-    known = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
-    distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
-    # What the encoder failed on is tried again each night: another version of it may not fail.
-    done = known.where(~F.col("reason").eqNullSafe(NOT_ENCODABLE)).select("text_hash")
-    missing = distinct.join(done, on="text_hash", how="left_anti")
-    encoded = encode(missing, bundle, settings.partitions).persist(StorageLevel.DISK_ONLY)
-    counts["texts"] = distinct.count()
-    counts["encoded"] = encoded.count()
-    counts["reused"] = counts["texts"] - counts["encoded"]
-    log.info("%d items, %d texts: reused %d, encoded %d", *(counts[k] for k in ("items", "texts", "reused", "encoded")))
-    failed = encoded.where(F.col("reason") == NOT_ENCODABLE).select("text_hash", F.col("reason").alias("failure"))
-    refuse_poison(
-        texts.join(failed, on="text_hash", how="left").withColumn("reason", F.coalesce("failure", "reason")), settings
-    )
-    if counts["encoded"]:
-        _insert(encoded, warehouse, bundle.id, settings.ds, counts["encoded"])
-    inputs = {CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [settings.ds])}
-    for frame in (encoded, texts):
-        frame.unpersist()
+    with ExitStack() as held:
+        work = plan(spark, warehouse, settings, bundle, held)
+        if settings.dry_run:
+            log.info("dry run: nothing was written")
+            cost = "unknown" if work.cost is None else round(work.cost.seconds)
+            return {**work.counts, "to_encode": work.to_encode, "cost_seconds": cost, "bundle": bundle.id}
+        counts = dict(work.counts) | execute(spark, warehouse, settings, bundle, work, held)
     record_stage(
         spark, warehouse, settings.ds, "embed",
-        inputs=inputs, counts=counts, seconds=time.monotonic() - started, bundle=bundle.id,
+        inputs={CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [settings.ds])},
+        counts=counts, seconds=time.monotonic() - started, bundle=bundle.id,
     )  # fmt: skip
     return counts | {"bundle": bundle.id, "table": warehouse.table(ITEM_EMBEDDINGS)}
 
 
-def encode(texts: DataFrame, bundle: Bundle, partitions: int = 0) -> DataFrame:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run has before it."""
+
+    texts: DataFrame
+    """Rows item_id, title, text_hash, text, reason of all items."""
+    missing: DataFrame
+    """Rows text_hash, text, reason of the distinct texts without a vector of the bundle."""
+    to_encode: int
+    """Rows of ``missing``."""
+    counts: Mapping[str, int]
+    """Items, distinct texts, and those of them whose vector is there."""
+    cost: Cost | None
+    """None if no run has measured a rate yet."""
+
+
+def plan(spark: SparkSession, warehouse: Warehouse, settings: EmbedConfig, bundle: Bundle, held: ExitStack) -> Work:
+    """Count what is there and what is missing, and say it; writes nothing.
+
+    Raises:
+        InputError: no catalogue of that day, or too many items without a text.
+    """
+    spec = bundle.tokenizer.spec
+    catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text)
+    texts = _kept(catalogue.transform(with_texts(spec.normalise)), held)
+    items = texts.count()
+    refuse_poison(texts, settings)  # before anything is encoded
+    distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
+    missing = _kept(distinct.join(_done(spark, warehouse, bundle.id), on="text_hash", how="left_anti"), held)
+    number, to_encode = distinct.count(), missing.count()
+    log.info(
+        "plan: %d items, %d distinct texts: reuse %d vectors, encode %d texts with bundle %s",
+        *(items, number, number - to_encode, to_encode, bundle.id),
+    )
+    cost = expected_cost(spark, warehouse, "embed", bundle.id, done="encoded", timed="encoding_seconds", units=to_encode)
+    log.info("plan: cost %s", cost or "unknown, since no run of this stage has measured a rate yet")
+    return Work(texts, missing, to_encode, {"items": items, "texts": number, "reused": number - to_encode}, cost)
+
+
+def execute(
+    spark: SparkSession, warehouse: Warehouse, settings: EmbedConfig, bundle: Bundle, work: Work, held: ExitStack
+) -> dict[str, int | float]:
+    """Encode what is missing and insert it; returns further counts.
+
+    Raises:
+        InputError: the encoder failed on too many texts.
+    """
+    tables.ensure(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS)
+    started = time.monotonic()
+    tally = Tally.of(spark)
+    encoded = _kept(encode(work.missing, bundle, settings.partitions, device=settings.device, tally=tally), held)
+    with watched(tally, work.to_encode):
+        rows = encoded.count()
+    seconds = time.monotonic() - started
+    log.info("%d texts encoded in %.1f s; %d calls halved for lack of memory", rows, seconds, tally.halved.value)
+    failed = encoded.where(F.col("reason") == NOT_ENCODABLE).select("text_hash", F.col("reason").alias("failure"))
+    refuse_poison(
+        work.texts.join(failed, on="text_hash", how="left").withColumn("reason", F.coalesce("failure", "reason")), settings
+    )
+    if rows:
+        _insert(encoded, warehouse, bundle.id, settings.ds, rows)
+    return {"encoded": rows, "encoding_seconds": round(seconds, 3), "halved_calls": tally.halved.value}
+
+
+def encode(
+    texts: DataFrame, bundle: Bundle, partitions: int = 0, *, device: Device = "task", tally: Tally | None = None
+) -> DataFrame:
     """Rows text_hash, text, reason (hashes distinct) -> text_hash, vector, dim, reason."""
     tasks = partitions or 2 * texts.sparkSession.sparkContext.defaultParallelism
-    return texts.repartition(tasks, "text_hash").mapInArrow(
-        partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id), VECTOR_SCHEMA
-    )
+    work = partial(encode_texts, path=str(bundle.path), bundle_id=bundle.id, device=device, tally=tally)
+    return texts.repartition(tasks, "text_hash").mapInArrow(work, VECTOR_SCHEMA)
+
+
+def _kept(frame: DataFrame, held: ExitStack) -> DataFrame:
+    held.callback(frame.persist(StorageLevel.DISK_ONLY).unpersist)
+    return frame
+
+
+def _done(spark: SparkSession, warehouse: Warehouse, bundle_id: str) -> DataFrame:
+    """text_hash of what needs no encoding."""
+    path = warehouse.table(ITEM_EMBEDDINGS)
+    if not is_delta(path):
+        return spark.createDataFrame([], "text_hash string")
+    tables.ensure(spark, path, ITEM_EMBEDDINGS)  # of the same contract
+    known = tables.read(spark, path, ITEM_EMBEDDINGS, bundle=bundle_id)
+    # What the encoder failed on is tried again each night: another version of it may not fail.
+    return known.where(~F.col("reason").eqNullSafe(NOT_ENCODABLE)).select("text_hash")
 
 
 def refuse_poison(texts: DataFrame, settings: EmbedConfig) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,16 @@ from pyspark import TaskContext
 from etl.errors import InputError
 from etl.warehouse import Warehouse
 from labeling.product_text import NOT_ENCODABLE
+from labeling.tally import Tally
 from model.bundle import Bundle, champion, load_bundle
 
 log = logging.getLogger(__name__)
 
 CHUNK = 4_096
 """Texts that are tokenised and encoded at a time; a text's vector does not depend on the others."""
+
+Device = Literal["task", "cpu"]
+"""Where to encode: ``task``: see :func:`task_device`."""
 
 VECTOR_SCHEMA = "text_hash string, vector binary, dim int, reason string"
 
@@ -51,15 +56,31 @@ def labelling_bundle(warehouse: Warehouse, pinned: str) -> Path:
     return found
 
 
-def encode_texts(batches: Iterable[pa.RecordBatch], *, path: str, bundle_id: str) -> Iterator[pa.RecordBatch]:
+def encode_texts(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    path: str,
+    bundle_id: str,
+    device: Device = "task",
+    tally: Tally | None = None,
+) -> Iterator[pa.RecordBatch]:
     """Rows (text_hash, text, reason) -> rows of VECTOR_SCHEMA, one for one.
 
     A row that has no text keeps its reason; one that the encoder fails on gets one.
+
+    Raises:
+        InputError: the bundle is damaged or another, or Spark gave a GPU that torch does not find.
     """
-    bundle = worker_bundle(path, bundle_id, task_device())
+    bundle = worker_bundle(path, bundle_id, task_device() if device == "task" else device)
     rows = _rows(batches)
     while chunk := list(itertools.islice(rows, CHUNK)):
-        yield _encoded(bundle, chunk)
+        halvings: list[int] = []
+        yield _encoded(bundle, chunk, partial(halvings.append, 1))
+        if halvings:
+            log.warning("out of memory: %d calls of the encoder were halved for %d texts", len(halvings), len(chunk))
+        if tally is not None:
+            tally.texts.add(len(chunk))
+            tally.halved.add(len(halvings))
 
 
 @lru_cache(maxsize=1)
@@ -79,35 +100,52 @@ def worker_bundle(path: str, bundle_id: str, device: str) -> Bundle:
     return bundle
 
 
-def task_device() -> str:
-    """The GPU that Spark gave to this task, or the CPU. Spark does not set CUDA_VISIBLE_DEVICES."""
+def task_gpu() -> str | None:
+    """Address of the GPU that Spark gave to this task; None where it gave none. Spark does not set CUDA_VISIBLE_DEVICES."""
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context else None
-    return f"cuda:{gpu.addresses[0]}" if gpu else "cpu"
+    return str(gpu.addresses[0]) if gpu else None
 
 
-def encode_each(bundle: Bundle, texts: Sequence[str]) -> list[bytes | None]:
+def task_device() -> str:
+    """The GPU that Spark gave to this task, or the CPU.
+
+    Raises:
+        InputError: torch finds no such GPU.
+    """
+    address = task_gpu()
+    if address is None:
+        return "cpu"
+    if address not in map(str, range(torch.cuda.device_count())):
+        raise InputError(
+            f"Spark gave this task GPU {address!r}, torch finds {torch.cuda.device_count()} GPUs on this worker: is the "
+            "discovery script right, and torch built for CUDA? Or encode on the CPU: `labeller embed --device cpu`"
+        )
+    return f"cuda:{address}"
+
+
+def encode_each(bundle: Bundle, texts: Sequence[str], halved: Callable[[], None] | None = None) -> list[bytes | None]:
     """Float16 bytes of the unit vector of each text; None for a text that the encoder fails on.
 
     A failing batch is halved until the texts that cause it stand alone: one poisonous title costs its own vector only.
-    The device's failures (torch's RuntimeError, out of memory too) are no text's fault and are raised; Spark then tries the
-    task again.
+    The device's failures (torch's RuntimeError) are no text's fault: for lack of memory calls are halved, ``halved`` told
+    of each (:func:`model.inference.embed`); any other is raised, and Spark then tries the task again.
     """
     try:
-        vectors = bundle.encode(texts, side="title")
+        vectors = bundle.encode(texts, side="title", halved=halved)
     except (ValueError, IndexError) as error:
         if len(texts) == 1:
             log.warning("one text of %d characters cannot be encoded: %s: %s", len(texts[0]), type(error).__name__, error)
             return [None]
         half = len(texts) // 2
-        return encode_each(bundle, texts[:half]) + encode_each(bundle, texts[half:])
+        return encode_each(bundle, texts[:half], halved) + encode_each(bundle, texts[half:], halved)
     unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2  # false for not-a-number too
     halves = vectors.astype("<f2")
     return [vector.tobytes() if good else None for vector, good in zip(halves, unit, strict=True)]
 
 
-def _encoded(bundle: Bundle, chunk: list[_Row]) -> pa.RecordBatch:
-    vectors = iter(encode_each(bundle, [text for _, text, _ in chunk if text is not None]))
+def _encoded(bundle: Bundle, chunk: list[_Row], halved: Callable[[], None]) -> pa.RecordBatch:
+    vectors = iter(encode_each(bundle, [text for _, text, _ in chunk if text is not None], halved))
     found = [None if text is None else next(vectors) for _, text, _ in chunk]
     reasons = [
         NOT_ENCODABLE if vector is None and text is not None else reason

@@ -26,21 +26,25 @@ from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERM
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
-from etl.runs import code_version, record_stage
+from etl.runs import code_version, expected_cost, record_stage
 from etl.session import start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
+from labeling.lineage import changes, last_lineage
 from labeling.product_text import with_texts
 from labeling.scoring import SCORED_SCHEMA, Scorer, ScoringSettings, score_items
 from model.bundle import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
 
+LACKING = "vector IS NULL AND reason IS NULL"
+"""Of an item's row beside its stored vector: it was not encoded yet."""
+
 
 class PredictConfig(SparkJobConfig):
-    """Settings of the labelling job; all but ``partitions`` are part of the run's identity."""
+    """Settings of the labelling job; all but ``partitions`` and ``dry_run`` are part of the run's identity."""
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "predict")
 
@@ -65,6 +69,10 @@ class PredictConfig(SparkJobConfig):
 
     evidence_queries: Annotated[int, Field(ge=0, le=20)] = 3
     """Clicked queries that are kept with an item's terms as evidence, strongest first."""
+
+    dry_run: bool = False
+    """Only say what changed since the day was labelled last, what would be scored and what it would cost; nothing is
+    written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +110,18 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
     template = bundle.tokenizer.spec.product_text
     catalogue = read_catalogue(spark, warehouse, settings.ds, template).persist(StorageLevel.DISK_ONLY)
-    this = plan(spark, warehouse, settings, bundle, catalogue)
+    this = identify(spark, warehouse, settings, bundle, catalogue)
+    if settings.dry_run:
+        found = plan(spark, warehouse, settings.ds, this, catalogue)
+        catalogue.unpersist()
+        return found
     items = vectors(spark, warehouse, settings.ds, bundle, catalogue)
     asked = evidence(_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
     scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
     scored = score(items.join(asked, on="item_id", how="left"), scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
-    counts = {"items": scored.count()}
+    begun = time.monotonic()
+    counts: dict[str, int | float] = {"items": scored.count()}
+    counts["scoring_seconds"] = round(time.monotonic() - begun, 3)
     if this.vocabulary is None:
         log.warning("vocabulary is declared absent: no %s for ds=%s", ITEM_TERMS.name, settings.ds)
     else:
@@ -140,7 +154,29 @@ def scoring_settings(settings: PredictConfig) -> ScoringSettings:
     )
 
 
-def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, bundle: Bundle, catalogue: DataFrame) -> Run:
+def plan(spark: SparkSession, warehouse: Warehouse, ds: dt.date, this: Run, catalogue: DataFrame) -> dict[str, Any]:
+    """What a run would do, said and as figures; writes nothing. Whatever changed, all items are scored again."""
+    items, lacking = catalogue.count(), _joined(spark, warehouse, this.bundle, catalogue).where(LACKING).count()
+    changed = changes(last_lineage(spark, warehouse, ds), this.lineage)
+    log.info("plan: since ds=%s was labelled last, changed: %s", ds, ", ".join(changed) or "nothing, the same rows come out")
+    log.info("plan: score %d items from stored vectors of bundle %s, without the encoder", items, this.bundle.id)
+    if lacking:
+        log.warning("plan: %d items have no vector yet (`labeller embed --dry-run` says what they cost)", lacking)
+    cost = expected_cost(spark, warehouse, "predict", this.bundle.id, done="items", timed="scoring_seconds", units=items)
+    log.info("plan: cost %s", cost or "unknown, since no run of this stage has measured a rate yet")
+    log.info("dry run: nothing was written")
+    return {
+        "items": items,
+        "without_vector": lacking,
+        "changed": ",".join(changed) or "nothing",
+        "cost_seconds": "unknown" if cost is None else round(cost.seconds),
+        "run_id": this.id,
+    }
+
+
+def identify(
+    spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, bundle: Bundle, catalogue: DataFrame
+) -> Run:
     """Load vocabulary and taxonomy, and name the run after everything that its rows depend on.
 
     Raises:
@@ -165,7 +201,7 @@ def plan(spark: SparkSession, warehouse: Warehouse, settings: PredictConfig, bun
         "code": code_version(),
         "inputs": json.dumps(inputs, sort_keys=True),
     }
-    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle"}
+    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
     identity = json.dumps(parts | settings.model_dump(mode="json", include=fields), sort_keys=True)
     run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     return Run(bundle, vocabulary, taxonomy, inputs, {"run_id": run_id} | parts)
@@ -182,16 +218,20 @@ def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bund
     Raises:
         InputError: the day's texts are not all encoded by this bundle.
     """
-    texts = catalogue.transform(with_texts(bundle.tokenizer.normalise)).select("item_id", "text_hash", "text")
-    stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
-    joined = texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")
-    lacking = joined.where("vector IS NULL AND reason IS NULL").count()
+    joined = _joined(spark, warehouse, bundle, catalogue)
+    lacking = joined.where(LACKING).count()
     if lacking:
         raise InputError(
             f"{ITEM_EMBEDDINGS.name}: {lacking} items of catalogue/ds={ds} have no vector of bundle {bundle.id} "
             "(expected one, or a reason, for each): run `labeller embed` for that day and bundle first"
         )
     return joined.drop("text_hash")
+
+
+def _joined(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
+    texts = catalogue.transform(with_texts(bundle.tokenizer.normalise)).select("item_id", "text_hash", "text")
+    stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
+    return texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")
 
 
 def evidence(pairs: DataFrame, most: int) -> DataFrame:

@@ -59,6 +59,8 @@ def in_groups(
     # Of split and not of a slice, whose gradient is as large as the whole: 46 groups of those were a fifth of the step.
     for (length, count), *own in zip(groups, *(y.split(sizes) for y in (q_TAD, k_TAD, v_TAD)), strict=True):
         q, k, v = (y.view(count, length, *y.shape[1:]).transpose(1, 2) for y in own)  # [N, A, L, D] each
-        probabilities = F.dropout(torch.softmax(q @ k.transpose(-1, -2), dim=-1), dropout)
+        # matmul copies these anyway, but for a single text, whose product then has other last bits than beside others.
+        q, k, v = q.contiguous(), k.transpose(-1, -2).contiguous(), v.contiguous()
+        probabilities = F.dropout(torch.softmax(q @ k, dim=-1), dropout)
         parts.append((probabilities @ v).transpose(1, 2).reshape(length * count, *v_TAD.shape[1:]))
     return torch.cat(parts)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,13 +57,19 @@ class Bundle:
     def dim(self) -> int:
         return self.encoder.config.dim
 
-    def encode(self, texts: Sequence[str], side: Literal["query", "title"], dim: int | None = None) -> np.ndarray:
+    def encode(
+        self,
+        texts: Sequence[str],
+        side: Literal["query", "title"],
+        dim: int | None = None,
+        halved: Callable[[], None] | None = None,
+    ) -> np.ndarray:
         """Raw texts -> float32 [N, D] unit vectors, see :func:`model.inference.embed`; [N, dim] if that is given.
 
         Raises:
             InputError: ``dim`` is none that the bundle was trained for.
         """
-        vectors = embed(self.encoder, *tokenised(self.tokenizer, texts, side), self.device)
+        vectors = embed(self.encoder, *tokenised(self.tokenizer, texts, side), self.device, halved=halved)
         return vectors if dim is None else shortened(vectors, dim, self.encoder.config.matryoshka)
 
 

@@ -104,20 +104,22 @@ class Meter:
 
 
 @contextmanager
-def advancing(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def advancing(what: str, total: int, unit: str, *, bar: bool = True) -> Iterator[Callable[[int], None]]:
     """Show how far a pass over ``total`` units is: a bar on a terminal, else a line every :data:`LINE_SECONDS`.
+
+    Without ``bar`` it is lines on a terminal too, for where Spark has a bar of its own there.
 
     What is given is to be called with the number of units that are done since the last call.
     """
-    bar, started, done = _bar(total, unit=unit, desc=what), time.monotonic(), 0
+    shown, started, done = _bar(total, unit=unit, desc=what) if bar else None, time.monotonic(), 0
     said = started
 
     def advance(units: int) -> None:
         nonlocal done, said
         done += units
         now = time.monotonic()
-        if bar is not None:
-            bar.update(units)
+        if shown is not None:
+            shown.update(units)
         elif done and now - said >= LINE_SECONDS:
             said = now
             left = (now - started) / done * (total - done)
@@ -126,8 +128,8 @@ def advancing(what: str, total: int, unit: str) -> Iterator[Callable[[int], None
     try:
         yield advance
     finally:
-        if bar is not None:
-            bar.close()
+        if shown is not None:
+            shown.close()
 
 
 def _bar(total: int, **options: Any) -> tqdm[Any] | None:

@@ -12,7 +12,7 @@ from delta.tables import DeltaTable
 
 from etl.contracts import RUNS
 from etl.errors import InputError
-from etl.runs import PACKAGES, code_version, record_stage
+from etl.runs import PACKAGES, code_version, expected_cost, record_stage
 from etl.tables import commit_of
 from etl.warehouse import Warehouse
 from tests.rows import DS
@@ -29,6 +29,27 @@ def test_a_second_attempt_replaces_the_row_of_its_stage_and_no_other(spark, root
     assert {stage: json.loads(row["counts"])["written"] for stage, row in rows.items()} == {"pairs": 3, "dataset": 2}
     assert json.loads(rows["pairs"]["inputs"]) == {"click_log": "delta:1"}
     assert rows["pairs"]["code"].split()[0] == code_version()
+
+
+def test_the_cost_of_a_run_is_that_of_the_largest_one_with_its_bundle_else_with_any(spark, root):
+    warehouse = Warehouse.at(str(root))
+    assert cost(spark, warehouse, "a") is None
+    for day, bundle, encoded, took, seconds in (
+        (7, "a", 1000, 10.0, 40.0),
+        (8, "a", 10, 5.0, 30.0),
+        (9, "b", 2000, 10.0, 50.0),
+    ):
+        counts = {"encoded": encoded, "encoding_seconds": took}
+        record_stage(
+            spark, warehouse, DS.replace(day=day), "embed", inputs={}, counts=counts, seconds=seconds, bundle=bundle
+        )
+    own, other = (cost(spark, warehouse, bundle) for bundle in ("a", "new"))
+    assert (own.seconds, own.rate, own.ds.day, own.bundle) == (pytest.approx(30 + 500 / 100), 100.0, 7, "a")
+    assert (other.seconds, other.rate, other.bundle) == (pytest.approx(40 + 500 / 200), 200.0, "b")
+
+
+def cost(spark, warehouse, bundle):
+    return expected_cost(spark, warehouse, "embed", bundle, done="encoded", timed="encoding_seconds", units=500)
 
 
 def test_the_version_of_the_code_changes_with_the_source_and_with_nothing_else(tmp_path):

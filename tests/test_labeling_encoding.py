@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+import re
+import time
+
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pyspark import TaskContext
+from pyspark.accumulators import Accumulator, AddingAccumulatorParam
+from pyspark.resource import ResourceInformation
 
 from etl.errors import InputError
 from etl.text import normalise
 from etl.warehouse import Warehouse
 from labeling.encoding import encode_each, encode_texts, labelling_bundle, worker_bundle
 from labeling.product_text import product_text
+from labeling.tally import Tally, watched
 from tests.labeling_data import DIM, write_small_bundle
+from tests.test_model_inference import Limited
 
 
 @pytest.mark.parametrize("title", [None, "", "  \n ", "👟🏽🔥", "\x00", "\ud83d", "!!! ---", "\u200b\ufeff"])
@@ -90,6 +99,43 @@ def test_a_failure_of_the_device_is_raised_and_not_stored_as_a_reason(root, erro
     bundle.encoder.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match=str(error)):
         encode_each(bundle, ["kettle", "dress"])
+
+
+def test_calls_that_were_halved_for_lack_of_memory_are_counted_beside_the_texts(root):
+    bundle = write_small_bundle(root)
+    batches = batches_of([f"kettle {n}" for n in range(300)], 100)
+    expected = encoded(bundle, batches)
+    hook = worker_bundle(str(bundle.path), bundle.id, "cpu").encoder.register_forward_pre_hook(Limited(200))
+    tally = Tally(*(Accumulator(n, 0, AddingAccumulatorParam(0)) for n in range(2)))
+    found = list(encode_texts(batches, path=str(bundle.path), bundle_id=bundle.id, tally=tally))
+    hook.remove()
+    for row in (row for batch in found for row in batch.to_pylist()):
+        halves = (np.frombuffer(vector, "<f2") for vector in (row["vector"], expected[row["text_hash"]][0]))
+        assert np.allclose(*halves, atol=1e-3)
+    assert tally.texts.value == 300
+    assert tally.halved.value >= 300 * 2 // 512 + 1
+
+
+def test_the_driver_says_how_many_texts_are_through_and_what_is_left(caplog, monkeypatch):
+    monkeypatch.setattr("model.progress.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("labeling.tally.LOOK_SECONDS", 0.02)
+    tally = Tally(*(Accumulator(n, 0, AddingAccumulatorParam(0)) for n in range(2)))
+    with caplog.at_level("INFO"), watched(tally, 100):
+        tally.texts.add(40)
+        time.sleep(0.5)
+    assert re.search(r"encoding: 40% of 100 texts, eta \d+s", caplog.text)
+
+
+def test_a_gpu_that_spark_gave_and_torch_does_not_find_is_no_reason_to_encode_elsewhere(root, monkeypatch):
+    bundle = write_small_bundle(root)
+    context = TaskContext()
+    context._resources = {"gpu": ResourceInformation("gpu", ["99"])}
+    monkeypatch.setattr(TaskContext, "_taskContext", context)
+    batches = batches_of(["kettle"], 1)
+    with pytest.raises(InputError, match=r"GPU '99', torch finds \d+ GPUs .* --device cpu"):
+        encoded(bundle, batches)
+    told = list(encode_texts(batches, path=str(bundle.path), bundle_id=bundle.id, device="cpu"))
+    assert told[0].column("vector")[0].is_valid
 
 
 def test_what_is_our_own_mistake_is_no_poison(root):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +40,7 @@ from labeling import audit, embed_catalogue, predict, publish
 from labeling.embed_catalogue import encode
 from labeling.product_text import product_text, with_texts
 from labeling.scoring import Scorer, ScoringSettings
+from model.bundle import add_calibration
 from tests.labeling_data import NODES, TERMS, pair, taxonomy, vocabulary, write_pairs, write_small_bundle
 from tests.rows import DS, item, lay_down, node, term
 
@@ -137,6 +140,13 @@ def test_every_item_has_one_outcome_with_terms_and_path_or_a_reason(first_night)
 def test_equal_texts_are_encoded_once(first_night):
     vectors = pl.read_delta(str(first_night / ITEM_EMBEDDINGS.name))
     assert sorted(vectors["text_hash"]) == sorted({product_text(title, normalise).text_hash for title in TITLES.values()})
+
+
+def test_the_log_of_runs_says_how_long_the_encoding_took_and_that_the_memory_was_enough(first_night):
+    (row,) = pl.read_delta(str(first_night / RUNS.name)).filter(pl.col("stage") == "embed").to_dicts()
+    counts = json.loads(row["counts"])
+    assert (counts["encoded"], counts["halved_calls"]) == (7, 0)
+    assert 0 < counts["encoding_seconds"] < row["seconds"]
 
 
 def test_what_is_live_after_the_first_night(first_night):
@@ -347,3 +357,45 @@ def test_executors_of_their_own_write_the_same_rows(spark, shop):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == EXIT_OK, done.stderr[-3000:]
     assert [rows(spark, shop, table) for table in tables_of] == expected
+
+
+def versions(root: Path) -> dict[str, int]:
+    return {str(p.parent.relative_to(root)): len(list(p.glob("*.json"))) for p in root.rglob("_delta_log")}
+
+
+def said(caplog: pytest.LogCaptureFixture, job: Any, *more: str) -> str:
+    """What a dry run logs; it writes nothing."""
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert job.main([*more, "--dry-run"]) == EXIT_OK
+    assert "dry run: nothing was written" in caplog.text
+    return caplog.text
+
+
+def test_a_dry_run_of_the_encoding_counts_what_is_missing_and_writes_nothing(shop, caplog):
+    before = versions(shop)
+    plan = said(caplog, embed_catalogue, *argv(shop, NEXT))
+    assert "plan: 9 items, 7 distinct texts: reuse 5 vectors, encode 2 texts with bundle" in plan
+    assert re.search(r"plan: cost about \d+ s \([\d,]+ a second, measured for 2024-05-07", plan)
+    shutil.rmtree(shop / ITEM_EMBEDDINGS.name)
+    shutil.rmtree(shop / RUNS.name)
+    plan = said(caplog, embed_catalogue, *argv(shop, NEXT))
+    assert "reuse 0 vectors, encode 7 texts" in plan
+    assert "plan: cost unknown" in plan
+    assert versions(shop) == {k: v for k, v in before.items() if k not in (f"{ITEM_EMBEDDINGS.name}", RUNS.name)}
+
+
+def test_a_dry_run_of_the_labelling_names_what_changed_and_writes_nothing(spark, shop, caplog):
+    assert "changed: everything (not labelled yet)" in said(caplog, predict, *argv(shop, NEXT))
+    plan = said(caplog, predict, *argv(shop))
+    assert "changed: nothing, the same rows come out" in plan
+    assert re.search(r"plan: score 9 items .*\n.*plan: cost about \d+ s", plan)
+    assert "changed: settings" in said(caplog, predict, *argv(shop, DS, "--max-terms", "1"))
+    lay_down(spark, shop, VOCABULARY, [*TERMS, term("t9", "spoon")])
+    lay_down(spark, shop, CATALOGUE, catalogue(TITLES | {"i1": "Another thing"}))
+    add_calibration(next((shop / "bundles").glob("*/")), {})
+    before = versions(shop)
+    plan = said(caplog, predict, *argv(shop))
+    assert "changed: calibration, vocabulary, catalogue" in plan
+    assert "plan: 1 items have no vector yet" in plan
+    assert versions(shop) == before

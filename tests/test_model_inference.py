@@ -10,7 +10,7 @@ from etl.text import normalise
 from etl.tokenizer import WordHashTokenizer
 from etl.tokenizer_spec import TokenizerSpec
 from model.encoder import Encoder
-from model.inference import embed
+from model.inference import embed, out_of_memory
 from model.packing import offsets_of, pack, tokenised
 from model.presets import PRESETS
 
@@ -54,6 +54,58 @@ def test_words_of_several_features_have_the_same_vectors_in_any_company_too(pres
     order = rng.permutation(len(titles))
     for part in np.split(order, [1, 2, 3, 40, 77]):
         assert np.array_equal(embed(made, *tokenised(tokenizer, [titles[i] for i in part], "title")), whole[part])
+
+
+class Limited:
+    """A pre-forward hook: more tokens than ``most`` in a call are too many for the device; ``calls`` are their tokens."""
+
+    def __init__(self, most: int, allocate: bool = False) -> None:
+        self.most, self.allocate, self.calls = most, allocate, []
+
+    def __call__(self, _module, inputs) -> None:
+        self.calls.append(len(inputs[0].tokens))
+        if self.calls[-1] > self.most:
+            if self.allocate:
+                torch.empty(2**60, dtype=torch.uint8)  # what torch itself says on a CPU
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(("preset", "allocate"), [("bag", False), ("hybrid", False), ("hybrid", True), ("published", False)])
+def test_calls_that_the_memory_does_not_hold_are_halved_and_counted(preset, allocate):
+    torch.set_num_threads(1)
+    made, rows = encoder(preset), texts(60)
+    expected = embed(made, rows, None)
+    limited, halvings = Limited(100, allocate), []
+    made.register_forward_pre_hook(limited)
+    found = embed(made, rows, None, halved=lambda: halvings.append(1))
+    assert len(halvings) == sum(tokens > 100 for tokens in limited.calls) > 0
+    assert np.abs(found - expected).max() < 1e-6
+
+
+def test_a_text_that_alone_is_too_much_for_the_memory_is_an_error():
+    made = encoder("hybrid")
+    limited = Limited(8)
+    made.register_forward_pre_hook(limited)
+    with pytest.raises(torch.OutOfMemoryError):
+        embed(made, [np.arange(9), np.arange(3)], None)
+    assert min(limited.calls) <= 9
+
+
+def test_another_failure_of_the_device_is_no_lack_of_memory():
+    assert not out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize("preset", ["hybrid", "published"])
+def test_few_texts_cost_few_calls_whatever_their_lengths(preset):
+    made, calls = encoder(preset), Limited(10**9)
+    made.register_forward_pre_hook(calls)
+    rows = texts(64)
+    embed(made, rows, None)
+    assert set(calls.calls) == {512}
+    assert len(calls.calls) <= sum(map(len, rows)) // 512 + 1
 
 
 @pytest.mark.parametrize("preset", ["bag", "hybrid", "published"])

@@ -1,0 +1,34 @@
+"""What the labels of a day were made of, and what of it has changed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+
+from pyspark.sql import SparkSession
+
+from etl import tables
+from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LINEAGE
+from etl.warehouse import Warehouse, is_delta
+
+
+def last_lineage(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict[str, str] | None:
+    """Lineage of the rows of ``ds`` that were staged last; None if there are none."""
+    for table in (ITEM_TERMS, ITEM_CATEGORIES):
+        path = warehouse.staged(table)
+        row = tables.read(spark, path, table, ds=ds).select(*(c.name for c in LINEAGE)).head() if is_delta(path) else None
+        if row is not None:
+            return row.asDict()
+    return None
+
+
+def changes(last: Mapping[str, str] | None, lineage: Mapping[str, str]) -> list[str]:
+    """Names of what differs from the lineage of the last run: of inputs the tables, ``settings`` where all else is equal."""
+    if last is None:
+        return ["everything (not labelled yet)"]
+    parts = ("bundle", "calibration", "vocabulary", "taxonomy", "code")
+    inputs = [json.loads(each["inputs"]) for each in (last, lineage)]
+    found = [name for name in parts if last[name] != lineage[name]]
+    found += [name for name in sorted(inputs[0] | inputs[1]) if inputs[0].get(name) != inputs[1].get(name)]
+    return found or (["settings"] if last["run_id"] != lineage["run_id"] else [])
