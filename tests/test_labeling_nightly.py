@@ -191,7 +191,9 @@ def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, roo
 
 def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
     bundle = write_small_bundle(root)
-    settings = ScoringSettings(min_probability=0.2, max_gap=0.3, max_terms=3, min_step_probability=0.3)
+    settings = ScoringSettings(
+        min_probability=0.2, max_gap=0.3, max_terms=3, max_similarity=0.9, min_step_probability=0.3, min_letters=2
+    )
     scorer = Scorer.build(bundle, vocabulary(), taxonomy(), settings)
     titles = [(f"i{n:03}", f"{('kettle', 'dress', 'table lamp', 'sofa')[n % 4]} {n * 37 % 101} cm") for n in range(150)]
     raw = spark.createDataFrame([*titles, ("i999", None)], "item_id string, title string")
