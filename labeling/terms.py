@@ -15,7 +15,7 @@ import numpy as np
 from etl.errors import InputError
 from etl.text import Normaliser, contains, words
 from etl.vocabulary import Vocabulary
-from labeling.probability import Calibration
+from labeling.probability import Calibration, TermCurves
 from labeling.redundancy import Relation, relation, says_the_same, without_redundant
 
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -164,12 +164,12 @@ class TermSearch:
 
         Args:
             vectors_ND: float64 unit vectors.
-            texts: The items' normalised product texts, for ``lexical_hit`` only.
+            texts: The items' normalised product texts, for ``lexical_hit`` and the curve of their language.
             calibration: Turns scores into probabilities.
             settings: The cuts.
         """
         return [
-            self._labels(candidates, words(text), calibration, settings)
+            self._labels(candidates, words(text), calibration.curves(text), settings)
             for candidates, text in zip(self.candidates(vectors_ND), texts, strict=True)
         ]
 
@@ -177,11 +177,11 @@ class TermSearch:
         self,
         candidates: list[tuple[int, float]],
         text_words: list[str],
-        calibration: Calibration,
+        curves: TermCurves,
         settings: TermSettings,
     ) -> ItemTerms:
         terms, scores = zip(*candidates, strict=True)
-        probabilities = calibration.probabilities(np.array(scores)).round(DECIMALS).tolist()
+        probabilities = curves.probabilities(np.array(scores)).round(DECIMALS).tolist()
         passing = count_passing(scores, probabilities, settings)
         chosen = without_redundant(terms[:passing], probabilities, self._relate, settings.max_similarity)
         chosen = chosen[: settings.max_terms]

@@ -150,25 +150,33 @@ def test_scores_do_not_depend_on_how_many_items_are_scored_together(root):
     assert together == [engine.candidates(vector[None])[0] for vector in vectors]
 
 
-def curves(first: list[list[float]], further: list[list[float]]) -> Calibration:
-    terms = {"calibrated": True, "first": {"knots": first}, "further": {"knots": further}}
+def curves(first: list[list[float]], further: list[list[float]], languages: dict | None = None) -> Calibration:
+    terms = {"calibrated": True, "first": {"knots": first}, "further": {"knots": further}, "languages": languages or {}}
     return Calibration.of({"format": FORMAT, "terms": terms}, "c1")
 
 
 def test_the_best_candidate_and_the_others_have_their_own_curves():
-    found = curves([[0.2, 0.1], [0.6, 0.9]], [[0.0, 0.0], [1.0, 0.2]])
+    found = curves([[0.2, 0.1], [0.6, 0.9]], [[0.0, 0.0], [1.0, 0.2]]).joint
     np.testing.assert_allclose(found.probabilities(np.array([0.4, 0.3, 0.0])), [0.5, 0.06, 0.0])
     np.testing.assert_allclose(found.probabilities(np.array([0.9])), [0.9])
 
 
 def test_no_candidate_is_more_probable_than_the_best():
-    found = curves([[0.0, 0.1], [1.0, 0.1]], [[0.0, 0.0], [1.0, 0.9]])
+    found = curves([[0.0, 0.1], [1.0, 0.1]], [[0.0, 0.0], [1.0, 0.9]]).joint
     np.testing.assert_allclose(found.probabilities(np.array([0.5, 0.5])), [0.1, 0.1])
 
 
+def test_a_language_has_its_own_curve_where_one_is_stored_and_the_joint_one_otherwise(root):
+    own = {"chinese": {"first": {"knots": [[0.0, 0.7], [1.0, 0.7]]}, "further": {"curve": "joint"}}}
+    calibration = curves([[0.0, 0.2], [1.0, 0.2]], [[0.0, 0.1], [1.0, 0.1]], own)
+    engine, texts = search(root), ["连衣裙", "dress"]
+    found = engine.label(title_vectors(write_small_bundle(root), texts), texts, calibration, replace(ALL, max_terms=2))
+    assert [[label.probability for label in item.terms] for item in found] == [[0.7, 0.1], [0.2, 0.1]]
+
+
 def test_a_calibration_of_another_format_is_refused_with_the_cure():
-    with pytest.raises(InputError, match="format 1, this version reads 2: run `labeller calibrate"):
-        Calibration.of({"format": 1, "terms": {"knots": [[0, 0], [1, 1]]}}, "c1")
+    with pytest.raises(InputError, match="format 2, this version reads 3: run `labeller calibrate"):
+        Calibration.of({"format": 2, "terms": {"first": {"knots": [[0, 0], [1, 1]]}}}, "c1")
 
 
 def test_a_form_without_a_vector_is_refused_by_name(root):
