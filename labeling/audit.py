@@ -261,8 +261,9 @@ def against_clicks(rows: DataFrame, vocabulary: Vocabulary, warehouse: Warehouse
     pairs = tables.read(rows.sparkSession, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
     normalise = read_spec(warehouse.bundles / _first(rows)["bundle"]).normalise
     stated, clicked = stated_and_clicked(rows, pairs, vocabulary, normalise)
-    limits = settings.max_calibration_error, settings.block_calibration_error
-    return reliability_checks(stated, clicked, *limits, settings.min_calibration_cases)
+    # Without a calibration a probability is no frequency, which is warned of by a check of its own, and blocks nothing.
+    block = settings.block_calibration_error if _calibration(rows, warehouse).terms_calibrated else 1.0
+    return reliability_checks(stated, clicked, settings.max_calibration_error, block, settings.min_calibration_cases)
 
 
 def _volume(rows: DataFrame) -> tuple[int, float]:
@@ -270,12 +271,15 @@ def _volume(rows: DataFrame) -> tuple[int, float]:
     return found[0], _share(found[1], found[0])
 
 
+def _calibration(rows: DataFrame, warehouse: Warehouse) -> Calibration:
+    stored = read_calibration(warehouse.bundles / _first(rows)["bundle"]) or {}
+    return Calibration.of(stored.get("calibration"), stored.get("id", ""))
+
+
 def _calibrated(rows: DataFrame, warehouse: Warehouse, table: Table) -> Check:
-    row = _first(rows)
-    stored = read_calibration(warehouse.bundles / row["bundle"]) or {}
-    calibration = Calibration.of(stored.get("calibration"), stored.get("id", ""))
+    calibration = _calibration(rows, warehouse)
     measured = calibration.terms_calibrated if table is ITEM_TERMS else calibration.categories_calibrated
-    passed = measured and calibration.id == row["calibration"]
+    passed = measured and calibration.id == _first(rows)["calibration"]
     what = "term forms" if table is ITEM_TERMS else "category names"
     expected = (
         f"1: a calibration on held-out clicks of queries that are {what}; without enough of those (more days of clicks, "
