@@ -34,9 +34,8 @@ def stated_and_clicked(
     chosen = rows.sparkSession.createDataFrame([(item.item_id,) for item in items], "item_id string")
     given = rows.where("rank > 0").join(F.broadcast(chosen), on="item_id", how="left_semi")
     found = [tuple(row) for row in given.select("item_id", "term_id", "probability").collect()]
-    cases = sorted(
-        (probability, (item, term) in held_out) for item, term, probability in found if (item, term) not in trained
-    )
+    # By item: in an order by outcome, bins that cut a step of the curve would hold only right or only wrong cases of it.
+    cases = [(stated, (item, term) in held_out) for item, term, stated in sorted(found) if (item, term) not in trained]
     stated, clicked = np.array(cases, dtype=np.float64).reshape(-1, 2).T
     return stated, clicked
 
