@@ -96,21 +96,27 @@ def test_a_language_that_differs_gets_its_own_curve_and_each_its_calibration_err
     }
     assert found.curves("红色 鞋").first.at(np.array([0.9])) < 0.6 < found.curves("red shoe").first.at(np.array([0.9]))
     assert found.curves("туфли") == found.joint
-    assert content["languages"]["latin"]["first"]["ece"] < 0.06
+    assert content["languages"]["latin"]["first"]["ece"] < 0.08
     assert content["languages"]["latin"]["first"]["ece_cases"] == 1_000
 
 
-def test_a_language_with_too_few_cases_has_the_joint_curve_and_says_so():
-    content = fit_terms(*two_languages(10), SETTINGS)
+def test_a_language_with_too_few_items_has_the_joint_curve_and_says_so():
+    content = fit_terms(*two_languages(150), SETTINGS)
     chinese = content["languages"]["chinese"]["first"]
-    assert (chinese["curve"], chinese["cases"], "knots" in chinese) == ("joint", 10, False)
+    assert (chinese["curve"], chinese["cases"], "knots" in chinese) == ("joint", 150, False)
     assert chinese["ece"] > 0.1
 
 
 def test_a_language_whose_own_curve_is_no_nearer_to_the_clicks_has_the_joint_one():
-    items, ranked, _ = drawn(400)
-    content = fit_terms(items, ranked, ["latin"] * 370 + ["mixed"] * 30, SETTINGS)
+    items, ranked, _ = drawn(2_000)
+    content = fit_terms(items, ranked, ["latin"] * 1_750 + ["mixed"] * 250, SETTINGS)
     assert content["languages"]["mixed"]["first"]["curve"] == "joint"
+
+
+def test_a_language_of_hardly_a_right_case_has_the_joint_curve():
+    items, ranked, languages = two_languages(1_000)
+    further = fit_terms(items, ranked, languages, SETTINGS)["languages"]["chinese"]["further"]
+    assert (further["curve"], further["right"], further["cases"]) == ("joint", 0, 1_000)
 
 
 def click(label: int, split: str, weight: float = 1.0, query_id: int = 1) -> dict[str, Any]:
