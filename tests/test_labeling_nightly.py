@@ -125,6 +125,8 @@ def test_every_item_has_one_outcome_with_terms_and_path_or_a_reason(first_night)
     assert reasons == {"i7": "no_text", "i8": "no_text", "i9": "too_long"}
     assert {k: outcomes[k]["term_id"] for k in ("i1", "i3", "i4", "i5")} == {"i1": "t2", "i3": "t3", "i4": "t1", "i5": "t4"}
     assert terms.filter(pl.col("item_id") == "i6")["term_id"].sort().to_list() == ["t2", "t3"]
+    assert outcomes["i1"]["runner_up_id"] in {"t1", "t3", "t4"}
+    assert outcomes["i7"]["runner_up_id"] is None
     assert outcomes["i1"]["evidence"] == ["boil water", "kettle", "tea"]
     assert outcomes["i1"]["run_id"].startswith(f"{DS}-")
     categories = {row["item_id"]: row for row in pl.read_delta(str(first_night / "item_categories")).to_dicts()}
