@@ -29,7 +29,7 @@ from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files, schem
 from etl.dataset_config import DatasetConfig
 from etl.dataset_rows import as_examples, as_known, as_titles, as_token_table, catalogue_texts, refuse_collisions
 from etl.errors import InputError
-from etl.heldout import as_heldout, count_languages
+from etl.heldout import as_heldout, count_languages, count_scripts
 from etl.inputs import version_of
 from etl.job import run_job
 from etl.petastorm_write import in_files, name_files, write_petastorm
@@ -79,7 +79,8 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
         TITLE_GROUPS.name: f"delta:{latest_version(spark, warehouse.table(TITLE_GROUPS))}",
         CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
     }
-    manifest = _manifest(aside, config, spec, inputs, count_languages(pairs))
+    seen = {"languages": count_languages(pairs), "scripts": count_scripts(pairs, config.normaliser)}
+    manifest = _manifest(aside, config, spec, inputs, seen)
     manifest.write(aside)
     swap_in(aside, target)
     counts = {part: manifest.rows(part) for part in ("pairs", "titles", "corpus", "heldout", "known", "tokens")}
@@ -182,7 +183,11 @@ def _write_plain(frame: DataFrame, directory: Path, keys: list[str], files: int 
 
 
 def _manifest(
-    directory: Path, config: DatasetConfig, spec: TokenizerSpec, inputs: Mapping[str, str], languages: Mapping[str, int]
+    directory: Path,
+    config: DatasetConfig,
+    spec: TokenizerSpec,
+    inputs: Mapping[str, str],
+    seen: Mapping[str, Mapping[str, int]],
 ) -> Manifest:
     files: dict[Part, list[DataFile]] = {part: [] for part in get_args(Part)}
     for path in data_files(directory):
@@ -199,8 +204,8 @@ def _manifest(
         inputs=inputs,
         parts=parts,
         schema=schemas(directory, parts),
-        languages=languages,
         ranks=config.ranks,
+        **seen,
     )
 
 

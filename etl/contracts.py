@@ -248,6 +248,12 @@ ITEM_EMBEDDINGS = Table(
     partition_by=("bundle",),
 )
 
+WHY_NO_TERM = (
+    "Why the system abstains: no_text (null, or no word), too_long (over 2,000 characters), too_short ([predict] "
+    "min_letters), language_not_covered (training saw no titles in its script), low_probability ([predict] "
+    "min_probability), tie (another term is equally near), not_encodable (the encoder failed, it is tried again)."
+)
+
 ITEM_TERMS = Table(
     "item_terms",
     "Product terms of every item; an item without any has one row of rank 0 with the reason.",
@@ -259,10 +265,17 @@ ITEM_TERMS = Table(
         Column("term", "string", "Its canonical form.", nullable=True),
         Column("score", "double", "Cosine of item and term, best over its synonyms.", nullable=True),
         Column("probability", "double", "Calibrated probability that the term is right.", nullable=True),
-        Column("margin", "double", "Score minus that of the best term not chosen.", nullable=True),
+        Column("margin", "double", "Score minus that of the runner-up.", nullable=True),
+        Column(
+            "runner_up_id",
+            "string",
+            "Best term that is not given and says something else than those that are; null if there is none.",
+            nullable=True,
+        ),
+        Column("runner_up", "string", "Its canonical form.", nullable=True),
         Column("lexical_hit", "boolean", "Whether the title contains the term or a synonym.", nullable=True),
         Column("evidence", "array<string>", "Queries that led to clicks on this item, strongest first."),
-        Column("reason", "string", "Why the system abstains.", nullable=True),
+        Column("reason", "string", WHY_NO_TERM, nullable=True),
         *LINEAGE,
     ),
     keys=("ds", "item_id", "rank"),
@@ -310,7 +323,7 @@ LABELS_CURRENT = Table(
             "All terms, best first.",
         ),
         Column("term_source", "string", "model or override."),
-        Column("term_reason", "string", "Why there is no term.", nullable=True),
+        Column("term_reason", "string", "Why there is no term, see item_terms.", nullable=True),
         Column("category_id", "string", "Deepest node of the category path.", nullable=True),
         Column("category_path", "string", "Names from the root down, joined by ' > '.", nullable=True),
         Column("category_probability", "double", "Probability of the whole path.", nullable=True),

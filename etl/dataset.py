@@ -117,6 +117,8 @@ class Manifest:
     """Columns of each part with their Arrow types, see :func:`schemas`."""
     languages: Mapping[str, int] = field(default_factory=dict)
     """Distinct queries of pairs/ by :func:`etl.text.language_of`; empty: not known."""
+    scripts: Mapping[str, int] = field(default_factory=dict)
+    """Distinct titles of pairs/ by :func:`etl.text.script_of`; empty: not known."""
     ranks: int = 0
     """Training ranks that the files were balanced for; 0: not known."""
 
@@ -170,7 +172,8 @@ class Manifest:
             )
         parts = {part: tuple(DataFile(**file) for file in content["parts"][part]) for part in get_args(Part)}
         keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs", "schema", "languages", "ranks")
-        return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **{key: content[key] for key in keys})
+        known = {key: content[key] for key in keys} | {"scripts": content.get("scripts", {})}
+        return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **known)
 
 
 def verify(directory: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""What evaluation knows of a held-out query: its language, how often it is asked, and how it looks with typos."""
+"""What evaluation knows of a held-out query (language, frequency, typos), and of the languages that training sees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from etl.cleaning import Transform
-from etl.text import language_of
+from etl.text import Normaliser, language_of, script_of
 from etl.typos import misspelt
 
 COLUMNS = ("split", "query_id", "query", "language", "frequency", "title_ids", "seen_title_ids", "text")
@@ -58,6 +58,14 @@ def frequencies(pairs: DataFrame) -> DataFrame:
     return asked.join(levels.select("clicks", band.alias("frequency")), "clicks", how="inner").select(
         "query_id", "frequency"
     )
+
+
+def count_scripts(pairs: DataFrame, normaliser: Normaliser) -> dict[str, int]:
+    """PAIRS -> distinct titles to train on by the script of most of their letters; those without any left out."""
+    titles = pairs.where("sampled AND title IS NOT NULL").select("title").distinct()
+    script = F.udf(lambda title: script_of(normaliser(title)), "string")("title")
+    rows = titles.groupBy(script.alias("script")).count().where("script != ''").collect()
+    return {row["script"]: row["count"] for row in sorted(rows)}
 
 
 def count_languages(pairs: DataFrame) -> dict[str, int]:

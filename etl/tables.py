@@ -33,7 +33,7 @@ class WriteError(RuntimeError):
 
 
 def ensure(spark: SparkSession, path: str, table: Table) -> None:
-    """Create the table with comments, constraints and properties, if it is not there.
+    """Create the table with comments, constraints and properties, if it is not there; add nullable columns that it lacks.
 
     Reader version 1 is kept (no deletion vectors, no column mapping), so that other engines open it.
 
@@ -58,13 +58,22 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
 
 
 def _require_contract(spark: SparkSession, path: str, table: Table) -> None:
-    found, expected = spark.read.format("delta").load(path).columns, list(table.names)
-    if found != expected:
-        lacking, further = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    found = spark.read.format("delta").load(path).columns
+    lacking = [column for column in table.columns if column.name not in found]
+    kept = [column.name for column in table.columns if column not in lacking]
+    if found != kept or not all(column.nullable for column in lacking):
+        further = sorted(set(found) - set(table.names))
         raise InputError(
-            f"table {table.name} at {path} was made under another contract (columns that it lacks: {lacking}, that are "
-            f"unknown: {further}): move it away, and run the stage that writes it again"
+            f"table {table.name} at {path} was made under another contract (columns that it lacks: "
+            f"{sorted(column.name for column in lacking)}, that are unknown: {further}): move it away, and run the stage "
+            "that writes it again"
         )
+    for column in lacking:
+        # A version of this package that writes more of a row must not cost the history that earlier ones wrote.
+        before = table.names[table.names.index(column.name) - 1]  # the first column is a key
+        comment = column.comment.replace("\\", "\\\\").replace("'", "\\'")
+        spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMN {column.name} {column.type} COMMENT '{comment}' AFTER {before}")
+        log.info("%s: added the column %s, null in earlier rows", table.name, column.name)
 
 
 def read(spark: SparkSession, path: str, table: Table, *, version: int | None = None, **where: Any) -> DataFrame:

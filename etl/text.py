@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -106,6 +107,22 @@ def language_of(text: str) -> str:
 def _script(letter: str) -> str:
     name = unicodedata.name(letter, "")
     return "latin" if name.startswith("LATIN") else "chinese" if name.startswith("CJK") else "other"
+
+
+def script_of(text: str) -> str:
+    """The script that most letters of a text are in, as Unicode names it (``latin``, ``cjk``, ``cyrillic``, ``hiragana``).
+
+    Nothing if it has no letters; of equally many the first by name.
+    """
+    if text.isascii():
+        return "latin" if any(map(str.isalpha, text)) else ""
+    letters = Counter(_script_name(char) for char in text if char.isalpha())
+    return min(letters, key=lambda script: (-letters[script], script), default="")
+
+
+@lru_cache(maxsize=2**14)
+def _script_name(letter: str) -> str:
+    return unicodedata.name(letter, "unknown").split(" ", 1)[0].split("-", 1)[0].lower()
 
 
 def by_script(text: str) -> tuple[str, ...]:

@@ -8,25 +8,27 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config, tables
 from etl.catalogue import read_catalogue
 from etl.config import SparkJobConfig
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, QUALITY, Table
+from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, PAIRS, QUALITY, Table
 from etl.errors import GateRefused, InputError
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
+from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
+from labeling.check import Check
 from labeling.probability import Calibration
+from labeling.probability_checks import reliability_checks, stated_and_clicked
 from model.bundle import read_calibration
 
 log = logging.getLogger(__name__)
@@ -53,16 +55,15 @@ class AuditConfig(SparkJobConfig):
     """Largest share of labelled items whose best term is the same one: an encoder that collapsed calls everything alike.
     Checked for vocabularies of 20 terms or more; a small shop may sell mostly one thing."""
 
+    max_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest expected calibration error of the terms' probabilities on held-out clicks of the day; beyond it a warning. Of
+    a hundred clicked items chance alone makes .05."""
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One row of QUALITY: ``value`` is None where there is nothing to compare with, which passes."""
+    block_calibration_error: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """The same, beyond which nothing is published: such probabilities mislead whoever sorts or cuts by them. 1: never."""
 
-    name: str
-    value: float | None
-    expected: str
-    passed: bool
-    hard: bool = True
+    min_calibration_cases: Annotated[int, Field(ge=2)] = 50
+    """Least number of terms with clicks to compare; with fewer nothing is said."""
 
 
 _MIN_TERMS_FOR_TOP_SHARE = 20
@@ -97,7 +98,9 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
         checks += against_history(rows, spark, warehouse, table, settings)
         checks.append(_calibrated(rows, warehouse, table))
         if table is ITEM_TERMS:
-            checks += term_checks(rows, load_vocabulary(spark, warehouse), settings)
+            vocabulary = load_vocabulary(spark, warehouse)
+            checks += term_checks(rows, vocabulary, settings)
+            checks += against_clicks(rows, vocabulary, warehouse, settings)
         else:
             checks += category_checks(rows, load_taxonomy(spark, warehouse), settings)
         rows.unpersist()
@@ -253,24 +256,42 @@ def against_history(
     return checks
 
 
+def against_clicks(rows: DataFrame, vocabulary: Vocabulary, warehouse: Warehouse, settings: AuditConfig) -> list[Check]:
+    """ITEM_TERMS -> checks of their probabilities against the day's clicks for held-out queries."""
+    pairs = tables.read(rows.sparkSession, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
+    normalise = read_spec(warehouse.bundles / _first(rows)["bundle"]).normalise
+    stated, clicked = stated_and_clicked(rows, pairs, vocabulary, normalise)
+    # Without a calibration a probability is no frequency, which is warned of by a check of its own, and blocks nothing.
+    block = settings.block_calibration_error if _calibration(rows, warehouse).terms_calibrated else 1.0
+    return reliability_checks(stated, clicked, settings.max_calibration_error, block, settings.min_calibration_cases)
+
+
 def _volume(rows: DataFrame) -> tuple[int, float]:
     found = rows.agg(F.countDistinct("item_id"), F.count(F.lit(1))).collect()[0]
     return found[0], _share(found[1], found[0])
 
 
+def _calibration(rows: DataFrame, warehouse: Warehouse) -> Calibration:
+    stored = read_calibration(warehouse.bundles / _first(rows)["bundle"]) or {}
+    return Calibration.of(stored.get("calibration"), stored.get("id", ""))
+
+
 def _calibrated(rows: DataFrame, warehouse: Warehouse, table: Table) -> Check:
-    row = rows.select("bundle", "calibration").head()
-    assert row is not None, "staged_run found rows"
-    stored = read_calibration(warehouse.bundles / row["bundle"]) or {}
-    calibration = Calibration.of(stored.get("calibration"), stored.get("id", ""))
+    calibration = _calibration(rows, warehouse)
     measured = calibration.terms_calibrated if table is ITEM_TERMS else calibration.categories_calibrated
-    passed = measured and calibration.id == row["calibration"]
+    passed = measured and calibration.id == _first(rows)["calibration"]
     what = "term forms" if table is ITEM_TERMS else "category names"
     expected = (
         f"1: a calibration on held-out clicks of queries that are {what}; without enough of those (more days of clicks, "
         "a larger [pairs] valid_share) a probability ranks, but is no frequency"
     )
     return Check(f"{table.name}.calibrated", float(passed), expected, passed, hard=False)
+
+
+def _first(rows: DataFrame) -> Row:
+    row = rows.select("bundle", "calibration").head()
+    assert row is not None, "staged_run found rows"
+    return row
 
 
 def _counts(rows: DataFrame, *conditions: str) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ class Labels:
     """Item -> its rows of ITEM_TERMS with a term, best first."""
     categories: Mapping[str, Mapping[str, Any]]
     lineage: Mapping[str, str]
+    reasons: Mapping[str, int]
+    """Reason -> items that have no term for it, the most frequent first."""
 
     @property
     def with_category(self) -> int:
@@ -50,6 +53,7 @@ def read_labels(warehouse: Warehouse, config: JobConfig) -> Labels:
             "run `labeller predict`, `labeller audit` and `labeller publish` for that day first"
         )
     by_item: dict[str, list[Mapping[str, Any]]] = {}
+    reasons = Counter(row["reason"] for row in terms if row["term_id"] is None)
     for row in terms:
         if row["term_id"] is not None:
             by_item.setdefault(row["item_id"], []).append(row)
@@ -58,6 +62,7 @@ def read_labels(warehouse: Warehouse, config: JobConfig) -> Labels:
         terms=by_item,
         categories={row["item_id"]: row for row in categories},
         lineage={name: first[name] for name in (column.name for column in LINEAGE)},
+        reasons=dict(sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))),
     )
 
 

@@ -57,18 +57,19 @@ def _label(bundle: Bundle, scorer: Scorer, titles: Sequence[str]) -> list[ItemLa
     for text in texts:
         vector = None if text.text is None else next(vectors)
         if text.text is None or vector is None:
-            labels.append(scorer.without_vector(text.reason or NOT_ENCODABLE))
+            labels.append(scorer.without_labels(text.reason or NOT_ENCODABLE))
         else:
             labels += scorer.label(search, np.frombuffer(vector, dtype="<f2")[None], [text.text])
     return labels
 
 
 def _as_data(title: str, labels: ItemLabels, bundle: Bundle) -> dict[str, Any]:
-    category = labels.category
+    terms, category = labels
     return {
         "title": title,
-        "terms": [term._asdict() for term in labels.terms],
-        "term_reason": labels.term_reason,
+        "terms": [] if terms is None else [term._asdict() for term in terms.terms],
+        "term_reason": terms and terms.reason,
+        "runner_up": terms and terms.runner_up and terms.runner_up._asdict(),
         "category": None if category is None else category._asdict() | {"probability": category.probability},
         "bundle": bundle.id,
         "calibration": bundle.calibration_id or None,
@@ -88,6 +89,8 @@ def as_table(found: dict[str, Any]) -> Table:
         table.add_row("term", escape(term["term"]), f"{term['probability']:.2f}", f"{term['score']:.2f}", hit)
     if found["term_reason"]:
         table.add_row("term", f"none: {found['term_reason']}")
+    if found["runner_up"]:
+        table.add_row("runner-up", escape(found["runner_up"]["term"]))
     category = found["category"]
     if category and category["path"]:
         ended = "" if category["stopped"] == "leaf" else f" ({category['stopped']})"

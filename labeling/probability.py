@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from etl.errors import InputError
+from etl.text import language_of
 
-FORMAT = 2
+FORMAT = 3
 UNCALIBRATED = "default"
 """Identity of the calibration of a bundle that has none."""
 
@@ -37,17 +38,31 @@ class Curve(NamedTuple):
         return np.interp(scores, self.scores, self.probabilities)
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """A curve for an item's best candidate, one for the further ones, and a temperature for categories.
+class TermCurves(NamedTuple):
+    """A curve for an item's best candidate and one for the further ones.
 
     The best candidate has won against the whole vocabulary: at the same score it is right far more often than one that
     stands behind another. With one curve for both the sample's best candidates had .51 on average, and .84 were right.
     """
 
-    id: str
     first: Curve
     further: Curve
+
+    def probabilities(self, ranked_scores: np.ndarray) -> np.ndarray:
+        """Probability that each of one item's candidates, best first, is right; never above that of the best."""
+        found = self.further.at(ranked_scores)
+        found[:1] = self.first.at(ranked_scores[:1])
+        return np.minimum(found, found[:1])
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Curves for terms, joint and of the languages that had enough cases for their own, and a temperature for categories."""
+
+    id: str
+    joint: TermCurves
+    languages: Mapping[str, TermCurves]
+    """By :func:`etl.text.language_of` of the item's text; any other language has the joint curves."""
     temperature: float
     terms_calibrated: bool
     categories_calibrated: bool
@@ -66,17 +81,25 @@ class Calibration:
             )
         terms = (content or {}).get("terms", {})
         categories = (content or {}).get("categories", {})
+        joint = TermCurves(*(Curve.of(terms.get(kind, {}).get("knots", DEFAULT_KNOTS)) for kind in TermCurves._fields))
         return cls(
             id=calibration_id or UNCALIBRATED,
-            first=Curve.of(terms.get("first", {}).get("knots", DEFAULT_KNOTS)),
-            further=Curve.of(terms.get("further", {}).get("knots", DEFAULT_KNOTS)),
+            joint=joint,
+            languages={name: _own(found, joint) for name, found in terms.get("languages", {}).items() if _has_own(found)},
             temperature=float(categories.get("temperature", DEFAULT_TEMPERATURE)),
             terms_calibrated=bool(terms.get("calibrated")),
             categories_calibrated=bool(categories.get("calibrated")),
         )
 
-    def probabilities(self, ranked_scores: np.ndarray) -> np.ndarray:
-        """Probability that each of one item's candidates, best first, is right; never above that of the best."""
-        found = self.further.at(ranked_scores)
-        found[:1] = self.first.at(ranked_scores[:1])
-        return np.minimum(found, found[:1])
+    def curves(self, text: str) -> TermCurves:
+        """Those for an item with this normalised text."""
+        return self.languages.get(language_of(text), self.joint) if self.languages else self.joint
+
+
+def _has_own(kinds: Mapping[str, Any]) -> bool:
+    return any("knots" in found for found in kinds.values())
+
+
+def _own(kinds: Mapping[str, Any], joint: TermCurves) -> TermCurves:
+    own = {kind: Curve.of(found["knots"]) for kind, found in kinds.items() if "knots" in found}
+    return joint._replace(**own)

@@ -57,6 +57,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
         retrieval=bundle_metrics(warehouse, labels.lineage["bundle"]),
         trained=trained_on(warehouse, labels.lineage["bundle"]),
         coverage={"items": len(labels.titles), "with a term": len(labels.terms), "with a category": labels.with_category},
+        reasons=labels.reasons,
         terms=terms,
         categories=categories,
         oracle=truth.oracle if truth else {},

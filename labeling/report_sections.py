@@ -31,6 +31,8 @@ class Report:
     trained: str
     """Day that ``retrieval`` was measured on, which is older than ``ds`` on all nights but those that train."""
     coverage: Mapping[str, int]
+    reasons: Mapping[str, int]
+    """Reason -> items without a term."""
     terms: TermFigures | None
     categories: CategoryFigures | None
     oracle: Mapping[str, Any]
@@ -43,6 +45,7 @@ def report_sections(report: Report) -> list[Section]:
     return [
         _places(report),
         _examples(report),
+        *_reasons(report),
         *_retrieval(report),
         *_terms(report),
         *_categories(report),
@@ -93,6 +96,14 @@ def _path(example: Mapping[str, Any]) -> str:
     true = example["true_category_id"]
     mark = "" if true is None else "+ " if example["category_id"] == true else "x "
     return f"{mark}{' > '.join(example['path'])} {example['path_probability']:.2f}"
+
+
+def _reasons(report: Report) -> Iterator[Section]:
+    if report.reasons:
+        rows = [
+            (reason, f"{count:,}", f"{count / report.coverage['items']:.2%}") for reason, count in report.reasons.items()
+        ]
+        yield Section("Items without a term, by reason", ("reason", "items", "share"), rows)
 
 
 def _retrieval(report: Report) -> Iterator[Section]:

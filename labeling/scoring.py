@@ -13,24 +13,25 @@ import pyarrow as pa
 
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
+from labeling.abstention import Readable
 from labeling.categories import CategoryLabel, CategoryTree, no_category
 from labeling.probability import Calibration
-from labeling.terms import LOW_PROBABILITY, TermIndex, TermLabel, TermSearch, TermSettings
+from labeling.terms import ItemTerms, TermIndex, TermSearch, TermSettings
 from model.bundle import Bundle
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoringSettings(TermSettings):
-    """The cuts for terms, and the one for going on down the category tree."""
+    """The cuts for terms, the one for going on down the category tree, and from how many letters on a text has labels."""
 
     min_step_probability: float
+    min_letters: int
 
 
 class ItemLabels(NamedTuple):
-    """What one item gets: ``term_reason`` says why ``terms`` is empty; None for a half that the warehouse lacks."""
+    """What one item gets; None for a half that the warehouse lacks."""
 
-    terms: list[TermLabel]
-    term_reason: str | None
+    terms: ItemTerms | None
     category: CategoryLabel | None
 
 
@@ -41,6 +42,7 @@ class Scorer:
     terms: TermIndex | None
     tree: CategoryTree | None
     calibration: Calibration
+    readable: Readable
     settings: ScoringSettings
 
     @classmethod
@@ -57,6 +59,7 @@ class Scorer:
             terms=None if vocabulary is None else TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise),
             tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode),
             calibration=Calibration.of(bundle.calibration, bundle.calibration_id),
+            readable=Readable.of(bundle, settings.min_letters),
             settings=settings,
         )
 
@@ -75,18 +78,23 @@ class Scorer:
         # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
         unit_ND = np.asarray(vectors_ND, dtype=np.float64)
         unit_ND = unit_ND / np.linalg.norm(unit_ND, axis=1, keepdims=True)
-        terms = search.label(unit_ND, texts, self.calibration, self.settings) if search else [[] for _ in texts]
+        terms: list[ItemTerms | None] = [None] * len(texts)
+        if search is not None:
+            terms = list(search.label(unit_ND, texts, self.calibration, self.settings))
         categories: list[CategoryLabel | None] = [None] * len(texts)
         if self.tree is not None:
             categories = list(self.tree.label(unit_ND, self.calibration.temperature, self.settings.min_step_probability))
+        reasons = map(self.readable.reason, texts)
         return [
-            ItemLabels(found, None if found or not search else LOW_PROBABILITY, category)
-            for found, category in zip(terms, categories, strict=True)
+            ItemLabels(found, category) if reason is None else self.without_labels(reason)
+            for reason, found, category in zip(reasons, terms, categories, strict=True)
         ]
 
-    def without_vector(self, reason: str) -> ItemLabels:
-        """Labels of an item that cannot be encoded."""
-        return ItemLabels([], None if self.terms is None else reason, None if self.tree is None else no_category(reason))
+    def without_labels(self, reason: str) -> ItemLabels:
+        """What an item gets that cannot be encoded, or whose text says nothing."""
+        return ItemLabels(
+            None if self.terms is None else ItemTerms([], reason, None), None if self.tree is None else no_category(reason)
+        )
 
 
 _TERM = pa.struct(
@@ -97,6 +105,8 @@ _TERM = pa.struct(
         ("score", pa.float64()),
         ("probability", pa.float64()),
         ("margin", pa.float64()),
+        ("runner_up_id", pa.string()),
+        ("runner_up", pa.string()),
         ("lexical_hit", pa.bool_()),
         ("reason", pa.string()),
     ]
@@ -122,7 +132,7 @@ _ARROW_SCHEMA = pa.schema(
 
 SCORED_SCHEMA = """item_id string, evidence array<string>,
     terms array<struct<rank: int, term_id: string, term: string, score: double, probability: double, margin: double,
-                       lexical_hit: boolean, reason: string>>,
+                       runner_up_id: string, runner_up: string, lexical_hit: boolean, reason: string>>,
     category struct<category_id: string, path_ids: array<string>, path: array<string>, probabilities: array<double>,
                     probability: double, stopped: string>"""
 
@@ -136,7 +146,7 @@ def score_items(batches: Iterable[pa.RecordBatch], scorer: Scorer) -> Iterator[p
         columns = (
             batch.column("item_id"),
             batch.column("evidence"),
-            pa.array([_term_rows(found) for found in labels], _ARROW_SCHEMA.field("terms").type),
+            pa.array([_term_rows(found.terms) for found in labels], _ARROW_SCHEMA.field("terms").type),
             pa.array([_category_row(found.category) for found in labels], _CATEGORY),
         )
         yield pa.RecordBatch.from_arrays(
@@ -153,13 +163,16 @@ def _label_batch(batch: pa.RecordBatch, scorer: Scorer, search: TermSearch | Non
         matrix = np.frombuffer(b"".join(vectors[i] for i in encoded), dtype="<f2").reshape(len(encoded), -1)
         found = dict(zip(encoded, scorer.label(search, matrix, [texts[i] for i in encoded]), strict=True))
     reasons = batch.column("reason").to_pylist()
-    return [found[i] if i in found else scorer.without_vector(reason) for i, reason in enumerate(reasons)]
+    return [found[i] if i in found else scorer.without_labels(reason) for i, reason in enumerate(reasons)]
 
 
-def _term_rows(labels: ItemLabels) -> list[dict[str, Any]]:
-    if labels.term_reason is not None:
-        return [{"rank": 0, "reason": labels.term_reason}]
-    return [term._asdict() for term in labels.terms]
+def _term_rows(found: ItemTerms | None) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+    second = {} if found.runner_up is None else {"runner_up_id": found.runner_up.term_id, "runner_up": found.runner_up.term}
+    if found.reason is not None:
+        return [{"rank": 0, "reason": found.reason} | second]
+    return [term._asdict() | second for term in found.terms]
 
 
 def _category_row(label: CategoryLabel | None) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import faiss
@@ -14,7 +15,8 @@ import numpy as np
 from etl.errors import InputError
 from etl.text import Normaliser, contains, words
 from etl.vocabulary import Vocabulary
-from labeling.probability import Calibration
+from labeling.probability import Calibration, TermCurves
+from labeling.redundancy import Relation, relation, says_the_same, without_redundant
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Raw texts -> float32 unit vectors [len(texts), D], with the query side's limits."""
@@ -25,7 +27,11 @@ CANDIDATES = 10
 DECIMALS = 6
 """Scores are computed in float64 and rounded, so that no batch size and no machine's BLAS shows in them."""
 
-LOW_PROBABILITY = "low_probability"
+LOW_PROBABILITY, TIE = "low_probability", "tie"
+"""Why no term is given: the best one is not probable enough, or another that says something else is equally near."""
+
+TIE_MARGIN = 1e-4
+"""A smaller lead of the best term says nothing: float16, in which vectors are kept, moves a cosine by as much."""
 
 _SPARE_FORMS = 16  # in float32 order faiss may cut equal forms at the last place
 _MAX_FORMS = 1_024  # more neighbours than this cost more than the exotic term that they would save
@@ -33,7 +39,7 @@ _GATHERED = 16_384  # neighbours' vectors that are held at once: at 256 dimensio
 
 
 class TermLabel(NamedTuple):
-    """One term of one item; ``margin`` is None if every candidate was chosen."""
+    """One term of one item; ``margin`` is its lead over the runner-up, None if there is none."""
 
     rank: int
     term_id: str
@@ -44,6 +50,21 @@ class TermLabel(NamedTuple):
     lexical_hit: bool
 
 
+class RunnerUp(NamedTuple):
+    """The best candidate that is not given, and says something else than those that are."""
+
+    term_id: str
+    term: str
+
+
+class ItemTerms(NamedTuple):
+    """The terms of an item, best first; ``reason`` says why there are none, and is None otherwise."""
+
+    terms: list[TermLabel]
+    reason: str | None
+    runner_up: RunnerUp | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TermSettings:
     """How many of an item's ranked candidates become its terms."""
@@ -51,6 +72,7 @@ class TermSettings:
     min_probability: float
     max_gap: float
     max_terms: int
+    max_similarity: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +111,12 @@ class TermIndex:
 
     def forms_of(self, term: int) -> list[list[str]]:
         """Words of each form of the term at this position."""
-        # Forms stand in the order of their terms.
+        return [list(form) for form in self.form_words[self.places_of(term)]]
+
+    def places_of(self, term: int) -> slice:
+        """Where the forms of the term stand, which are in the order of their terms."""
         start, end = np.searchsorted(self.form_terms, [term, term + 1])
-        return [list(form) for form in self.form_words[start:end]]
+        return slice(int(start), int(end))
 
 
 class TermSearch:
@@ -105,6 +130,7 @@ class TermSearch:
         most_forms = int(np.bincount(index.form_terms).max())
         wanted = min((CANDIDATES - 1) * most_forms + 1, _MAX_FORMS) + _SPARE_FORMS
         self._neighbours = min(len(index.form_terms), wanted)
+        self._relate = lru_cache(maxsize=2**16)(self._relation)  # 60 µs a pair, and the same pairs meet again and again
 
     def candidates(self, vectors_ND: np.ndarray) -> list[list[tuple[int, float]]]:
         """Per item at most CANDIDATES (position of a term, cosine of its best form), best first, ties by term_id.
@@ -133,17 +159,17 @@ class TermSearch:
         texts: Sequence[str],
         calibration: Calibration,
         settings: TermSettings,
-    ) -> list[list[TermLabel]]:
-        """The terms of each item, best first; an empty list where no candidate is probable enough.
+    ) -> list[ItemTerms]:
+        """The terms of each item, or why it has none.
 
         Args:
             vectors_ND: float64 unit vectors.
-            texts: The items' normalised product texts, for ``lexical_hit`` only.
+            texts: The items' normalised product texts, for ``lexical_hit`` and the curve of their language.
             calibration: Turns scores into probabilities.
             settings: The cuts.
         """
         return [
-            self._labels(candidates, words(text), calibration, settings)
+            self._labels(candidates, words(text), calibration.curves(text), settings)
             for candidates, text in zip(self.candidates(vectors_ND), texts, strict=True)
         ]
 
@@ -151,38 +177,55 @@ class TermSearch:
         self,
         candidates: list[tuple[int, float]],
         text_words: list[str],
-        calibration: Calibration,
+        curves: TermCurves,
         settings: TermSettings,
-    ) -> list[TermLabel]:
-        scores = np.array([score for _, score in candidates])
-        probabilities = calibration.probabilities(scores).round(DECIMALS).tolist()
-        chosen = count_terms(scores, probabilities, settings)
-        runner_up = candidates[chosen][1] if chosen < len(candidates) else None
-        return [
+    ) -> ItemTerms:
+        terms, scores = zip(*candidates, strict=True)
+        probabilities = curves.probabilities(np.array(scores)).round(DECIMALS).tolist()
+        passing = count_passing(scores, probabilities, settings)
+        chosen = without_redundant(terms[:passing], probabilities, self._relate, settings.max_similarity)
+        chosen = chosen[: settings.max_terms]
+        second = self._runner_up(terms, chosen, settings.max_similarity)
+        runner_up = None if second is None else RunnerUp(self.index.term_ids[terms[second]], self.index.terms[terms[second]])
+        if not chosen:
+            return ItemTerms([], LOW_PROBABILITY, runner_up)
+        if second is not None and scores[chosen[0]] - scores[second] < TIE_MARGIN:
+            return ItemTerms([], TIE, runner_up)
+        labels = [
             TermLabel(
                 rank=rank,
-                term_id=self.index.term_ids[term],
-                term=self.index.terms[term],
-                score=score,
-                probability=probability,
-                margin=None if runner_up is None else round(score - runner_up, DECIMALS),
-                lexical_hit=any(contains(text_words, form) for form in self.index.forms_of(term)),
+                term_id=self.index.term_ids[terms[place]],
+                term=self.index.terms[terms[place]],
+                score=scores[place],
+                probability=probabilities[place],
+                margin=None if second is None else round(scores[place] - scores[second], DECIMALS),
+                lexical_hit=any(contains(text_words, form) for form in self.index.forms_of(terms[place])),
             )
-            for rank, ((term, score), probability) in enumerate(
-                zip(candidates[:chosen], probabilities, strict=False), start=1
-            )
+            for rank, place in enumerate(chosen, start=1)
         ]
+        return ItemTerms(labels, None, runner_up)
+
+    def _runner_up(self, terms: Sequence[int], chosen: Sequence[int], max_similarity: float) -> int | None:
+        """Place of the best candidate beside the chosen ones that says something else than each of them."""
+        for place, term in enumerate(terms):
+            others = [terms[other] for other in chosen]
+            if not any(term == other or says_the_same(self._relate(term, other), max_similarity) for other in others):
+                return place
+        return None
+
+    def _relation(self, a: int, b: int) -> Relation:
+        vectors_a, vectors_b = (self.index.vectors[self.index.places_of(term)] for term in (a, b))
+        return relation(self.index.forms_of(a), self.index.forms_of(b), vectors_a, vectors_b)
 
 
-def count_terms(scores: Sequence[float] | np.ndarray, probabilities: Sequence[float], settings: TermSettings) -> int:
-    """How many of the ranked candidates are given: those above the cut that are not far behind the best."""
-    chosen = 0
+def count_passing(scores: Sequence[float], probabilities: Sequence[float], settings: TermSettings) -> int:
+    """How many of the ranked candidates are above the cut and not far behind the best."""
+    passing = 0
     for score, probability in zip(scores, probabilities, strict=True):
-        far = score < scores[0] - settings.max_gap
-        if far or probability < settings.min_probability or chosen == settings.max_terms:
+        if score < scores[0] - settings.max_gap or probability < settings.min_probability:
             break
-        chosen += 1
-    return chosen
+        passing += 1
+    return passing
 
 
 def _best_per_term(terms: list[int], scores: list[float]) -> list[tuple[int, float]]:

@@ -52,7 +52,9 @@ METRICS = {"counts": {"pairs": 100}, "settings": {"steps": 5}, "seconds": 1.5}
 """What calibration reads of a training."""
 
 
-def write_small_bundle(root: Path, seed: int = 0, poison: str | None = None, **spec: Any) -> Bundle:
+def write_small_bundle(
+    root: Path, seed: int = 0, poison: str | None = None, metrics: dict[str, Any] = METRICS, **spec: Any
+) -> Bundle:
     """A promoted untrained bag of words with a faint layer beside it; ``poison`` makes any text with it not a number.
 
     ``spec`` are fields of TokenizerSpec.
@@ -68,7 +70,7 @@ def write_small_bundle(root: Path, seed: int = 0, poison: str | None = None, **s
         with torch.no_grad():
             encoder.embeddings.word_embeddings.weight[tokenizer.features(poison)[0]] = float("nan")
     warehouse = Warehouse.at(str(root))
-    path = write_bundle(warehouse.bundles, encoder, tokenizer, ds=DS, metrics=METRICS, lineage={"inputs": {}})
+    path = write_bundle(warehouse.bundles, encoder, tokenizer, ds=DS, metrics=metrics, lineage={"inputs": {}})
     for alias in ("candidate", "champion"):
         set_alias(warehouse, alias, path)
     return load_bundle(path)

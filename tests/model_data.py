@@ -200,6 +200,7 @@ def _manifest(directory: Path, shop: Shop, tokens: _Tokens, parts: dict[str, Ite
         parts=files,
         schema=schemas(directory, files),
         languages=dict(Counter(language_of(shop.queries[q]) for q in {q for q, _ in shop.clicks})),
+        scripts={"latin": 160},
     )
 
 

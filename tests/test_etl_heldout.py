@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from etl.heldout import as_heldout, count_languages, frequencies
-from etl.text import language_of
+from etl.heldout import as_heldout, count_languages, count_scripts, frequencies
+from etl.text import language_of, normalise
 from etl.typos import misspelt
 
 PAIRS = "query_id bigint, query string, title_id bigint, clicks bigint, split string, sampled boolean"
@@ -70,3 +70,9 @@ def test_languages_are_counted_over_distinct_queries_that_training_draws(spark):
     rows = [(1, "red shoes", 1, 1, "train", True), (1, "red shoes", 2, 1, "train", True), (2, "雨鞋", 1, 1, "train", True)]
     rows += [(3, "туфли", 1, 1, "train", False), (4, "nike 鞋", 1, 1, "test", False)]
     assert count_languages(spark.createDataFrame(rows, PAIRS)) == {"chinese": 1, "latin": 1}
+
+
+def test_scripts_are_counted_over_distinct_titles_that_training_draws(spark):
+    titles = [("Red shoes", True), ("Red shoes", True), ("Кроссовки Nike", True), ("Nike 鞋", True), ("39", True)]
+    pairs = spark.createDataFrame([*titles, ("雨鞋", False), (None, True)], "title string, sampled boolean")
+    assert count_scripts(pairs, normalise) == {"cyrillic": 1, "latin": 2}

@@ -128,6 +128,8 @@ def test_every_item_has_one_outcome_with_terms_and_path_or_a_reason(first_night)
     assert reasons == {"i7": "no_text", "i8": "no_text", "i9": "too_long"}
     assert {k: outcomes[k]["term_id"] for k in ("i1", "i3", "i4", "i5")} == {"i1": "t2", "i3": "t3", "i4": "t1", "i5": "t4"}
     assert terms.filter(pl.col("item_id") == "i6")["term_id"].sort().to_list() == ["t2", "t3"]
+    assert outcomes["i1"]["runner_up_id"] in {"t1", "t3", "t4"}
+    assert outcomes["i7"]["runner_up_id"] is None
     assert outcomes["i1"]["evidence"] == ["boil water", "kettle", "tea"]
     assert outcomes["i1"]["run_id"].startswith(f"{DS}-")
     categories = {row["item_id"]: row for row in pl.read_delta(str(first_night / "item_categories")).to_dicts()}
@@ -201,7 +203,9 @@ def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, roo
 
 def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
     bundle = write_small_bundle(root)
-    settings = ScoringSettings(min_probability=0.2, max_gap=0.3, max_terms=3, min_step_probability=0.3)
+    settings = ScoringSettings(
+        min_probability=0.2, max_gap=0.3, max_terms=3, max_similarity=0.9, min_step_probability=0.3, min_letters=2
+    )
     scorer = Scorer.build(bundle, vocabulary(), taxonomy(), settings)
     titles = [(f"i{n:03}", f"{('kettle', 'dress', 'table lamp', 'sofa')[n % 4]} {n * 37 % 101} cm") for n in range(150)]
     raw = spark.createDataFrame([*titles, ("i999", None)], "item_id string, title string")

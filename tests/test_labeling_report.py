@@ -134,6 +134,7 @@ def test_report_file_holds_the_figures_and_the_markdown_says_the_same(shop: Path
     assert written["terms"]["hits"]["labels"] == {ALL: 0.5, LACKING: 0.5, UNCLICKED: 0.0}
     assert written["categories"]["accuracy"][ALL] == [0.75, 0.5]
     assert written["coverage"] == {"items": 4, "with a term": 3, "with a category": 3}
+    assert "| low_probability | 1 | 25.00% |" in (directory / "report.md").read_text()
     assert "| labels | 0.500 | 0.500 | 0.000 |" in (directory / "report.md").read_text()
 
 
@@ -235,7 +236,7 @@ def test_category_that_stops_above_its_level_is_right_above_and_wrong_below() ->
 
 def test_each_level_says_how_many_items_its_accuracy_is_of() -> None:
     figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy={ALL: [0.75, 0.5], LACKING: [0.6]})
-    (section,) = _categories(Report("", "", LINEAGE, (), {}, "", {}, None, figures, {}, (), ""))
+    (section,) = _categories(Report("", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
     assert section.rows == [
         (ALL, DEEP, "4,000", "900"), (ALL, "labels", "0.750", "0.500"),
         (LACKING, DEEP, "700", "-"), (LACKING, "labels", "0.600", "-"),

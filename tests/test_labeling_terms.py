@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,35 @@ import pytest
 from etl.errors import InputError
 from etl.text import normalise
 from labeling.probability import FORMAT, Calibration
-from labeling.terms import CANDIDATES, TermIndex, TermLabel, TermSearch, TermSettings, count_terms
+from labeling.terms import (
+    CANDIDATES,
+    LOW_PROBABILITY,
+    TIE,
+    ItemTerms,
+    TermIndex,
+    TermLabel,
+    TermSearch,
+    TermSettings,
+    count_passing,
+)
 from tests.labeling_data import query_encoder, title_vectors, uncalibrated, vocabulary, write_small_bundle
 from tests.rows import term
 
-SETTINGS = TermSettings(min_probability=0.3, max_gap=0.3, max_terms=5)
+SETTINGS = TermSettings(min_probability=0.3, max_gap=0.3, max_terms=5, max_similarity=0.9)
+ALL = TermSettings(min_probability=0, max_gap=2, max_terms=10, max_similarity=2)
 
 
 def search(root: Path, rows: list[dict] | None = None) -> TermSearch:
     return TermSearch(TermIndex.build(vocabulary(rows), query_encoder(write_small_bundle(root)), normalise))
 
 
-def labels(root: Path, title: str, rows: list[dict] | None = None, settings: TermSettings = SETTINGS) -> list[TermLabel]:
+def found(root: Path, title: str, rows: list[dict] | None = None, settings: TermSettings = SETTINGS) -> ItemTerms:
     vectors = title_vectors(write_small_bundle(root), [title])
     return search(root, rows).label(vectors, [title], uncalibrated(), settings)[0]
+
+
+def labels(root: Path, title: str, rows: list[dict] | None = None, settings: TermSettings = SETTINGS) -> list[TermLabel]:
+    return found(root, title, rows, settings).terms
 
 
 def test_the_term_that_stands_in_the_title_comes_first_and_is_marked(root):
@@ -31,9 +47,9 @@ def test_the_term_that_stands_in_the_title_comes_first_and_is_marked(root):
 
 
 def test_a_synonym_counts_for_its_term_once(root):
-    found = labels(root, "trainers running shoes sneakers")
-    assert [label.term_id for label in found] == ["t1"]
-    assert found[0].term == "sneakers"
+    given = labels(root, "trainers running shoes sneakers")
+    assert [label.term_id for label in given] == ["t1"]
+    assert given[0].term == "sneakers"
 
 
 def test_a_synonym_in_the_title_is_a_lexical_hit_up_to_a_plural_s(root):
@@ -44,40 +60,72 @@ def test_a_title_of_two_things_gets_both_terms(root):
     assert {label.term_id for label in labels(root, "kettle dress")} == {"t2", "t3"}
 
 
-def test_the_number_of_terms_follows_cut_gap_and_maximum():
+def test_cut_and_gap_decide_how_many_candidates_pass():
     scores, probabilities = [0.9, 0.8, 0.7, 0.4], [0.9, 0.6, 0.4, 0.1]
 
     def count(**changes: float) -> int:
-        settings = {"min_probability": 0.0, "max_gap": 2.0, "max_terms": 9} | changes
-        return count_terms(scores, probabilities, TermSettings(**settings))
+        return count_passing(scores, probabilities, replace(ALL, **changes))
 
-    assert [count(), count(min_probability=0.5), count(max_gap=0.25), count(max_terms=1)] == [4, 2, 3, 1]
-    assert count(min_probability=0.95) == 0
+    assert [count(), count(min_probability=0.5), count(max_gap=0.25), count(min_probability=0.95)] == [4, 2, 3, 0]
 
 
-def test_nothing_probable_enough_gives_no_term(root):
-    assert labels(root, "quartz wristwatch", settings=TermSettings(min_probability=0.9, max_gap=0.1, max_terms=5)) == []
+def test_at_most_so_many_terms_are_given(root):
+    assert [len(labels(root, "kettle dress lamp", settings=replace(ALL, max_terms=n))) for n in (1, 2, 10)] == [1, 2, 4]
 
 
-def test_margin_is_the_distance_to_the_best_term_that_was_not_chosen(root):
-    engine = search(root)
+def test_nothing_probable_enough_gives_no_term_and_the_nearest_as_runner_up(root):
+    given = found(root, "steel kettle", settings=replace(SETTINGS, min_probability=0.99))
+    assert (given.terms, given.reason, given.runner_up) == ([], LOW_PROBABILITY, ("t2", "kettle"))
+
+
+def test_margin_is_the_distance_to_the_runner_up(root):
     vector = title_vectors(write_small_bundle(root), ["steel kettle"])
-    ranked = engine.candidates(vector)[0]
-    found = engine.label(vector, ["steel kettle"], uncalibrated(), TermSettings(min_probability=0, max_gap=2, max_terms=1))[
-        0
-    ]
-    assert found[0].margin == pytest.approx(ranked[0][1] - ranked[1][1])
+    ranked = search(root).candidates(vector)[0]
+    given = found(root, "steel kettle", settings=replace(ALL, max_terms=1))
+    assert given.terms[0].margin == pytest.approx(ranked[0][1] - ranked[1][1])
+    assert given.runner_up.term_id == f"t{ranked[1][0] + 1}"
 
 
-def test_margin_is_missing_where_every_candidate_was_chosen(root):
-    found = labels(root, "kettle", settings=TermSettings(min_probability=0, max_gap=2, max_terms=9))
-    assert len(found) == 4
-    assert found[0].margin is None
+def test_there_is_no_runner_up_where_every_candidate_was_chosen(root):
+    given = found(root, "kettle", settings=ALL)
+    assert (len(given.terms), given.terms[0].margin, given.runner_up, given.reason) == (4, None, None, None)
 
 
-def test_equal_terms_stand_in_the_order_of_their_ids(root):
+SHOES = [term("t1", "shoes"), term("t2", "running shoes"), term("t3", "shoes running"), term("t4", "kettle")]
+
+
+def test_a_wider_term_and_one_of_the_same_words_are_not_given_beside_a_narrower_one(root):
+    given = found(root, "running shoes", SHOES, replace(ALL, max_similarity=0.9))
+    assert [label.term_id for label in given.terms] == ["t2", "t4"]
+
+
+def test_a_redundant_term_is_no_runner_up_and_takes_no_place_of_another(root):
+    one = found(root, "running shoes kettle", SHOES, replace(ALL, max_terms=1, max_similarity=0.9))
+    two = found(root, "running shoes kettle", SHOES, replace(ALL, max_terms=2, max_similarity=0.9))
+    assert one.runner_up.term_id == "t4"
+    assert [label.term_id for label in two.terms] == ["t2", "t4"]
+
+
+def test_terms_whose_forms_are_nearer_than_the_setting_count_as_one(root):
+    rows = [term("t1", "steel kettle"), term("t2", "kettle steel red"), term("t3", "dress")]
+    kept = [[t.term_id for t in labels(root, "steel kettle", rows, replace(ALL, max_similarity=m))] for m in (0.5, 2)]
+    assert kept == [["t1", "t3"], ["t1", "t2", "t3"]]
+
+
+def test_of_two_terms_that_are_equally_near_none_is_given_unless_both_are(root):
+    engine = search(root, [term("a", "kettle"), term("b", "dress")])
+    middle = engine.index.vectors.astype(np.float64).sum(axis=0, keepdims=True)
+    middle /= np.linalg.norm(middle)
+    one, both = (engine.label(middle, [""], uncalibrated(), settings)[0] for settings in (replace(ALL, max_terms=1), ALL))
+    assert (one.terms, one.reason, one.runner_up.term_id) == ([], TIE, "b")
+    assert ([label.term_id for label in both.terms], both.reason) == (["a", "b"], None)
+
+
+def test_equal_candidates_stand_in_the_order_of_their_ids(root):
     rows = [term("b", "bat"), term("a", "bat"), term("c", "ball")]
-    assert [label.term_id for label in labels(root, "bat", rows)][:2] == ["a", "b"]
+    vector = title_vectors(write_small_bundle(root), ["bat"])
+    assert [place for place, _ in search(root, rows).candidates(vector)[0]] == [0, 1, 2]
+    assert [label.term_id for label in labels(root, "bat", rows)] == ["a"]
 
 
 def test_exact_search_finds_what_a_full_scan_over_all_forms_finds(root):
@@ -102,25 +150,33 @@ def test_scores_do_not_depend_on_how_many_items_are_scored_together(root):
     assert together == [engine.candidates(vector[None])[0] for vector in vectors]
 
 
-def curves(first: list[list[float]], further: list[list[float]]) -> Calibration:
-    terms = {"calibrated": True, "first": {"knots": first}, "further": {"knots": further}}
+def curves(first: list[list[float]], further: list[list[float]], languages: dict | None = None) -> Calibration:
+    terms = {"calibrated": True, "first": {"knots": first}, "further": {"knots": further}, "languages": languages or {}}
     return Calibration.of({"format": FORMAT, "terms": terms}, "c1")
 
 
 def test_the_best_candidate_and_the_others_have_their_own_curves():
-    found = curves([[0.2, 0.1], [0.6, 0.9]], [[0.0, 0.0], [1.0, 0.2]])
+    found = curves([[0.2, 0.1], [0.6, 0.9]], [[0.0, 0.0], [1.0, 0.2]]).joint
     np.testing.assert_allclose(found.probabilities(np.array([0.4, 0.3, 0.0])), [0.5, 0.06, 0.0])
     np.testing.assert_allclose(found.probabilities(np.array([0.9])), [0.9])
 
 
 def test_no_candidate_is_more_probable_than_the_best():
-    found = curves([[0.0, 0.1], [1.0, 0.1]], [[0.0, 0.0], [1.0, 0.9]])
+    found = curves([[0.0, 0.1], [1.0, 0.1]], [[0.0, 0.0], [1.0, 0.9]]).joint
     np.testing.assert_allclose(found.probabilities(np.array([0.5, 0.5])), [0.1, 0.1])
 
 
+def test_a_language_has_its_own_curve_where_one_is_stored_and_the_joint_one_otherwise(root):
+    own = {"chinese": {"first": {"knots": [[0.0, 0.7], [1.0, 0.7]]}, "further": {"curve": "joint"}}}
+    calibration = curves([[0.0, 0.2], [1.0, 0.2]], [[0.0, 0.1], [1.0, 0.1]], own)
+    engine, texts = search(root), ["连衣裙", "dress"]
+    found = engine.label(title_vectors(write_small_bundle(root), texts), texts, calibration, replace(ALL, max_terms=2))
+    assert [[label.probability for label in item.terms] for item in found] == [[0.7, 0.1], [0.2, 0.1]]
+
+
 def test_a_calibration_of_another_format_is_refused_with_the_cure():
-    with pytest.raises(InputError, match="format 1, this version reads 2: run `labeller calibrate"):
-        Calibration.of({"format": 1, "terms": {"knots": [[0, 0], [1, 1]]}}, "c1")
+    with pytest.raises(InputError, match="format 2, this version reads 3: run `labeller calibrate"):
+        Calibration.of({"format": 2, "terms": {"first": {"knots": [[0, 0], [1, 1]]}}}, "c1")
 
 
 def test_a_form_without_a_vector_is_refused_by_name(root):

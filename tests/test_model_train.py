@@ -54,6 +54,7 @@ def test_two_ranks_under_the_launcher_leave_a_bundle_as_candidate(shop_root, mon
     assert set(bundle.metrics["heldout"]) == set(bundle.metrics["untrained"]) == {"valid", "test"}
     assert bundle.metrics["slices"]["test"]["all"]["recall@10"][0] == bundle.metrics["heldout"]["test"]["recall@10"]
     assert set(bundle.metrics["languages"]) == {"latin", "chinese", "mixed"}
+    assert bundle.metrics["scripts"] == {"latin": 160}
     assert bundle.metrics["curve"][-1][0] == bundle.metrics["settings"]["steps"]
     assert bundle.manifest["lineage"]["inputs"] == {"pairs": "delta:0"}
     assert bundle.manifest["lineage"]["dataset_digest"] == verify(shop_root / "datasets" / f"ds={DS}").digest
