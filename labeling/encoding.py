@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -87,23 +88,34 @@ def task_device() -> str:
 
 
 def encode_each(bundle: Bundle, texts: Sequence[str]) -> list[bytes | None]:
-    """Float16 bytes of the unit vector of each text; None for a text that the encoder fails on.
+    """Float16 bytes of the unit vector of each title; None for one that the encoder fails on."""
+    return [None if vector is None else vector.astype("<f2").tobytes() for vector in vector_each(bundle, texts, "title")]
+
+
+def encode_good(bundle: Bundle, texts: Sequence[str], side: Literal["query", "title"]) -> tuple[list[int], np.ndarray]:
+    """Places of the texts that the encoder does not fail on, and their float32 unit vectors [len(places), D]."""
+    vectors = [(place, vector) for place, vector in enumerate(vector_each(bundle, texts, side)) if vector is not None]
+    stacked = np.stack([vector for _, vector in vectors]) if vectors else np.empty((0, bundle.dim), dtype=np.float32)
+    return [place for place, _ in vectors], stacked
+
+
+def vector_each(bundle: Bundle, texts: Sequence[str], side: Literal["query", "title"]) -> list[np.ndarray | None]:
+    """Float32 unit vector [D] of each text; None for a text that the encoder fails on.
 
     A failing batch is halved until the texts that cause it stand alone: one poisonous title costs its own vector only.
     The device's failures (torch's RuntimeError, out of memory too) are no text's fault and are raised; Spark then tries the
     task again.
     """
     try:
-        vectors = bundle.encode(texts, side="title")
+        vectors = bundle.encode(texts, side)
     except (ValueError, IndexError) as error:
         if len(texts) == 1:
             log.warning("one text of %d characters cannot be encoded: %s: %s", len(texts[0]), type(error).__name__, error)
             return [None]
         half = len(texts) // 2
-        return encode_each(bundle, texts[:half]) + encode_each(bundle, texts[half:])
+        return vector_each(bundle, texts[:half], side) + vector_each(bundle, texts[half:], side)
     unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2  # false for not-a-number too
-    halves = vectors.astype("<f2")
-    return [vector.tobytes() if good else None for vector, good in zip(halves, unit, strict=True)]
+    return [vector if good else None for vector, good in zip(vectors, unit, strict=True)]
 
 
 def _encoded(bundle: Bundle, chunk: list[_Row]) -> pa.RecordBatch:
