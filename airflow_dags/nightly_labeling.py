@@ -7,7 +7,7 @@ Every task is one command of the jobs' environment and also runs by hand; this f
 | `sample` | generates a warehouse to play with | unless the parameter `sample` is set |
 | `etl` | checks the inputs, then clicks -> pairs | never |
 | `model` | pairs -> dataset -> encoder -> calibration -> alias of the champion | while the champion is fresh |
-| `labeling` | catalogue -> embeddings -> terms and categories, staged -> audit -> publish -> further tables -> report | never |
+| `labeling` | catalogue -> embeddings -> terms and categories, audit -> publish -> further tables, report | never |
 
 Exit code 99 of a command means "nothing due" and shows as skipped; any other non-zero code fails the task. If the
 audit refuses, yesterday's labels stay live and the run is red. If a training fails, the champion labels and the run is

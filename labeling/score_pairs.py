@@ -55,7 +55,8 @@ def score_pairs(index: ItemIndex, bundle: Bundle, queries: Sequence[str], item_i
     """
     if bundle.id != index.bundle:
         raise InputError(
-            f"item index {index.path} is of bundle {index.bundle}, not of {bundle.id}: their cosines mean nothing"
+            f"item index {index.path} is of bundle {index.bundle}, the queries would be of {bundle.id} (expected one bundle "
+            "for both: cosines between two mean nothing): load that one"
         )
     normal = [bundle.tokenizer.spec.normalise.normal_form(query) for query in queries]
     distinct = list(dict.fromkeys(filter(None, normal)))
@@ -86,8 +87,8 @@ def score_file(root: str, source: Path, target: Path) -> dict[str, Any]:
     bundle = load_bundle(labelling_bundle(Warehouse.at(root), index.bundle))
     queries, items = (pairs[name].fill_null("").to_list() for name in COLUMNS)
     found = score_pairs(index, bundle, queries, items)
-    scored = pairs.with_columns(pl.Series("score", found.scores).fill_nan(None), pl.Series("reason", found.reasons))
-    scored.write_csv(target)
+    reasons = [reason or None for reason in found.reasons]
+    pairs.with_columns(pl.Series("score", found.scores).fill_nan(None), pl.Series("reason", reasons)).write_csv(target)
     counts: dict[str, Any] = {"pairs": len(pairs), "scored": found.reasons.count("")}
     for reason, values in ((EMPTY_QUERY, queries), (UNKNOWN_ITEM, items), (NOT_ENCODABLE, queries)):
         named = [value for value, why in zip(values, found.reasons, strict=True) if why == reason]
