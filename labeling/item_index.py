@@ -144,9 +144,10 @@ def write_item_index(texts: DataFrame, warehouse: Warehouse, *, bundle: str, ds:
         write_json(aside / MANIFEST_FILE, content)
         name = hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:12]
         final = warehouse.item_indexes / f"{ds}-{name}"
-        shutil.rmtree(final, ignore_errors=True)  # of an earlier attempt: the same files, or a damaged copy of them
-        aside.chmod(0o755)
-        aside.rename(final)
+        if not _is_whole(final, content):  # else it is there already, and a service may be loading it
+            shutil.rmtree(final, ignore_errors=True)
+            aside.chmod(0o755)
+            aside.rename(final)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final
@@ -235,6 +236,12 @@ def _sorted_rows(directory: Path) -> tuple[pa.ListArray, np.ndarray]:
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _is_whole(directory: Path, content: Mapping[str, Any]) -> bool:
+    file = directory / MANIFEST_FILE
+    files: Mapping[str, str] = content["files"]
+    return file.is_file() and read_json(file) == content and not any(_damage(directory / n, h) for n, h in files.items())
 
 
 def _damage(file: Path, expected: str) -> str | None:

@@ -81,6 +81,16 @@ def test_the_same_rows_make_the_same_index(spark, root, index):
     assert (again.path.name, again.manifest) == (index.path.name, index.manifest)
 
 
+def test_a_whole_index_of_the_same_rows_is_left_alone_and_a_damaged_one_made_again(spark, root):
+    path = write_index(spark, root, random_texts(5)).path
+    made = (path / VECTORS_FILE).stat().st_ino
+    write_index(spark, root, random_texts(5))
+    assert (path / VECTORS_FILE).stat().st_ino == made
+    (path / VECTORS_FILE).write_bytes(b"damaged")
+    assert write_index(spark, root, random_texts(5)).path == path
+    assert [directory.name for directory in path.parent.iterdir()] == [path.name]
+
+
 def test_an_index_of_another_bundle_is_refused_with_both_names(index):
     assert load_item_index(index.path, "b1").bundle == "b1"
     with pytest.raises(InputError, match="holds vectors of bundle b1, queries would be of bundle b2"):
