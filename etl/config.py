@@ -33,6 +33,7 @@ SECTIONS = (
     "embed",
     "predict",
     "audit",
+    "relate",
     "report",
 )
 

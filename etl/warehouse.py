@@ -98,6 +98,11 @@ class Warehouse:
         """Ground truth of a generated or adapted warehouse; read by evaluation only."""
         return self.root / "truth"
 
+    @property
+    def item_indexes(self) -> Path:
+        """Persisted faiss indexes of the items; ``live.json`` names the one of what is live."""
+        return self.root / "item_index"
+
     def report(self, ds: dt.date) -> Path:
         return self.root / "reports" / f"ds={ds.isoformat()}"
 

@@ -31,6 +31,7 @@ from labeling.embed_catalogue import EmbedConfig
 from labeling.mine_negatives import MineConfig
 from labeling.predict import PredictConfig
 from labeling.publish import PublishConfig
+from labeling.relate_config import RelateConfig
 from labeling.report import ReportConfig
 from model.bundle import load_bundle
 from model.launch import CHECKOUT
@@ -52,6 +53,7 @@ STAGES: tuple[type[JobConfig], ...] = (
     PredictConfig,
     AuditConfig,
     PublishConfig,
+    RelateConfig,
     ReportConfig,
 )
 

@@ -46,11 +46,13 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("predict", "labeling.predict", "find terms and category of every item, into staging"),
         Command("audit", "labeling.audit", "check what is staged; a hard failure stops the run"),
         Command("publish", "labeling.publish", "make the audited labels live"),
+        Command("relate", "labeling.relate", "write similar items, recall lists and what else the vectors give"),
     ),
     "look": (
         Command("report", "labeling.report", "say where everything is and how good it is"),
         Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),
         Command("label", "labeling.label_title", "label titles given on the command line"),
+        Command("score-pairs", "labeling.score_pairs", "score given pairs of query and item, for a ranker"),
         Command("tables", "labeling.tables", "list the output tables with rows, days and versions"),
         Command("doctor", "labeling.doctor", "check this machine: Java, jars, packages, GPU, disk, paths"),
     ),

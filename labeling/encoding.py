@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 CHUNK = 4_096
 """Texts that are tokenised and encoded at a time; a text's vector does not depend on the others."""
 
+Side = Literal["query", "title"]
+
 Device = Literal["task", "cpu"]
 """Where to encode: ``task``: see :func:`task_device`."""
 
@@ -125,23 +127,37 @@ def task_device() -> str:
 
 
 def encode_each(bundle: Bundle, texts: Sequence[str], halved: Callable[[], None] | None = None) -> list[bytes | None]:
-    """Float16 bytes of the unit vector of each text; None for a text that the encoder fails on.
+    """Float16 bytes of the unit vector of each title; None for one that the encoder fails on."""
+    vectors = vector_each(bundle, texts, "title", halved)
+    return [None if vector is None else vector.astype("<f2").tobytes() for vector in vectors]
+
+
+def encode_good(bundle: Bundle, texts: Sequence[str], side: Side) -> tuple[list[int], np.ndarray]:
+    """Places of the texts that the encoder does not fail on, and their float32 unit vectors [len(places), D]."""
+    vectors = [(place, vector) for place, vector in enumerate(vector_each(bundle, texts, side)) if vector is not None]
+    stacked = np.stack([vector for _, vector in vectors]) if vectors else np.empty((0, bundle.dim), dtype=np.float32)
+    return [place for place, _ in vectors], stacked
+
+
+def vector_each(
+    bundle: Bundle, texts: Sequence[str], side: Side, halved: Callable[[], None] | None = None
+) -> list[np.ndarray | None]:
+    """Float32 unit vector [D] of each text; None for a text that the encoder fails on.
 
     A failing batch is halved until the texts that cause it stand alone: one poisonous title costs its own vector only.
     The device's failures (torch's RuntimeError) are no text's fault: for lack of memory calls are halved, ``halved`` told
     of each (:func:`model.inference.embed`); any other is raised, and Spark then tries the task again.
     """
     try:
-        vectors = bundle.encode(texts, side="title", halved=halved)
+        vectors = bundle.encode(texts, side, halved=halved)
     except (ValueError, IndexError) as error:
         if len(texts) == 1:
             log.warning("one text of %d characters cannot be encoded: %s: %s", len(texts[0]), type(error).__name__, error)
             return [None]
         half = len(texts) // 2
-        return encode_each(bundle, texts[:half], halved) + encode_each(bundle, texts[half:], halved)
+        return vector_each(bundle, texts[:half], side, halved) + vector_each(bundle, texts[half:], side, halved)
     unit = np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2  # false for not-a-number too
-    halves = vectors.astype("<f2")
-    return [vector.tobytes() if good else None for vector, good in zip(halves, unit, strict=True)]
+    return [vector if good else None for vector, good in zip(vectors, unit, strict=True)]
 
 
 def _encoded(bundle: Bundle, chunk: list[_Row], halved: Callable[[], None]) -> pa.RecordBatch:

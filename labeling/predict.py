@@ -125,7 +125,7 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         catalogue.unpersist()
         return found
     items = vectors(spark, warehouse, settings.ds, bundle, catalogue)
-    asked = evidence(_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
+    asked = evidence(day_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
     scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
     scored = score(items.join(asked, on="item_id", how="left"), scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
     begun = time.monotonic()
@@ -201,7 +201,7 @@ def identify(
     taxonomy = None if "taxonomy" in settings.absent else load_taxonomy(spark, warehouse)
     # By content: a rerun of `pairs`, or another day in the same table, makes another table version of the same rows.
     inputs = {
-        PAIRS.name: tables.content_version(_pairs(spark, warehouse, settings.ds)),
+        PAIRS.name: tables.content_version(day_pairs(spark, warehouse, settings.ds)),
         CATALOGUE.name: catalogue_version(catalogue),
     }
     parts = {
@@ -266,21 +266,27 @@ def score(items: DataFrame, scorer: Scorer, partitions: int = 0) -> DataFrame:
 def as_item_terms(scored: DataFrame, ds: dt.date, lineage: Mapping[str, str]) -> DataFrame:
     """SCORED_SCHEMA -> ITEM_TERMS."""
     rows = scored.select("item_id", "evidence", F.explode("terms").alias("label")).select("item_id", "evidence", "label.*")
-    return rows.withColumns(_constants(ds, lineage)).select(*ITEM_TERMS.names)
+    return rows.withColumns(constants(ds, lineage)).select(*ITEM_TERMS.names)
 
 
 def as_item_categories(scored: DataFrame, ds: dt.date, lineage: Mapping[str, str]) -> DataFrame:
     """SCORED_SCHEMA -> ITEM_CATEGORIES; the level columns hold the first names of a path that is deeper still."""
     rows = scored.select("item_id", "category.*")
     levels = {f"level_{n}": F.get("path", F.lit(n - 1)) for n in range(1, LEVELS + 1)}
-    return rows.withColumns(levels | _constants(ds, lineage)).select(*ITEM_CATEGORIES.names)
+    return rows.withColumns(levels | constants(ds, lineage)).select(*ITEM_CATEGORIES.names)
 
 
-def _constants(ds: dt.date, lineage: Mapping[str, str]) -> dict[str, Any]:
+def constants(ds: dt.date, lineage: Mapping[str, str]) -> dict[str, Any]:
+    """The columns ``ds`` and LINEAGE of every row of a run."""
     return {"ds": F.lit(ds)} | {column.name: F.lit(lineage[column.name]) for column in LINEAGE}
 
 
-def _pairs(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> DataFrame:
+def day_pairs(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> DataFrame:
+    """PAIRS of one day.
+
+    Raises:
+        InputError: there are none.
+    """
     pairs = tables.read(spark, warehouse.table(PAIRS), PAIRS, ds=ds)
     if pairs.isEmpty():
         raise InputError(

@@ -22,7 +22,7 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     todo = np.arange(len(queries))
     fetch = min(len(corpus), k + _SPARE)
     while len(todo) and k:
-        raw, ids = _search(queries[todo], corpus, fetch)
+        raw, ids = search(queries[todo], corpus, fetch)
         raw = np.round(raw, _DECIMALS) + 0.0  # -0.0 sorts like 0.0 but prints otherwise
         order = np.lexsort((ids, -raw), axis=1)[:, :k]
         scores[todo], found[todo] = np.take_along_axis(raw, order, 1), np.take_along_axis(ids, order, 1)
@@ -32,8 +32,11 @@ def top_k(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, 
     return scores, found
 
 
-def _search(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Raw scores and indices [Q, k], on the GPU where faiss sees one and it can; an index would copy the corpus first."""
+def search(queries: np.ndarray, corpus: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Raw float32 scores and indices [Q, k], on the GPU where faiss sees one and it can.
+
+    An index would copy the corpus first.
+    """
     queries, corpus = (np.ascontiguousarray(x, dtype=np.float32) for x in (queries, corpus))
     if faiss.get_num_gpus() and k <= _GPU_MAX_K:
         found = faiss.knn_gpu(faiss.StandardGpuResources(), queries, corpus, k, metric=faiss.METRIC_INNER_PRODUCT)

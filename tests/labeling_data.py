@@ -20,6 +20,7 @@ from etl.tokenizer import WordHashTokenizer, token_id
 from etl.tokenizer_spec import TokenizerSpec
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
+from labeling.item_index import ItemIndex, load_item_index, write_item_index
 from labeling.probability import Calibration
 from labeling.terms import Encode
 from model.bundle import Bundle, load_bundle, set_alias, write_bundle
@@ -127,3 +128,16 @@ def write_pairs(spark: SparkSession, root: Path, rows: list[dict[str, Any]]) -> 
     frame = spark.createDataFrame([tuple(row[name] for name in PAIRS.names) for row in rows], PAIRS.ddl)
     path = Warehouse.at(str(root)).table(PAIRS)
     tables.write_slice(frame, path, PAIRS, {"ds": rows[0]["ds"]})
+
+
+def write_index(spark: SparkSession, root: Path, texts: dict[tuple[str, ...], np.ndarray], bundle: str = "b1") -> ItemIndex:
+    """An item index of DS: items of one text -> their vector."""
+    rows = [(list(items), vector.astype("<f2").tobytes()) for items, vector in texts.items()]
+    frame = spark.createDataFrame(rows, "items array<string>, vector binary").repartition(3)
+    return load_item_index(write_item_index(frame, Warehouse.at(str(root)), bundle=bundle, ds=DS, run_id="r1"))
+
+
+def index_titles(spark: SparkSession, root: Path, bundle: Bundle, titles: dict[str, str]) -> ItemIndex:
+    """An item index of titles of one item each, all different."""
+    vectors = title_vectors(bundle, list(titles.values()))
+    return write_index(spark, root, {(item,): vector for item, vector in zip(titles, vectors, strict=True)}, bundle.id)

@@ -79,17 +79,19 @@ def test_the_folder_holds_exactly_the_dags_we_mean(rendered: dict) -> None:
 
 def test_tasks_run_in_the_order_of_the_design(rendered: dict) -> None:
     model = [f"model.{name}" for name in ("train_due", "dataset", "mine", "train", "calibrate", "promote")]
-    labeling = [f"labeling.{name}" for name in ("embed", "predict", "audit", "publish", "report")]
+    labeling = [f"labeling.{name}" for name in ("embed", "predict", "audit", "publish", "relate", "report")]
     order = ["sample", "etl.check", "etl.pairs", *model, *labeling]
     upstream = {name: task["upstream"] for name, task in rendered["tasks"].items()}
     expected = {after: [before] for before, after in pairwise(order)} | {"sample": []}
-    ends = {name: ["model.promote"] for name in ("model.over", "model.sound")}
-    assert upstream == expected | ends | {"labeling.embed": ["etl.pairs", "model.over"]}
+    ends = {"model.over": ["model.promote"], "model.sound": ["labeling.relate", "model.promote"]}
+    joins = {"labeling.embed": ["etl.pairs", "model.over"], "labeling.report": ["labeling.publish", "labeling.relate"]}
+    assert upstream == expected | ends | joins
 
 
-def test_a_training_that_is_skipped_or_fails_does_not_stop_the_labelling(rendered: dict) -> None:
+def test_neither_a_training_nor_further_tables_that_fail_keep_labels_and_report_back(rendered: dict) -> None:
     rules = {name: task["trigger_rule"] for name, task in rendered["tasks"].items()}
     others = {"model.over": "all_done", "model.sound": "none_failed", "etl.check": "none_failed"}
+    others["labeling.report"] = "all_done_min_one_success"
     assert rules == dict.fromkeys(rules, "all_success") | others
 
 
@@ -162,6 +164,8 @@ def test_a_parameter_that_does_not_fit_is_refused_before_any_task(conf: dict, tm
         ("pairs", 1, "pairs", "exit code 1"),
         ("train-due", 99, "report", "exit code 0"),
         ("audit", 3, "audit", "exit code 1"),
+        ("publish", 1, "publish", "exit code 1"),
+        ("relate", 1, "report", "exit code 1"),  # the labels are live and reported, and the run is red
     ],
 )
 def test_an_exit_code_decides_how_far_the_night_goes(command: str, code: int, last: str, ends: str, tmp_path: Path) -> None:

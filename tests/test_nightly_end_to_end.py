@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from etl.contracts import INPUTS, OUTPUTS
+from etl.contracts import INPUTS, OUTPUTS, TERM_CANDIDATES
 from etl.text import normalise, words
 from etl.tokenizer import token_id
 
@@ -91,7 +91,8 @@ def test_every_output_table_is_there_for_an_independent_reader(nights: dict) -> 
     for table in OUTPUTS:
         frame = pl.read_delta(str(nights["root"] / table.name))
         assert frame.columns == list(table.names)
-        assert frame.height >= 1
+        # A shop of 6,000 clicks may well have no query that behaves like a term.
+        assert frame.height >= 1 or table is TERM_CANDIDATES
         assert frame.select(table.keys).is_duplicated().sum() == 0
 
 
