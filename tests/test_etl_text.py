@@ -101,7 +101,8 @@ def test_a_spec_from_before_the_options_has_their_defaults(tmp_path):
 
 def test_a_spec_of_another_normaliser_is_refused_with_the_cure(tmp_path):
     write_old_spec(tmp_path, normaliser=SIMPLIFIED.hash)
-    with pytest.raises(InputError, match=f"normaliser {SIMPLIFIED.hash}, installed is {normalise.hash}, Unicode .*: install"):
+    found = f"normaliser {SIMPLIFIED.hash}, installed is {normalise.hash}, Unicode .*: install"
+    with pytest.raises(InputError, match=found):
         load_tokenizer(tmp_path)
     assert read_spec(tmp_path).normaliser == SIMPLIFIED.hash
 
