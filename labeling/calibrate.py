@@ -1,4 +1,9 @@
-"""Fit score -> probability on held-out clicks and store it in the candidate bundle: PAIRS -> calibration.json."""
+"""Fit score -> probability on held-out clicks and store it in the candidate bundle: PAIRS -> calibration.json.
+
+On items that no training saw rather than on queries that it did not see: a night's terms are mostly ones that were clicked,
+on titles that mostly were not. With curves of held-out queries the sample's items without clicks were .11 off the truth,
+with those of held-out items .03 (expected calibration error).
+"""
 
 from __future__ import annotations
 
@@ -30,7 +35,7 @@ from etl.text import by_script, language_of
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.categories import CategoryTree
-from labeling.clicked import Clicked, clicked_items, term_forms
+from labeling.clicked import TRAIN, Clicked, clicked_items, term_forms
 from labeling.encoding import labelling_bundle
 from labeling.probability import DEFAULT_TEMPERATURE, FORMAT, Curve
 from labeling.reliability import expected_calibration_error
@@ -39,8 +44,9 @@ from model.bundle import Bundle, add_calibration, candidate, load_bundle
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = "valid"
-"""Split whose queries training never saw; ``test`` is left to the gate."""
+HELD_OUT = (("item", "valid"), ("valid",))
+"""Splits whose clicks are fitted on: those of items that training never saw; where they are too few, those for queries that
+it never saw. ``test`` is left to the gate and the audit."""
 
 TEMPERATURES = np.geomspace(0.005, 1.0, 93)  # 6% apart; the likelihood is flatter than that
 
@@ -135,13 +141,22 @@ def calibrate_terms(
     vocabulary = load_vocabulary(pairs.sparkSession, warehouse)
     normalise = bundle.tokenizer.normalise
     search = TermSearch(TermIndex.build(vocabulary, partial(bundle.encode, side="query"), normalise))
-    items = clicked_items(pairs, texts, term_forms(vocabulary, normalise), HELD_OUT, settings.max_items)
-    languages = [language_of(normalise(item.text)) for item in items]
-    return fit_terms(items, search.candidates(encode_items(bundle, items)), languages, settings)
+    content: dict[str, Any] = {}
+    for splits in HELD_OUT:
+        items = clicked_items(pairs, texts, term_forms(vocabulary, normalise), splits, settings.max_items)
+        languages = [language_of(normalise(item.text)) for item in items]
+        content = fit_terms(items, search.candidates(encode_items(bundle, items)), languages, settings)
+        if content["calibrated"]:
+            return content | {"source": splits[0]}
+    log.warning(
+        "terms stay uncalibrated: %d items of %d queries (expected >= %d of >= %d)",
+        content["cases"], content["queries"], settings.min_cases, settings.min_queries,
+    )  # fmt: skip
+    return content
 
 
 class Case(NamedTuple):
-    """An item's candidate, and whether a held-out query that is one of its forms led to a click on the item."""
+    """An item's candidate, and whether a held-out click on the item was for one of its forms."""
 
     best: bool
     """Whether it is the item's best candidate."""
@@ -158,7 +173,7 @@ def fit_terms(
     languages: Sequence[str],
     settings: CalibrateConfig,
 ) -> dict[str, Any]:
-    """Two curves, for best and for further candidates, from items whose main term only held-out queries led to.
+    """Two curves, for best and for further candidates, from items whose main term no query of training led to.
 
     Terms that led to a click on an item in training are left out: of them the encoder has been told. What bends the curves:
     a right term that nobody clicked counts as wrong, and the labels of the night include pairs that were trained on
@@ -179,8 +194,6 @@ def fit_terms(
     content: dict[str, Any] = {"cases": len(items), "queries": len({item.query_id for item in items}), "calibrated": False}
     kinds = {"first": [case for case in cases if case.best], "further": [case for case in cases if not case.best]}
     if len(kinds["first"]) < settings.min_cases or content["queries"] < settings.min_queries or not kinds["further"]:
-        log.warning("terms stay uncalibrated: %d items of %d queries (expected >= %d of >= %d)",
-                    len(kinds["first"]), content["queries"], settings.min_cases, settings.min_queries)  # fmt: skip
         return content
     by_language = {
         language: {kind: fit_language(found, language, count, settings) for kind, found in kinds.items()}
@@ -259,9 +272,9 @@ def calibrate_categories(
 ) -> dict[str, Any]:
     """Content of ``categories`` of the calibration.
 
-    Fitted on items clicked for a held-out query that is the name of one node, in one of its scripts or in all. Trees have
-    few names and few of them are held out; where they do not suffice, queries of training stand in, and the temperature is
-    too sharp; where these do not either, it is that of the training's softmax. ``calibrated`` is then false.
+    Fitted on held-out items clicked for the name of one node, in one of its scripts or in all, or on those that held-out
+    names led to. Where neither suffice, clicks of training stand in, and the temperature is too sharp; where these do not
+    either, it is that of the training's softmax. ``calibrated`` is then false.
     """
     tree = CategoryTree.build(load_taxonomy(pairs.sparkSession, warehouse), partial(bundle.encode, side="query"))
     nodes: defaultdict[str, list[int]] = defaultdict(list)
@@ -270,12 +283,12 @@ def calibrate_categories(
             nodes[text].append(position)
     unique = [(name, positions[0]) for name, positions in nodes.items() if len(positions) == 1]
     content: dict[str, Any] = {}
-    for split in (HELD_OUT, "train"):
-        items = clicked_items(pairs, texts, unique, split, settings.max_items)
+    for splits in (*HELD_OUT, (TRAIN,)):
+        items = clicked_items(pairs, texts, unique, splits, settings.max_items)
         content = {"cases": sum(len(i.held_out) for i in items), "queries": len({i.query_id for i in items})}
         if content["cases"] >= settings.min_cases and content["queries"] >= settings.min_queries:
             fitted = fit_temperature(tree, encode_items(bundle, items), items)
-            return content | fitted | {"source": split, "calibrated": split == HELD_OUT}
+            return content | fitted | {"source": splits[0], "calibrated": splits in HELD_OUT}
     log.warning("categories stay uncalibrated: %d cases of %d queries that are the name of a category", *content.values())
     temperature = bundle.metrics.get("settings", {}).get("tau", DEFAULT_TEMPERATURE)
     return content | {"temperature": temperature, "source": "training", "calibrated": False}

@@ -1,4 +1,4 @@
-"""Which labels shoppers' clicks say an item has: those that training was told, and those of held-out queries only."""
+"""Which labels shoppers' clicks say an item has: those that training was told, and those that were held out from it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from pyspark.sql import functions as F
 from etl.text import Normaliser
 from etl.vocabulary import Vocabulary
 
+TRAIN = "train"
+"""Split whose pairs training sees."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clicked:
-    """One item with clicks for labels: which in training, which only in the held-out split, and whose query that was."""
+    """One item with clicks for labels: which in training, which only in held-out splits, and whose query that was."""
 
     item_id: str
     text: str
@@ -31,10 +34,17 @@ def term_forms(vocabulary: Vocabulary, normalise: Normaliser) -> list[tuple[str,
     return [(normalise(form), position) for position, term in enumerate(vocabulary.terms) for form in term.forms]
 
 
+def clicked_terms(pairs: DataFrame, forms: Iterable[tuple[str, int]]) -> DataFrame:
+    """PAIRS -> item_id, clicked: the terms (positions, ascending) that queries of training led to the item for."""
+    asked = pairs.sparkSession.createDataFrame(sorted(set(forms)), "query string, term int")
+    trained = pairs.where(F.col("split") == TRAIN).join(F.broadcast(asked), on="query", how="inner")
+    return trained.groupBy("item_id").agg(F.sort_array(F.collect_set("term")).alias("clicked"))
+
+
 def clicked_items(
-    pairs: DataFrame, texts: DataFrame, labels: Iterable[tuple[str, int]], split: str, most: int
+    pairs: DataFrame, texts: DataFrame, labels: Iterable[tuple[str, int]], splits: Sequence[str], most: int
 ) -> list[Clicked]:
-    """Items of PAIRS whose strongest label only queries of ``split`` led to.
+    """Items of PAIRS with a click of the first of ``splits``, whose strongest label no query of training led to.
 
     An item whose strongest label was trained is left out: what a held-out query adds to it is mostly a misclick. With
     such items (103 of 217 of the sample) the best candidate seemed right in 47% of the cases, without them in 78%.
@@ -43,27 +53,27 @@ def clicked_items(
         pairs: Rows of PAIRS of one day.
         texts: Rows item_id, text (raw product texts) of the catalogue; items without one are left out.
         labels: (normalised text, label) of each form or name.
-        split: The split whose queries count; with ``train`` nothing is held out.
+        splits: Those whose clicks count, beside training's; the first chooses the items. With TRAIN alone none is held out.
         most: Items at most; the smallest of their hashes, which is a random draw that repeats.
     """
     forms = pairs.sparkSession.createDataFrame(sorted(set(labels)), "query string, label int")
-    clicked = pairs.where(F.col("split").isin(split, "train")).join(F.broadcast(forms), on="query", how="inner")
-    chosen = clicked.where(F.col("split") == split).select("title_id").distinct().orderBy("title_id").limit(most)
+    clicked = pairs.where(F.col("split").isin(*splits, TRAIN)).join(F.broadcast(forms), on="query", how="inner")
+    chosen = clicked.where(F.col("split") == splits[0]).select("title_id").distinct().orderBy("title_id").limit(most)
     names = ("title_id", "item_id", "text", "label", "split", "query_id", "weight")
     found: defaultdict[int, list[Any]] = defaultdict(list)
     of_chosen = clicked.join(chosen, on="title_id", how="left_semi").join(texts, on="item_id", how="inner")
     for row in of_chosen.where(F.col("text").isNotNull()).select(*names).collect():
         found[row["title_id"]].append(row)
-    items = [as_clicked(rows, split) for _, rows in sorted(found.items())]
+    items = [as_clicked(rows, splits) for _, rows in sorted(found.items())]
     return [item for item in items if item is not None]
 
 
-def as_clicked(rows: Sequence[Any], split: str) -> Clicked | None:
+def as_clicked(rows: Sequence[Any], splits: Sequence[str]) -> Clicked | None:
     """From all PAIRS rows of one item with a label; None if a training query led to its strongest label."""
     weights: defaultdict[int, float] = defaultdict(float)
     for row in rows:
         weights[row["label"]] += row["weight"]
-    trained = frozenset(row["label"] for row in rows if row["split"] != split)
+    trained = frozenset(row["label"] for row in rows if row["split"] not in splits)
     if any(weights[label] == max(weights.values()) for label in trained):
         return None
     held_out = frozenset(weights) - trained

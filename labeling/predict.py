@@ -31,6 +31,7 @@ from etl.session import start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse
+from labeling.clicked import clicked_terms, term_forms
 from labeling.encoding import labelling_bundle
 from labeling.lineage import changes, last_lineage
 from labeling.product_text import with_texts
@@ -38,6 +39,9 @@ from labeling.scoring import SCORED_SCHEMA, Scorer, ScoringSettings, score_items
 from model.bundle import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
+
+LISTS = {"evidence": "array<string>", "clicked": "array<int>"}
+"""What clicks say of an item; empty where it has none."""
 
 LACKING = "vector IS NULL AND reason IS NULL"
 """Of an item's row beside its stored vector: it was not encoded yet."""
@@ -125,9 +129,12 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         catalogue.unpersist()
         return found
     items = vectors(spark, warehouse, settings.ds, bundle, catalogue)
-    asked = evidence(day_pairs(spark, warehouse, settings.ds), settings.evidence_queries)
+    pairs = day_pairs(spark, warehouse, settings.ds)
+    forms = [] if this.vocabulary is None else term_forms(this.vocabulary, bundle.tokenizer.normalise)
+    items = items.join(evidence(pairs, settings.evidence_queries), on="item_id", how="left")
+    items = items.join(clicked_terms(pairs, forms), on="item_id", how="left")
     scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
-    scored = score(items.join(asked, on="item_id", how="left"), scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
+    scored = score(items, scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
     begun = time.monotonic()
     counts: dict[str, int | float] = {"items": scored.count()}
     counts["scoring_seconds"] = round(time.monotonic() - begun, 3)
@@ -252,10 +259,11 @@ def evidence(pairs: DataFrame, most: int) -> DataFrame:
 
 
 def score(items: DataFrame, scorer: Scorer, partitions: int = 0) -> DataFrame:
-    """Rows item_id, text, vector, reason, evidence -> rows of SCORED_SCHEMA, one for one."""
+    """Rows item_id, text, vector, reason, evidence, clicked -> rows of SCORED_SCHEMA, one for one."""
     context = items.sparkSession.sparkContext
     shared = context.broadcast(scorer)
-    rows = items.withColumn("evidence", F.coalesce("evidence", F.array().cast("array<string>")))
+    none = {name: F.coalesce(name, F.array().cast(kind)) for name, kind in LISTS.items()}
+    rows = items.withColumns(none)
 
     def label(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return score_items(batches, shared.value)

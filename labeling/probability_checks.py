@@ -27,7 +27,7 @@ def stated_and_clicked(
     query of training led to; a right term that nobody clicked counts as wrong.
     """
     labelled = rows.select("item_id", F.lit("").alias("text")).distinct()
-    items = clicked_items(pairs, labelled, term_forms(vocabulary, normalise), FRESH, _MOST_ITEMS)
+    items = clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), _MOST_ITEMS)
     ids = [term.term_id for term in vocabulary.terms]
     trained = {(item.item_id, ids[term]) for item in items for term in item.trained}
     held_out = {(item.item_id, ids[term]) for item in items for term in item.held_out}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -67,20 +67,27 @@ class Scorer:
         """The term index, ready for search; build it once in a process."""
         return None if self.terms is None else TermSearch(self.terms)
 
-    def label(self, search: TermSearch | None, vectors_ND: np.ndarray, texts: Sequence[str]) -> list[ItemLabels]:
+    def label(
+        self,
+        search: TermSearch | None,
+        vectors_ND: np.ndarray,
+        texts: Sequence[str],
+        clicked: Sequence[Collection[int]] | None = None,
+    ) -> list[ItemLabels]:
         """Labels of items with a vector.
 
         Args:
             search: What :meth:`search` returned.
             vectors_ND: Vectors of any float type, about unit length.
             texts: Their normalised product texts.
+            clicked: The terms (positions) that queries of training led to each for; None: nobody knows.
         """
         # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
         unit_ND = np.asarray(vectors_ND, dtype=np.float64)
         unit_ND = unit_ND / np.linalg.norm(unit_ND, axis=1, keepdims=True)
         terms: list[ItemTerms | None] = [None] * len(texts)
         if search is not None:
-            terms = list(search.label(unit_ND, texts, self.calibration, self.settings))
+            terms = list(search.label(unit_ND, texts, self.calibration, self.settings, clicked))
         categories: list[CategoryLabel | None] = [None] * len(texts)
         if self.tree is not None:
             categories = list(self.tree.label(unit_ND, self.calibration.temperature, self.settings.min_step_probability))
@@ -138,7 +145,7 @@ SCORED_SCHEMA = """item_id string, evidence array<string>,
 
 
 def score_items(batches: Iterable[pa.RecordBatch], scorer: Scorer) -> Iterator[pa.RecordBatch]:
-    """Rows (item_id, text, vector, reason, evidence) -> rows of SCORED_SCHEMA, one for one."""
+    """Rows (item_id, text, vector, reason, evidence, clicked) -> rows of SCORED_SCHEMA, one for one."""
     faiss.omp_set_num_threads(1)  # Spark runs one worker per core
     search = scorer.search()
     for batch in batches:
@@ -161,7 +168,9 @@ def _label_batch(batch: pa.RecordBatch, scorer: Scorer, search: TermSearch | Non
     found: dict[int, ItemLabels] = {}
     if encoded:
         matrix = np.frombuffer(b"".join(vectors[i] for i in encoded), dtype="<f2").reshape(len(encoded), -1)
-        found = dict(zip(encoded, scorer.label(search, matrix, [texts[i] for i in encoded]), strict=True))
+        clicked = batch.column("clicked").to_pylist()
+        labels = scorer.label(search, matrix, [texts[i] for i in encoded], [clicked[i] for i in encoded])
+        found = dict(zip(encoded, labels, strict=True))
     reasons = batch.column("reason").to_pylist()
     return [found[i] if i in found else scorer.without_labels(reason) for i, reason in enumerate(reasons)]
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -159,6 +159,7 @@ class TermSearch:
         texts: Sequence[str],
         calibration: Calibration,
         settings: TermSettings,
+        clicked: Sequence[Collection[int]] | None = None,
     ) -> list[ItemTerms]:
         """The terms of each item, or why it has none.
 
@@ -167,10 +168,13 @@ class TermSearch:
             texts: The items' normalised product texts, for ``lexical_hit`` and the curve of their language.
             calibration: Turns scores into probabilities.
             settings: The cuts.
+            clicked: The terms (positions) that training saw each item clicked for; without a calibration they say nothing.
         """
+        if clicked is None or not calibration.terms_calibrated:
+            clicked = [()] * len(texts)
         return [
-            self._labels(candidates, words(text), calibration.curves(text), settings)
-            for candidates, text in zip(self.candidates(vectors_ND), texts, strict=True)
+            self._labels(candidates, words(text), calibration.curves(text), settings, terms)
+            for candidates, text, terms in zip(self.candidates(vectors_ND), texts, clicked, strict=True)
         ]
 
     def _labels(
@@ -179,9 +183,11 @@ class TermSearch:
         text_words: list[str],
         curves: TermCurves,
         settings: TermSettings,
+        clicked: Collection[int],
     ) -> ItemTerms:
         terms, scores = zip(*candidates, strict=True)
-        probabilities = curves.probabilities(np.array(scores)).round(DECIMALS).tolist()
+        vouched = np.array([term in clicked for term in terms])
+        probabilities = curves.probabilities(np.array(scores), vouched).round(DECIMALS).tolist()
         passing = count_passing(scores, probabilities, settings)
         chosen = without_redundant(terms[:passing], probabilities, self._relate, settings.max_similarity)
         chosen = chosen[: settings.max_terms]

@@ -124,13 +124,18 @@ def click(label: int, split: str, weight: float = 1.0, query_id: int = 1) -> dic
 
 
 def test_an_item_whose_main_label_was_trained_is_no_case():
-    assert as_clicked([click(1, "train", 5.0), click(2, "valid")], "valid") is None
-    assert as_clicked([click(1, "valid", 3.0), click(1, "train", 1.0), click(2, "valid", 1.0)], "valid") is None
+    assert as_clicked([click(1, "train", 5.0), click(2, "valid")], ["valid"]) is None
+    assert as_clicked([click(1, "valid", 3.0), click(1, "train", 1.0), click(2, "valid", 1.0)], ["valid"]) is None
 
 
 def test_an_item_whose_main_label_is_held_out_keeps_what_was_trained_apart():
-    found = as_clicked([click(1, "train"), click(2, "valid", 3.0, query_id=7), click(3, "valid", query_id=8)], "valid")
+    found = as_clicked([click(1, "train"), click(2, "valid", 3.0, query_id=7), click(3, "valid", query_id=8)], ["valid"])
     assert found == Clicked("i1", "a title", frozenset({1}), frozenset({2, 3}), 7)
+
+
+def test_of_a_held_out_item_the_clicks_for_held_out_queries_count_too():
+    found = as_clicked([click(1, "item"), click(2, "valid", 3.0, query_id=7)], ["item", "valid"])
+    assert found == Clicked("i1", "a title", frozenset(), frozenset({1, 2}), 1)
 
 
 def test_the_temperature_is_lower_the_surer_the_right_child_is_first(root):

@@ -128,9 +128,9 @@ def test_the_driver_says_how_many_texts_are_through_and_what_is_left(caplog, mon
 
 def test_a_gpu_that_spark_gave_and_torch_does_not_find_is_no_reason_to_encode_elsewhere(root, monkeypatch):
     bundle = write_small_bundle(root)
+    monkeypatch.setattr(TaskContext, "_taskContext", None)  # a new one makes itself the process's, and stays
     context = TaskContext()
     context._resources = {"gpu": ResourceInformation("gpu", ["99"])}
-    monkeypatch.setattr(TaskContext, "_taskContext", context)
     batches = batches_of(["kettle"], 1)
     with pytest.raises(InputError, match=r"GPU '99', torch finds \d+ GPUs .* --device cpu"):
         encoded(bundle, batches)

@@ -212,14 +212,15 @@ def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
     raw = spark.createDataFrame([*titles, ("i999", None)], "item_id string, title string")
     texts = raw.withColumn("text", F.col("title")).transform(with_texts(normalise)).persist()
     found = []
-    for partitions in (1, 7):
+    for partitions in (1, 7, 64):
         distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
         vectors = encode(distinct, bundle, partitions).persist()
         items = texts.drop("reason").join(vectors, on="text_hash").withColumn("evidence", F.lit(None).cast("array<string>"))
+        items = items.withColumn("clicked", F.expr("IF(item_id < 'i050', array(1), NULL)"))
         labels = predict.score(items, scorer, partitions)
         assert labels.rdd.getNumPartitions() == partitions
         found.append([sorted(map(str, frame.collect())) for frame in (vectors, labels)])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert len(found[0][1]) == 151
 
 

@@ -157,7 +157,7 @@ def test_next_query_runs_as_it_is_printed(shop: Path) -> None:
 
 def test_next_query_survives_a_term_with_quotes_of_either_kind(root: Path) -> None:
     terms = {"i1": [{"term": "men's 5\" boots"}]}
-    query = next_query(Warehouse(root), Labels(titles={}, terms=terms, categories={}, lineage={}))
+    query = next_query(Warehouse(root), Labels(titles={}, terms=terms, categories={}, reasons={}, lineage={}))
     code = shlex.split(query)[2]
     assert "men's 5\" boots" in {found.value for found in ast.walk(ast.parse(code)) if isinstance(found, ast.Constant)}
 

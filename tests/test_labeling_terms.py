@@ -183,3 +183,32 @@ def test_a_form_without_a_vector_is_refused_by_name(root):
     bundle = write_small_bundle(root, poison="kettle")
     with pytest.raises(InputError, match="term_id 't2', form 'kettle'"):
         TermIndex.build(vocabulary(), query_encoder(bundle), normalise)
+
+
+CALIBRATED = Calibration.of(
+    {
+        "format": FORMAT,
+        "terms": {
+            "calibrated": True,
+            "first": {"knots": [[0, 0.1], [1, 0.9]]},
+            "further": {"knots": [[0, 0.0], [1, 0.2]]},
+        },
+    }
+)
+
+
+def test_clicks_of_training_vouch_for_a_candidate(root):
+    vectors = title_vectors(write_small_bundle(root), ["steel kettle"])
+    plain, clicked = (
+        search(root).label(vectors, ["steel kettle"], CALIBRATED, replace(ALL, max_terms=2), [positions])[0].terms
+        for positions in ((), (0, 1, 2, 3))
+    )
+    assert [t.term_id for t in plain] == [t.term_id for t in clicked]
+    assert plain[0].probability < clicked[0].probability == 0.9
+    assert plain[1].probability < clicked[1].probability == pytest.approx(0.1 + 0.8 * clicked[1].score, abs=1e-6)
+
+
+def test_without_a_calibration_clicks_vouch_for_nothing(root):
+    vectors = title_vectors(write_small_bundle(root), ["steel kettle"])
+    found = search(root).label(vectors, ["steel kettle"], uncalibrated(), ALL, [(1,)])[0].terms[0]
+    assert found.probability == found.score

@@ -106,9 +106,9 @@ def test_the_labelling_s_mapped_function_encodes_arrow_batches_on_the_gpu_that_s
     bundle = write_small_bundle(root, poison="cursed")
     batches = batches_of([f"kettle {n}" for n in range(700)] + [None, "cursed kettle"], 100)
     on_cpu = encoded(bundle, batches)
+    monkeypatch.setattr(TaskContext, "_taskContext", None)  # a new one makes itself the process's, and stays
     context = TaskContext()
     context._resources = {"gpu": ResourceInformation("gpu", ["0"])}
-    monkeypatch.setattr(TaskContext, "_taskContext", context)
     assert encoding.task_device() == "cuda:0"
     found = encoded(bundle, batches)
     assert encoding.worker_bundle(str(bundle.path), bundle.id, "cuda:0").encoder.projection.weight.is_cuda
