@@ -263,9 +263,15 @@ ITEM_TERMS = Table(
         Column("rank", "int", "1 for the best term; 0 where the system abstains."),
         Column("term_id", "string", "Which term.", nullable=True),
         Column("term", "string", "Its canonical form.", nullable=True),
-        Column("score", "double", "Cosine of item and term, best over its synonyms.", nullable=True),
+        Column(
+            "score",
+            "double",
+            "What terms are ranked by: the cosine, plus the calibration's lexical weight where lexical_hit.",
+            nullable=True,
+        ),
         Column("probability", "double", "Calibrated probability that the term is right.", nullable=True),
         Column("margin", "double", "Score minus that of the runner-up.", nullable=True),
+        Column("cosine", "double", "Cosine of item and term, best over its synonyms.", nullable=True),
         Column(
             "runner_up_id",
             "string",

@@ -12,7 +12,8 @@ import numpy as np
 from etl.errors import InputError
 from etl.taxonomy import Taxonomy
 from labeling.prompts import node_vectors
-from labeling.terms import DECIMALS, LOW_PROBABILITY, Encode
+from labeling.term_search import DECIMALS, Encode
+from labeling.terms import LOW_PROBABILITY
 
 LEAF, UNCERTAIN_BELOW = "leaf", "uncertain_below"
 

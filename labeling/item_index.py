@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from etl.errors import InputError
 from etl.warehouse import Warehouse
-from labeling.terms import DECIMALS
+from labeling.term_search import DECIMALS
 from model.bundle_layout import read_json, write_json
 from model.retrieval import search
 

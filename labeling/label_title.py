@@ -52,14 +52,14 @@ def _label(bundle: Bundle, scorer: Scorer, titles: Sequence[str]) -> list[ItemLa
     texts = [product_text(template.render({"title": title}), spec.normalise) for title in titles]
     usable = [text.text for text in texts if text.text is not None]
     vectors = iter(encode_each(bundle, usable))
-    search = scorer.search()
+    labeller = scorer.labeller()
     labels = []
     for text in texts:
         vector = None if text.text is None else next(vectors)
         if text.text is None or vector is None:
             labels.append(scorer.without_labels(text.reason or NOT_ENCODABLE))
         else:
-            labels += scorer.label(search, np.frombuffer(vector, dtype="<f2")[None], [text.text])
+            labels += scorer.label(labeller, np.frombuffer(vector, dtype="<f2")[None], [text.text])
     return labels
 
 

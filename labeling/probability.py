@@ -77,6 +77,8 @@ class Calibration:
     languages: Mapping[str, TermCurves]
     """By :func:`etl.text.language_of` of the item's text; any other language has the joint curves."""
     temperature: float
+    lexical_weight: float
+    """What a term that stands in the item's text gets beside its cosine."""
     terms_calibrated: bool
     categories_calibrated: bool
 
@@ -100,6 +102,7 @@ class Calibration:
             joint=joint,
             languages={name: _own(found, joint) for name, found in terms.get("languages", {}).items() if _has_own(found)},
             temperature=float(categories.get("temperature", DEFAULT_TEMPERATURE)),
+            lexical_weight=float(terms.get("lexical_weight", 0.0)),
             terms_calibrated=bool(terms.get("calibrated")),
             categories_calibrated=bool(categories.get("calibrated")),
         )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from etl.taxonomy import Taxonomy
-from labeling.terms import Encode
+from labeling.term_search import Encode
 
 
 def node_prompts(taxonomy: Taxonomy, category_id: str) -> tuple[str, ...]:

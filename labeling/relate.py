@@ -40,7 +40,7 @@ from labeling.probability import Calibration
 from labeling.publish import live_day
 from labeling.published_day import PublishedDay, published_day
 from labeling.relate_config import RelateConfig
-from labeling.terms import TermIndex
+from labeling.term_search import TermIndex
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from etl.job import configure_logging
 from etl.warehouse import Warehouse
 from labeling.encoding import encode_good, labelling_bundle
 from labeling.item_index import ItemIndex, live_item_index
+from labeling.term_search import DECIMALS
 from labeling.terminal import add_root_argument
-from labeling.terms import DECIMALS
 from model.bundle import Bundle, load_bundle
 
 log = logging.getLogger(__name__)

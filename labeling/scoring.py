@@ -16,7 +16,8 @@ from etl.vocabulary import Vocabulary
 from labeling.abstention import Readable
 from labeling.categories import CategoryLabel, CategoryTree, no_category
 from labeling.probability import Calibration
-from labeling.terms import ItemTerms, TermIndex, TermSearch, TermSettings
+from labeling.term_search import TermIndex
+from labeling.terms import ItemTerms, TermLabeller, TermSettings
 from model.bundle import Bundle
 
 
@@ -63,13 +64,13 @@ class Scorer:
             settings=settings,
         )
 
-    def search(self) -> TermSearch | None:
+    def labeller(self) -> TermLabeller | None:
         """The term index, ready for search; build it once in a process."""
-        return None if self.terms is None else TermSearch(self.terms)
+        return None if self.terms is None else TermLabeller(self.terms)
 
     def label(
         self,
-        search: TermSearch | None,
+        labeller: TermLabeller | None,
         vectors_ND: np.ndarray,
         texts: Sequence[str],
         clicked: Sequence[Collection[int]] | None = None,
@@ -77,7 +78,7 @@ class Scorer:
         """Labels of items with a vector.
 
         Args:
-            search: What :meth:`search` returned.
+            labeller: What :meth:`labeller` returned.
             vectors_ND: Vectors of any float type, about unit length.
             texts: Their normalised product texts.
             clicked: The terms (positions) that queries of training led to each for; None: nobody knows.
@@ -86,8 +87,8 @@ class Scorer:
         unit_ND = np.asarray(vectors_ND, dtype=np.float64)
         unit_ND = unit_ND / np.linalg.norm(unit_ND, axis=1, keepdims=True)
         terms: list[ItemTerms | None] = [None] * len(texts)
-        if search is not None:
-            terms = list(search.label(unit_ND, texts, self.calibration, self.settings, clicked))
+        if labeller is not None:
+            terms = list(labeller.label(unit_ND, texts, self.calibration, self.settings, clicked))
         categories: list[CategoryLabel | None] = [None] * len(texts)
         if self.tree is not None:
             categories = list(self.tree.label(unit_ND, self.calibration.temperature, self.settings.min_step_probability))
@@ -112,6 +113,7 @@ _TERM = pa.struct(
         ("score", pa.float64()),
         ("probability", pa.float64()),
         ("margin", pa.float64()),
+        ("cosine", pa.float64()),
         ("runner_up_id", pa.string()),
         ("runner_up", pa.string()),
         ("lexical_hit", pa.bool_()),
@@ -139,7 +141,7 @@ _ARROW_SCHEMA = pa.schema(
 
 SCORED_SCHEMA = """item_id string, evidence array<string>,
     terms array<struct<rank: int, term_id: string, term: string, score: double, probability: double, margin: double,
-                       runner_up_id: string, runner_up: string, lexical_hit: boolean, reason: string>>,
+                       cosine: double, runner_up_id: string, runner_up: string, lexical_hit: boolean, reason: string>>,
     category struct<category_id: string, path_ids: array<string>, path: array<string>, probabilities: array<double>,
                     probability: double, stopped: string>"""
 
@@ -147,9 +149,9 @@ SCORED_SCHEMA = """item_id string, evidence array<string>,
 def score_items(batches: Iterable[pa.RecordBatch], scorer: Scorer) -> Iterator[pa.RecordBatch]:
     """Rows (item_id, text, vector, reason, evidence, clicked) -> rows of SCORED_SCHEMA, one for one."""
     faiss.omp_set_num_threads(1)  # Spark runs one worker per core
-    search = scorer.search()
+    labeller = scorer.labeller()
     for batch in batches:
-        labels = _label_batch(batch, scorer, search)
+        labels = _label_batch(batch, scorer, labeller)
         columns = (
             batch.column("item_id"),
             batch.column("evidence"),
@@ -161,7 +163,7 @@ def score_items(batches: Iterable[pa.RecordBatch], scorer: Scorer) -> Iterator[p
         )
 
 
-def _label_batch(batch: pa.RecordBatch, scorer: Scorer, search: TermSearch | None) -> list[ItemLabels]:
+def _label_batch(batch: pa.RecordBatch, scorer: Scorer, labeller: TermLabeller | None) -> list[ItemLabels]:
     vectors = batch.column("vector").to_pylist()
     texts = batch.column("text").to_pylist()
     encoded = [i for i, vector in enumerate(vectors) if vector is not None]
@@ -169,7 +171,7 @@ def _label_batch(batch: pa.RecordBatch, scorer: Scorer, search: TermSearch | Non
     if encoded:
         matrix = np.frombuffer(b"".join(vectors[i] for i in encoded), dtype="<f2").reshape(len(encoded), -1)
         clicked = batch.column("clicked").to_pylist()
-        labels = scorer.label(search, matrix, [texts[i] for i in encoded], [clicked[i] for i in encoded])
+        labels = scorer.label(labeller, matrix, [texts[i] for i in encoded], [clicked[i] for i in encoded])
         found = dict(zip(encoded, labels, strict=True))
     reasons = batch.column("reason").to_pylist()
     return [found[i] if i in found else scorer.without_labels(reason) for i, reason in enumerate(reasons)]

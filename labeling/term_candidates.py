@@ -24,7 +24,7 @@ from etl.splits import query_key
 from etl.text import Normaliser, contains, words
 from labeling.encoding import encode_good, task_device, worker_bundle
 from labeling.item_index import ItemIndex, worker_index
-from labeling.terms import TermIndex, TermSearch
+from labeling.term_search import TermIndex, TermSearch
 from model.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -171,8 +171,8 @@ def _judged(
 ) -> list[dict[str, Any]]:
     good, vectors = encode_good(bundle, [row["query"] for row in rows], "query")
     unit = vectors.astype(np.float64)
-    nearest = search.candidates(unit / np.linalg.norm(unit, axis=1, keepdims=True))
-    return [_row(rows[i], *found[0], judge, index) for i, found in zip(good, nearest, strict=True)]
+    (nearest,) = search.candidates(unit / np.linalg.norm(unit, axis=1, keepdims=True), [rows[i]["query"] for i in good])
+    return [_row(rows[i], found[0].term, found[0].cosine, judge, index) for i, found in zip(good, nearest, strict=True)]
 
 
 def _row(row: Mapping[str, Any], term: int, cosine: float, judge: Judge, index: ItemIndex) -> dict[str, Any]:

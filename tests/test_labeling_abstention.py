@@ -58,7 +58,7 @@ def test_an_item_that_cannot_be_read_gets_neither_term_nor_category_and_the_reas
     bundle = write_small_bundle(root, metrics=METRICS | {"scripts": {"latin": 10}})
     scorer = Scorer.build(bundle, vocabulary(), taxonomy(), SETTINGS)
     texts = ["steel kettle", "чайник", "39"]
-    found = scorer.label(scorer.search(), title_vectors(bundle, texts), texts)
+    found = scorer.label(scorer.labeller(), title_vectors(bundle, texts), texts)
     assert [labels.terms.reason for labels in found] == [None, LANGUAGE_NOT_COVERED, TOO_SHORT]
     assert [labels.category.stopped for labels in found] == ["leaf", LANGUAGE_NOT_COVERED, TOO_SHORT]
     assert found[1].terms.terms == found[1].category.path == []

@@ -24,7 +24,7 @@ from labeling.term_candidates import (
     supported_queries,
     synonym_cosine,
 )
-from labeling.terms import TermIndex
+from labeling.term_search import TermIndex
 from tests.labeling_data import index_titles, pair, query_encoder, vocabulary, write_small_bundle
 from tests.rows import term
 

@@ -9,14 +9,13 @@ import pytest
 from etl.errors import InputError
 from etl.text import normalise
 from labeling.probability import FORMAT, Calibration
+from labeling.term_search import TermIndex
 from labeling.terms import (
-    CANDIDATES,
     LOW_PROBABILITY,
     TIE,
     ItemTerms,
-    TermIndex,
     TermLabel,
-    TermSearch,
+    TermLabeller,
     TermSettings,
     count_passing,
 )
@@ -27,13 +26,13 @@ SETTINGS = TermSettings(min_probability=0.3, max_gap=0.3, max_terms=5, max_simil
 ALL = TermSettings(min_probability=0, max_gap=2, max_terms=10, max_similarity=2)
 
 
-def search(root: Path, rows: list[dict] | None = None) -> TermSearch:
-    return TermSearch(TermIndex.build(vocabulary(rows), query_encoder(write_small_bundle(root)), normalise))
+def labeller(root: Path, rows: list[dict] | None = None) -> TermLabeller:
+    return TermLabeller(TermIndex.build(vocabulary(rows), query_encoder(write_small_bundle(root)), normalise))
 
 
 def found(root: Path, title: str, rows: list[dict] | None = None, settings: TermSettings = SETTINGS) -> ItemTerms:
     vectors = title_vectors(write_small_bundle(root), [title])
-    return search(root, rows).label(vectors, [title], uncalibrated(), settings)[0]
+    return labeller(root, rows).label(vectors, [title], uncalibrated(), settings)[0]
 
 
 def labels(root: Path, title: str, rows: list[dict] | None = None, settings: TermSettings = SETTINGS) -> list[TermLabel]:
@@ -80,10 +79,10 @@ def test_nothing_probable_enough_gives_no_term_and_the_nearest_as_runner_up(root
 
 def test_margin_is_the_distance_to_the_runner_up(root):
     vector = title_vectors(write_small_bundle(root), ["steel kettle"])
-    ranked = search(root).candidates(vector)[0]
+    ranked = labeller(root).search.candidates(vector, [""])[0][0]
     given = found(root, "steel kettle", settings=replace(ALL, max_terms=1))
-    assert given.terms[0].margin == pytest.approx(ranked[0][1] - ranked[1][1])
-    assert given.runner_up.term_id == f"t{ranked[1][0] + 1}"
+    assert given.terms[0].margin == pytest.approx(ranked[0].score - ranked[1].score)
+    assert given.runner_up.term_id == f"t{ranked[1].term + 1}"
 
 
 def test_there_is_no_runner_up_where_every_candidate_was_chosen(root):
@@ -113,7 +112,7 @@ def test_terms_whose_forms_are_nearer_than_the_setting_count_as_one(root):
 
 
 def test_of_two_terms_that_are_equally_near_none_is_given_unless_both_are(root):
-    engine = search(root, [term("a", "kettle"), term("b", "dress")])
+    engine = labeller(root, [term("a", "kettle"), term("b", "dress")])
     middle = engine.index.vectors.astype(np.float64).sum(axis=0, keepdims=True)
     middle /= np.linalg.norm(middle)
     one, both = (engine.label(middle, [""], uncalibrated(), settings)[0] for settings in (replace(ALL, max_terms=1), ALL))
@@ -124,30 +123,8 @@ def test_of_two_terms_that_are_equally_near_none_is_given_unless_both_are(root):
 def test_equal_candidates_stand_in_the_order_of_their_ids(root):
     rows = [term("b", "bat"), term("a", "bat"), term("c", "ball")]
     vector = title_vectors(write_small_bundle(root), ["bat"])
-    assert [place for place, _ in search(root, rows).candidates(vector)[0]] == [0, 1, 2]
+    assert [found.term for found in labeller(root, rows).search.candidates(vector, [""])[0][0]] == [0, 1, 2]
     assert [label.term_id for label in labels(root, "bat", rows)] == ["a"]
-
-
-def test_exact_search_finds_what_a_full_scan_over_all_forms_finds(root):
-    names = [
-        f"{a} {b}" for a in ("red", "blue", "steel", "wool") for b in ("kettle", "dress", "lamp", "mat", "drill", "sofa")
-    ]
-    rows = [term(f"t{n:02}", name, synonyms=[f"{name} set", f"{name} large"]) for n, name in enumerate(names)]
-    bundle = write_small_bundle(root)
-    engine = search(root, rows)
-    vectors = title_vectors(bundle, ["red kettle x9", "wool mat 120 cm", "steel drill set"])
-    scores = (vectors @ engine.index.vectors.astype(np.float64).T).round(6)
-    for item, found in enumerate(engine.candidates(vectors)):
-        best = [scores[item, engine.index.form_terms == t].max() for t in range(len(rows))]
-        order = sorted(range(len(rows)), key=lambda t: (-best[t], t))[:CANDIDATES]
-        assert [t for t, _ in found] == order
-
-
-def test_scores_do_not_depend_on_how_many_items_are_scored_together(root):
-    engine = search(root)
-    vectors = title_vectors(write_small_bundle(root), [f"kettle {n} dress {n * 7} lamp" for n in range(300)])
-    together = engine.candidates(vectors)
-    assert together == [engine.candidates(vector[None])[0] for vector in vectors]
 
 
 def curves(first: list[list[float]], further: list[list[float]], languages: dict | None = None) -> Calibration:
@@ -169,7 +146,7 @@ def test_no_candidate_is_more_probable_than_the_best():
 def test_a_language_has_its_own_curve_where_one_is_stored_and_the_joint_one_otherwise(root):
     own = {"chinese": {"first": {"knots": [[0.0, 0.7], [1.0, 0.7]]}, "further": {"curve": "joint"}}}
     calibration = curves([[0.0, 0.2], [1.0, 0.2]], [[0.0, 0.1], [1.0, 0.1]], own)
-    engine, texts = search(root), ["连衣裙", "dress"]
+    engine, texts = labeller(root), ["连衣裙", "dress"]
     found = engine.label(title_vectors(write_small_bundle(root), texts), texts, calibration, replace(ALL, max_terms=2))
     assert [[label.probability for label in item.terms] for item in found] == [[0.7, 0.1], [0.2, 0.1]]
 
@@ -200,7 +177,7 @@ CALIBRATED = Calibration.of(
 def test_clicks_of_training_vouch_for_a_candidate(root):
     vectors = title_vectors(write_small_bundle(root), ["steel kettle"])
     plain, clicked = (
-        search(root).label(vectors, ["steel kettle"], CALIBRATED, replace(ALL, max_terms=2), [positions])[0].terms
+        labeller(root).label(vectors, ["steel kettle"], CALIBRATED, replace(ALL, max_terms=2), [positions])[0].terms
         for positions in ((), (0, 1, 2, 3))
     )
     assert [t.term_id for t in plain] == [t.term_id for t in clicked]
@@ -210,5 +187,5 @@ def test_clicks_of_training_vouch_for_a_candidate(root):
 
 def test_without_a_calibration_clicks_vouch_for_nothing(root):
     vectors = title_vectors(write_small_bundle(root), ["steel kettle"])
-    found = search(root).label(vectors, ["steel kettle"], uncalibrated(), ALL, [(1,)])[0].terms[0]
+    found = labeller(root).label(vectors, ["steel kettle"], uncalibrated(), ALL, [(1,)])[0].terms[0]
     assert found.probability == found.score
