@@ -27,6 +27,7 @@ from benchmarks.homedepot_judgements import (
     SET,
     HomeDepotConfig,
     Judgement,
+    held_out_products,
     products_of_terms,
     read_judgements,
     titles_by_product,
@@ -69,16 +70,18 @@ def warehouse(config: HomeDepotConfig) -> Mapping[str, Any]:
     judgements = read_judgements(config.data)
     titles, terms, unseen = titles_by_product(judgements), products_of_terms(judgements), unseen_queries(judgements)
     root = open_root(config.root, SET, MADE_UP)
-    seen = [j for j in judgements if j.query not in unseen]
+    held_out = set.union(*held_out_products(terms)) if config.hold_out_products else set()
+    seen = [j for j in judgements if j.query not in unseen and j.product not in held_out]
+    shown = {product: title for product, title in titles.items() if product not in held_out}
     events = write_events(root, config.ds, *_events(seen))
-    write_catalogue(root, config.ds, list(titles), list(titles.values()), "en")
+    write_catalogue(root, config.ds, list(shown), list(shown.values()), "en")
     term_ids = {term: f"t{n:04}" for n, term in enumerate(terms)}
     write_vocabulary(root, term_ids, "en")
     truth = write_truth(root, "item_terms", TRUTH_TERMS, _truth(titles, terms, term_ids))
     write_settings(root, SETTINGS)
     return {
         "events": events,
-        "items": len(titles),
+        "items": len(shown),
         "terms": len(term_ids),
         "truth": truth,
         "unseen_queries": len(unseen),

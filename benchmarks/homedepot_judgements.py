@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ class HomeDepotConfig(AdapterConfig):
 
     data: str = f"../shared/data/{SET}"
     """Directory with train.csv.gz of Kaggle's "Home Depot Product Search Relevance"."""
+
+    hold_out_products: bool = False
+    """Leave the products that the title-to-term task is measured on out of clicks and catalogue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,18 @@ def unseen_queries(judgements: Sequence[Judgement]) -> set[str]:
     """The queries that never enter the click log: a tenth, drawn as all published figures on this set here are."""
     queries = sorted({j.query for j in judgements})
     return set(np.random.RandomState(13).choice(queries, len(queries) // 10, replace=False).tolist())
+
+
+def held_out_products(terms: Mapping[str, set[str]]) -> tuple[set[str], set[str]]:
+    """Products of the title-to-term task that no training sees: those to measure on, and those to choose settings on.
+
+    A tenth of those with a term for the one, drawn as all published figures on this set here are, and a twentieth of all
+    from the rest for the other.
+    """
+    products = sorted({product for found in terms.values() for product in found})
+    test = set(np.random.RandomState(17).choice(products, len(products) // 10, replace=False).tolist())
+    rest = [product for product in products if product not in test]
+    return test, set(np.random.RandomState(18).choice(rest, len(products) // 20, replace=False).tolist())
 
 
 def titles_by_product(judgements: Sequence[Judgement]) -> dict[str, str]:

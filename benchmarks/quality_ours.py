@@ -1,0 +1,152 @@
+"""Our labels of a public set: its night up to the calibrated bundle, and the two systems that this makes."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality_baselines import TOP, Ranked, System, best_of
+from benchmarks.quality_tasks import Task
+from benchmarks.studies_data import minilm
+from etl.errors import InputError
+from etl.warehouse import Warehouse
+from labeling import local_tables
+from labeling.categories import CategoryTree
+from labeling.probability import Calibration
+from labeling.product_text import product_text
+from labeling.term_search import TermIndex
+from labeling.terms import ItemTerms, TermLabeller, TermSettings
+from model.bundle import Bundle, candidate, load_bundle
+
+log = logging.getLogger(__name__)
+
+DS = "2024-05-07"
+
+NIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "taobao": {
+        "warehouse": (),
+        "pairs": ("--test-item-share", "0.05"),
+        "dataset": (),
+        "train": ("--preset", "bag", "--dim", "1024", "--query-word-dropout", "1"),
+        "calibrate": ("--lexical-weights", "0.02", "0.05", "0.1", "0.2"),
+    },
+    "homedepot": {
+        "warehouse": ("--hold-out-products",),
+        "pairs": ("--test-item-share", "0.02"),
+        "dataset": (),
+        "train": (),  # what its warehouse.toml says
+        "calibrate": ("--lexical-weights", "0.02", "0.05", "0.1", "0.2"),
+    },
+    "bigbasket": {
+        "warehouse": (),
+        "pairs": ("--test-item-share", "0.05"),
+        "dataset": ("--tokenizer", "wordpiece", "--tokenizer-from", str(minilm())),
+        "train": (
+            *("--preset", "published", "--init-from", str(minilm()), "--epochs", "1", "--lr", "5e-5", "--tau", "0.02"),
+            *("--batch", "128", "--crops", "0.25", "--query-word-dropout", "0"),
+        ),
+        "calibrate": (),
+    },
+}
+"""The settings of each stage. Those of training were chosen on the sets' validation parts, see docs/quality/README.md."""
+
+
+def calibrated_bundle(name: str, root: Path, data: Path) -> Bundle:
+    """The bundle of a set's night in ``root``, which is run if it is not there.
+
+    Raises:
+        InputError: a stage failed.
+    """
+    warehouse = Warehouse.at(str(root))
+    if (found := candidate(warehouse)) is not None and (found / "calibration.json").is_file():
+        log.info("%s: the night in %s is there already", name, root)
+        return load_bundle(found)
+    for stage, settings in NIGHTS[name].items():
+        command = ["-m", "labeling.cli", stage, "--ds", DS]
+        if stage == "warehouse":
+            command = ["-m", f"benchmarks.{name}", stage, "--data", str(data)]
+        command = [sys.executable, *command, "--root", str(root), *settings]
+        if subprocess.run(command, check=False).returncode:
+            raise InputError(f"{name}: {' '.join(command)} failed: see what it said above")
+    found = candidate(warehouse)
+    assert found is not None, "training makes a candidate"
+    return load_bundle(found)
+
+
+SETTINGS = TermSettings(min_probability=0.3, max_gap=0.15, max_terms=5, max_similarity=0.9)
+"""Those of `labeller predict`."""
+
+
+class OurTerms:
+    """Terms of the warehouse's vocabulary, by their position in the labels of a task."""
+
+    def __init__(self, bundle: Bundle, root: Path, task: Task) -> None:
+        vocabulary = local_tables.vocabulary(Warehouse.at(str(root)))
+        number = {label: n for n, label in enumerate(task.labels)}
+        self._positions = np.array([number[term.term] for term in vocabulary.terms])
+        self._number = {term.term_id: number[term.term] for term in vocabulary.terms}
+        self._bundle = bundle
+        self._calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
+        index = TermIndex.build(vocabulary, partial(bundle.encode, side="query"), bundle.tokenizer.normalise)
+        self._labeller = TermLabeller(index)
+
+    @property
+    def lexical_weight(self) -> float:
+        """What calibration chose."""
+        return self._calibration.lexical_weight
+
+    def rank(self, texts: Sequence[str], lexical_weight: float) -> Ranked:
+        """The nearest terms."""
+        normal, vectors = self._encoded(texts)
+        (found,) = self._labeller.search.candidates(vectors, normal, [lexical_weight])
+        labels = np.array([[self._positions[c.term] for c in row[:TOP]] for row in found])
+        return Ranked(labels, np.array([[c.score for c in row[:TOP]] for row in found]))
+
+    def label(self, texts: Sequence[str]) -> list[list[tuple[int, float]]]:
+        """The terms that the night would give, (label, probability), best first."""
+        normal, vectors = self._encoded(texts)
+        found: list[ItemTerms] = self._labeller.label(vectors, normal, self._calibration, SETTINGS)
+        return [[(self._number[term.term_id], term.probability) for term in item.terms] for item in found]
+
+    def _encoded(self, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+        return encoded(self._bundle, texts)
+
+
+class OurPaths:
+    """Paths of the warehouse's tree, by their position in the labels of a task; always down to a leaf."""
+
+    def __init__(self, encode: Any, root: Path, task: Task, temperature: float) -> None:
+        tree = CategoryTree.build(local_tables.taxonomy(Warehouse.at(str(root))), encode)
+        number = {label: n for n, label in enumerate(task.labels)}
+        leaves = np.setdiff1d(np.arange(len(tree.ids)), tree.parents)
+        names = [" > ".join(tree.names[node] for node in tree.way(int(leaf))) for leaf in leaves]
+        self._leaves, self._labels = leaves, np.array([number[name] for name in names])
+        self._tree, self._temperature = tree, temperature
+
+    def rank(self, vectors_ND: np.ndarray) -> Ranked:
+        """The most probable paths and their probabilities."""
+        steps = self._tree.log_steps(self._tree.scores(vectors_ND), self._temperature)
+        found = best_of(np.exp(self._tree.log_paths(steps)[self._leaves].T))
+        return Ranked(self._labels[found.labels], found.scores)
+
+
+def encoded(bundle: Bundle, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Normalised product texts, and float64 unit vectors by way of float16, as the night has them."""
+    normal = [product_text(text, bundle.tokenizer.normalise).text or "" for text in texts]
+    vectors = bundle.encode(normal, side="title").astype(np.float16).astype(np.float64)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return normal, vectors / np.where(norms > 0, norms, 1.0)
+
+
+def paths_system(bundle: Bundle, root: Path, task: Task) -> System:
+    """Our category paths."""
+    calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
+    paths = OurPaths(partial(bundle.encode, side="query"), root, task, calibration.temperature)
+    return lambda texts: paths.rank(encoded(bundle, texts)[1])

@@ -1,0 +1,81 @@
+"""The quality report: its cases follow the public sets' conventions, its baselines are what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.quality_baselines import Ranked, bm25, dictionary, linear
+from benchmarks.quality_measures import cut, gain, path_f1, precision_and_recall, ranked_measures
+from benchmarks.quality_report import Found, Row, write_report
+from benchmarks.quality_tasks import Case, Task
+
+LABELS = ["shoe", "running shoe", "kettle", "dress"]
+LEARNT = [("Air Zoom 39 black", 1), ("Air Zoom 40", 1), ("steel boiler 2 l", 2), ("steel boiler", 2), ("summer gown", 3)]
+CASES = [
+    Case("black running shoe", frozenset({1}), wrong=frozenset({0})),
+    Case("Air Zoom 41", frozenset({1})),
+    Case("a dress", frozenset({3})),
+]
+TASK = Task("homedepot", LABELS, LEARNT, {"whole": CASES}, {"whole": CASES})
+
+
+def firsts(system, texts):
+    return system(texts).labels[:, 0].tolist()
+
+
+def test_a_dictionary_finds_the_longest_label_that_stands_in_the_title_and_nothing_where_none_does():
+    system = dictionary(TASK)["longest"]()
+    assert firsts(system, ["black running shoes", "Air Zoom 41", "dress or shoe"]) == [1, -1, 3]
+
+
+def test_bm25_over_clicked_titles_finds_a_label_that_the_title_lacks_and_over_names_it_does_not():
+    systems = bm25(TASK)
+    assert firsts(systems["names and titles, k1 0.9, b 0.4"](), ["Air Zoom 41"]) == [1]
+    assert firsts(systems["names, k1 0.9, b 0.4"](), ["Air Zoom 41"]) == [-1]
+
+
+def test_a_linear_model_learns_labels_from_the_titles_that_were_clicked_for_them():
+    assert firsts(linear(TASK)["1-grams, C 1"](), ["zoom", "boiler"]) == [1, 2]
+
+
+def test_each_baseline_has_six_settings_to_choose_from():
+    assert {len(family(TASK)) for family in (dictionary, bm25, linear)} == {6}
+
+
+def test_labels_that_nobody_judged_are_misses_at_k_and_left_out_of_precision():
+    values = precision_and_recall([[1, 2], [3], [2]], [CASES[0], CASES[1], CASES[0]])
+    np.testing.assert_array_equal(values["precision"], [1.0, np.nan, np.nan])
+    np.testing.assert_array_equal(values["recall"], [1.0, 0.0, 0.0])
+    assert ranked_measures(TASK, TASK.test, dictionary(TASK)["longest"]())["hit@1"].tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_path_that_is_right_down_to_the_second_of_three_levels_has_two_thirds_of_f1():
+    task = Task("bigbasket", ["a > b > c", "a > b > d", "x > b > c"], [], {}, {})
+    found = Ranked(np.array([[0], [1], [2], [-1]]), np.ones((4, 1)))
+    cases = [Case("", frozenset({0}))] * 4
+    assert path_f1(found, cases, task) == pytest.approx([1, 2 / 3, 0, 0])
+
+
+def test_further_labels_are_cut_by_their_share_of_the_first_one_s_score():
+    found = Ranked(np.array([[2, 1, 0], [3, -1, -1]]), np.array([[1.0, 0.8, 0.4], [0.2, 0, 0]]))
+    assert cut(found, 0.8) == [[2, 1], [3]]
+
+
+def test_a_gain_is_of_the_cases_on_which_both_are_defined():
+    ours, theirs = np.array([1.0, np.nan, 1.0, 1.0]), np.array([0.0, 1.0, np.nan, 0.0])
+    assert gain(ours, theirs, np.array([True] * 4)) == (1.0, 1.0, 1.0)
+
+
+def test_the_report_says_what_is_beaten_and_how_far_probabilities_are_off(tmp_path: Path):
+    better, worse = ({"hit@1": np.array([value, 1.0] * 50)} for value in (1.0, 0.0))
+    stated = np.array([[0.9, float(n % 5 > 0)] for n in range(100)])
+    task = Task("homedepot", LABELS, LEARNT, {}, {}, {"all": np.ones(100, dtype=bool), "half": np.arange(100) % 2 == 1})
+    write_report(task, Found([Row("ours", "", better), Row("BM25", "k1 2", worse)], stated), tmp_path, "a machine")
+    text = (tmp_path / "homedepot.md").read_text()
+    assert "ours against BM25: **beaten**. hit@1 +0.500" in text
+    assert "ours against BM25: **not beaten**. hit@1 +0.000" in text
+    assert "expected calibration error **0.100**" in text
+    assert (tmp_path / "homedepot.png").stat().st_size > 5_000
