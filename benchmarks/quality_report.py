@@ -93,7 +93,8 @@ def _reliability(stated: np.ndarray, name: str) -> list[str]:
         "## Probabilities",
         "",
         f"Of {len(stated):,} stated: expected calibration error **{found.error:.3f}** ({BINS} bins of equal mass), "
-        f"Brier skill **{skill}**, AUC **{auc}**; on average {stated[:, 0].mean():.3f} stated, {stated[:, 1].mean():.3f} right.",
+        f"Brier skill **{skill}**, AUC **{auc}**; on average {stated[:, 0].mean():.3f} stated, {stated[:, 1].mean():.3f} "
+        "right.",
         "",
         f"![Reliability, and risk by coverage]({name}.png)",
         "",
