@@ -144,7 +144,6 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     counts: dict[str, int | float] = {}
     shots, held = None, ExitStack()
     if this.told is not None:
-        assert this.taxonomy is not None, "categories are told of a tree"
         drawn = hold(drawn_examples(items, this.told, settings.few_shot_examples), held)
         shots = Shots(settings.few_shot_prior, example_sums(drawn))
         items = with_examples(items, drawn)

@@ -119,7 +119,7 @@ def staged(root: Path) -> dict[str, tuple[str | None, str]]:
 
 
 def test_the_run_with_examples_is_another_run_and_publishing_refuses_changed_ones(spark, told_shop, capsys):
-    least = ("--min-step-probability", "0")
+    least = ("--min-step-probability", "0", "--min-probability", "0")
     assert predict.main(argv(told_shop, *least)) == EXIT_OK
     before = staged(told_shop)
     assert predict.main(argv(told_shop, *least, "--few-shot", "--few-shot-prior", "0.1")) == EXIT_OK
