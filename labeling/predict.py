@@ -142,7 +142,8 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         return found
     items = vectors(spark, warehouse, settings.ds, bundle, catalogue)
     counts: dict[str, int | float] = {}
-    shots, held = None, ExitStack()
+    shots: Shots | None = None
+    held = ExitStack()
     if this.told is not None:
         drawn = hold(drawn_examples(items, this.told, settings.few_shot_examples), held)
         shots = Shots(settings.few_shot_prior, example_sums(drawn))
