@@ -45,8 +45,8 @@ class Taxonomy:
         """From rows of TAXONOMY.
 
         Raises:
-            InputError: no node, an id that is null or occurs twice, a node without a name, an orphan, a cycle, two
-                roots of the same name; all of them listed.
+            InputError: no node, an id that is null or occurs twice (as that of a node with two parents does), a node
+                without a name, an orphan, a cycle, two roots of the same name; all of them listed.
         """
         found = [(_text(row["category_id"]), _text(row["parent_id"]), row["name"]) for row in rows]
         problems = _problems(found)
@@ -88,11 +88,15 @@ def _problems(rows: list[_Row]) -> list[str]:
     if not rows:
         return ["it has 0 rows (expected >= 1)"]
     problems = []
+    above: defaultdict[str, set[str]] = defaultdict(set)
+    for id_, parent, _ in rows:
+        above[id_].add(repr(parent))
     for id_, count in Counter(id_ for id_, _, _ in rows).items():
         if id_ is None:
             problems.append(f"column category_id is null in {count} rows (expected an id in each)")
         elif count > 1:
-            problems.append(f"column category_id holds {id_!r} {count} times (expected once): drop the other rows")
+            under = f" under the parents {', '.join(sorted(above[id_]))}" if len(above[id_]) > 1 else ""
+            problems.append(f"column category_id holds {id_!r} {count} times{under} (expected once): drop the other rows")
     for id_, _, name in rows:
         if not has_words(name):
             problems.append(f"column name is {name!r} for category_id {id_!r} (expected at least one word)")

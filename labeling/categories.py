@@ -1,9 +1,10 @@
-"""Category paths, zero-shot: softmax over siblings, the most probable path, and where to stop on it."""
+"""Category paths: softmax over siblings, the most probable path, where to stop on it; zero-shot or with examples."""
 
 # N items, M nodes of the tree, D embedding
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from etl.errors import InputError
 from etl.taxonomy import Taxonomy
-from labeling.prompts import node_vectors
+from labeling.few_shot import Prototypes, Shots
+from labeling.prompts import gather, own_vectors
 from labeling.term_search import DECIMALS, Encode
 from labeling.terms import LOW_PROBABILITY
 
@@ -54,10 +56,12 @@ class CategoryTree:
     """float32 [M, D] unit vectors."""
     families: tuple[tuple[int, int, int], ...]
     """(position of the parent or -1, first child, end of children), the roots first, then level by level."""
+    prototypes: Prototypes | None = None
+    """Where ``vectors`` come from if there are examples."""
 
     @classmethod
-    def build(cls, taxonomy: Taxonomy, encode: Encode) -> CategoryTree:
-        """Lay the tree out and encode its prompts.
+    def build(cls, taxonomy: Taxonomy, encode: Encode, shots: Shots | None = None) -> CategoryTree:
+        """Lay the tree out, encode its prompts, and let the examples move them if there are any.
 
         Raises:
             InputError: the encoder makes no finite vector of a node's prompts.
@@ -72,7 +76,9 @@ class CategoryTree:
                 ids += children
                 parents += [position] * len(children)
         parents_M = np.array(parents, dtype=np.int64)
-        vectors = node_vectors(taxonomy, ids, parents_M, encode)
+        own = own_vectors(taxonomy, ids, encode)
+        prototypes = None if shots is None else Prototypes.build(tuple(ids), parents_M, own, shots)
+        vectors = (gather(own, parents_M) if prototypes is None else prototypes).vectors.astype(np.float32)
         bad = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2)
         if bad.any():
             raise InputError.of(
@@ -80,15 +86,21 @@ class CategoryTree:
                 heading="table taxonomy: nodes that the encoder makes no vector of (expected a unit vector of each):",
             )
         names = tuple(taxonomy.nodes[id_].name for id_ in ids)
-        return cls(tuple(ids), names, parents_M, vectors, tuple(families))
+        return cls(tuple(ids), names, parents_M, vectors, tuple(families), prototypes)
 
-    def scores(self, vectors_ND: np.ndarray) -> np.ndarray:
-        """Score of each node for float64 unit vectors, [M, N].
+    def scores(self, vectors_ND: np.ndarray, example_of: Sequence[str | None] = ()) -> np.ndarray:
+        """Score of each node for float64 unit vectors, [M, N]; see :meth:`label` for ``example_of``.
 
         An inner node scores by its own vector or by the best node below it, whichever is nearer: "Kitchen" is right
         for a kettle because of "Kettles", which its own words do not say.
         """
         scores_MN = self.vectors.astype(np.float64) @ vectors_ND.T
+        if self.prototypes is not None:
+            places = {id_: place for place, id_ in enumerate(self.ids)} if any(example_of) else {}
+            for item, id_ in enumerate(example_of):
+                if id_ is not None:
+                    way, moved = self.prototypes.without(places[id_], vectors_ND[item])
+                    scores_MN[way, item] = moved.astype(np.float32).astype(np.float64) @ vectors_ND[item]
         for parent, start, end in reversed(self.families[1:]):
             np.maximum(scores_MN[parent], scores_MN[start:end].max(axis=0), out=scores_MN[parent])
         return scores_MN.round(DECIMALS)
@@ -109,18 +121,31 @@ class CategoryTree:
             paths_MN[start:end] += paths_MN[parent]
         return paths_MN
 
-    def label(self, vectors_ND: np.ndarray, temperature: float, min_step_probability: float) -> list[CategoryLabel]:
+    def label(
+        self,
+        vectors_ND: np.ndarray,
+        temperature: float,
+        min_step_probability: float,
+        example_of: Sequence[str | None] = (),
+    ) -> list[CategoryLabel]:
         """The path of each item.
 
         The most probable way to a leaf is followed from the root as long as each step is at least
         ``min_step_probability`` probable given the one before. The search is exact: the scores of all nodes come from
         one matrix product, so a beam would save nothing and could lose the best path.
+
+        Args:
+            vectors_ND: Float64 unit vectors.
+            temperature: Of the softmax over siblings.
+            min_step_probability: Least probability of a step.
+            example_of: Of each item the id of the node that its text is an example of, None for most; empty for all. It is
+                scored without itself.
         """
         labels: list[CategoryLabel] = []
         leaves = np.setdiff1d(np.arange(len(self.ids)), self.parents)
         leaves = leaves[np.argsort(np.array(self.ids, dtype=object)[leaves], kind="stable")]  # argmax: ties by id
         for start in range(0, len(vectors_ND), _CHUNK):
-            scores_MN = self.scores(vectors_ND[start : start + _CHUNK])
+            scores_MN = self.scores(vectors_ND[start : start + _CHUNK], example_of[start : start + _CHUNK])
             steps_MN = self.log_steps(scores_MN, temperature)
             # Rounded, so that the order of summation cannot decide between equal paths.
             best_N = leaves[self.log_paths(steps_MN)[leaves].round(9).argmax(axis=0)]

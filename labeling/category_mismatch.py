@@ -64,6 +64,11 @@ def seller_names(taxonomy: Taxonomy) -> dict[str, str]:
     return {text: ids[0] for text, ids in spoken.items() if len(ids) == 1} | {id_: id_ for id_ in taxonomy.nodes}
 
 
+def seller_node(given: str, names: Mapping[str, str]) -> str | None:
+    """The id of the node that a seller's value means by :func:`seller_names`; None if it means none."""
+    return names.get(given) or names.get(normalise(given))
+
+
 def parting(ours: Sequence[str], theirs: Sequence[str]) -> int | None:
     """The first level, from 1, on which two paths of ids differ; None if one is the beginning of the other."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
@@ -71,8 +76,7 @@ def parting(ours: Sequence[str], theirs: Sequence[str]) -> int | None:
 
 
 def _compared(row: Mapping[str, Any], taxonomy: Taxonomy, names: Mapping[str, str]) -> dict[str, Any]:
-    given = str(row["seller_category"])
-    node = names.get(given) or names.get(normalise(given))
+    node = seller_node(str(row["seller_category"]), names)
     theirs = [] if node is None else taxonomy.path(node)
     ours: Sequence[str] = row["path_ids"]
     level = parting(ours, [part.id for part in theirs]) if node else None

@@ -1,4 +1,4 @@
-"""Quality in numbers: hit@1 of terms and accuracy of categories by level, on slices of the items with truth."""
+"""Quality in numbers: hit@1 of terms and how right category paths are, on slices of the items with truth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import polars as pl
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from labeling.baselines import Bm25Terms, LongestMatch, clicked_terms
+from labeling.hierarchical import HierarchicalScores, accuracy_by_level, hierarchical_scores, holds, path_accuracy
+from labeling.selective import RiskCurve, risk_curve
 from labeling.truth import Truth
 
 ALL, LACKING, UNCLICKED = "all", "title lacks its term", "lacks it, never clicked"
@@ -32,6 +34,19 @@ class CategoryFigures:
     sizes: Mapping[str, Sequence[int]]
     """Slice -> items at depth 1, 2, …"""
     accuracy: Mapping[str, Sequence[float]]
+    paths: Mapping[str, PathFigures]
+    """Slice -> figures of its paths as wholes."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathFigures:
+    """How right the paths of a slice are."""
+
+    hierarchical: HierarchicalScores
+    whole: float | None
+    """Share of items whose path is the true one from end to end."""
+    risk: RiskCurve
+    """A path that stopped early is right if all it says is, which is what its probability states."""
 
 
 def term_figures(
@@ -75,9 +90,12 @@ def term_figures(
 
 
 def category_figures(
-    truth: Truth, titles: Mapping[str, str | None], paths: Mapping[str, Sequence[str]], taxonomy: Taxonomy
+    truth: Truth,
+    titles: Mapping[str, str | None],
+    paths: Mapping[str, tuple[Sequence[str], float | None]],
+    taxonomy: Taxonomy,
 ) -> CategoryFigures:
-    """Accuracy by level of the predicted paths (item -> node ids from the root down).
+    """Figures of the predicted paths (item -> node ids from the root down, and the probability of that path).
 
     A path that stopped above a level is wrong there: the share of items that get a right node is what counts.
     """
@@ -89,15 +107,21 @@ def category_figures(
     slices = {ALL: true_paths, LACKING: {item: path for item, path in true_paths.items() if item in truth.lacking}}
     sizes: dict[str, list[int]] = {}
     accuracy: dict[str, list[float]] = {}
+    figures: dict[str, PathFigures] = {}
     for name, found in slices.items():
         if not found:
             continue
-        for level in range(max(map(len, found.values()))):
-            deep = {item: path[level] for item, path in found.items() if len(path) > level}
-            right = _share(list(paths.get(item, ()))[level : level + 1] == [node] for item, node in deep.items())
-            sizes.setdefault(name, []).append(len(deep))
-            accuracy.setdefault(name, []).append(right)
-    return CategoryFigures(sizes, accuracy)
+        true = list(found.values())
+        predicted, probabilities = zip(*(paths.get(item, ((), None)) for item in found), strict=True)
+        levels = accuracy_by_level(true, predicted)
+        sizes[name] = [level.items for level in levels]
+        accuracy[name] = [round(level.accuracy, 4) for level in levels]
+        figures[name] = PathFigures(
+            hierarchical=hierarchical_scores(true, predicted),
+            whole=path_accuracy(true, predicted),
+            risk=risk_curve([stated or 0.0 for stated in probabilities], list(map(holds, true, predicted))),
+        )
+    return CategoryFigures(sizes, accuracy, figures)
 
 
 def _share(outcomes: Iterable[bool]) -> float:

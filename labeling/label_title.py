@@ -1,7 +1,8 @@
 """Labels titles given on the command line with the promoted bundle, in seconds and without a Spark session.
 
 The same texts, vectors, cuts and calibration as in the nightly run: a title that is in the catalogue gets the same
-labels there. Where the product text has further columns they are empty here, and the labels may differ.
+labels there. Where the product text has further columns they are empty here, and the labels may differ; so may the
+categories where `[predict] few_shot` is on: the examples are the night's.
 """
 
 from __future__ import annotations

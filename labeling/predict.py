@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -27,13 +28,16 @@ from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
 from etl.runs import code_version, expected_cost, record_stage
-from etl.session import start_session
+from etl.session import hold, start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.clicked import clicked_terms, term_forms
 from labeling.encoding import labelling_bundle
+from labeling.examples import EXAMPLES, count_examples, drawn_examples, example_sums, told_categories, with_examples
+from labeling.few_shot import Shots
 from labeling.lineage import changes, last_lineage
+from labeling.overrides import read_overrides
 from labeling.product_text import with_texts
 from labeling.scoring import SCORED_SCHEMA, Scorer, ScoringSettings, score_items
 from model.bundle import Bundle, load_bundle
@@ -80,6 +84,16 @@ class PredictConfig(SparkJobConfig):
     min_step_probability: Annotated[float, Field(ge=0, le=1)] = 0.4
     """Least probability of a child given its parent for the category path to go on down."""
 
+    few_shot: bool = False
+    """Whether seller_category of the catalogue and category overrides that name a node move the tree's vectors. Categories
+    are then not calibrated: their temperature was fitted without examples."""
+
+    few_shot_prior: Annotated[float, Field(gt=0)] = 16.0
+    """How many examples a node's own prompts count for."""
+
+    few_shot_examples: Annotated[int, Field(ge=1, le=1_000)] = 64
+    """Most examples of a node, drawn by the hash of their texts."""
+
     evidence_queries: Annotated[int, Field(ge=0, le=20)] = 3
     """Clicked queries that are kept with an item's terms as evidence, strongest first."""
 
@@ -95,6 +109,8 @@ class Run:
     bundle: Bundle
     vocabulary: Vocabulary | None
     taxonomy: Taxonomy | None
+    told: DataFrame | None
+    """Rows of :func:`labeling.examples.told_categories`; None without few-shot."""
     inputs: Mapping[str, str]
     lineage: Mapping[str, str]
 
@@ -129,14 +145,22 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         catalogue.unpersist()
         return found
     items = vectors(spark, warehouse, settings.ds, bundle, catalogue)
+    counts: dict[str, int | float] = {}
+    shots: Shots | None = None
+    held = ExitStack()
+    if this.told is not None:
+        drawn = hold(drawn_examples(items, this.told, settings.few_shot_examples), held)
+        shots = Shots(settings.few_shot_prior, example_sums(drawn))
+        items = with_examples(items, drawn)
+        counts |= count_examples(this.told, drawn)
     pairs = day_pairs(spark, warehouse, settings.ds)
     forms = [] if this.vocabulary is None else term_forms(this.vocabulary, bundle.tokenizer.normalise)
     items = items.join(evidence(pairs, settings.evidence_queries), on="item_id", how="left")
     items = items.join(clicked_terms(pairs, forms), on="item_id", how="left")
-    scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings))
+    scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings), shots)
     scored = score(items, scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
     begun = time.monotonic()
-    counts: dict[str, int | float] = {"items": scored.count()}
+    counts["items"] = scored.count()
     counts["scoring_seconds"] = round(time.monotonic() - begun, 3)
     if this.vocabulary is None:
         log.warning("vocabulary is declared absent: no %s for ds=%s", ITEM_TERMS.name, settings.ds)
@@ -150,10 +174,11 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     else:
         _stage(as_item_categories(scored, settings.ds, this.lineage), warehouse, ITEM_CATEGORIES, settings.ds, this)
         counts |= _by(scored, "categories", F.col("category.stopped"))
+    held.close()
     for frame in (scored, catalogue):
         frame.unpersist()
     versions = {table.name: version_of(spark, warehouse, table, [settings.ds]) for table in (CATALOGUE, PAIRS)}
-    inputs = {name: f"{this.inputs[name]} {version}" for name, version in versions.items()}
+    inputs = dict(this.inputs) | {name: f"{this.inputs[name]} {version}" for name, version in versions.items()}
     record_stage(
         spark, warehouse, settings.ds, "predict",
         inputs=inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
@@ -211,6 +236,11 @@ def identify(
         PAIRS.name: tables.content_version(day_pairs(spark, warehouse, settings.ds)),
         CATALOGUE.name: catalogue_version(catalogue),
     }
+    told = None
+    if settings.few_shot and taxonomy is not None:
+        overrides = read_overrides(spark, warehouse, settings.ds, vocabulary, taxonomy)
+        told = told_categories(catalogue, overrides, taxonomy)
+        inputs[EXAMPLES] = tables.content_version(told)
     parts = {
         "bundle": bundle.id,
         "calibration": bundle.calibration_id or "default",
@@ -222,7 +252,7 @@ def identify(
     fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
     identity = json.dumps(parts | settings.model_dump(mode="json", include=fields), sort_keys=True)
     run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    return Run(bundle, vocabulary, taxonomy, inputs, {"run_id": run_id} | parts)
+    return Run(bundle, vocabulary, taxonomy, told, inputs, {"run_id": run_id} | parts)
 
 
 def catalogue_version(catalogue: DataFrame) -> str:

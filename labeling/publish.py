@@ -38,6 +38,7 @@ from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.audit import halves, staged, staged_run
+from labeling.examples import EXAMPLES, told_categories
 from labeling.live_labels import current_labels, merge
 from labeling.overrides import read_overrides
 from labeling.predict import catalogue_version
@@ -55,6 +56,8 @@ class Lineage:
     inputs: Mapping[str, str]
     vocabulary: Vocabulary | None
     taxonomy: Taxonomy | None
+    overrides: DataFrame | None
+    """As they hold at the end of the day; see :func:`labeling.overrides.read_overrides`."""
 
 
 class PublishConfig(SparkJobConfig):
@@ -85,8 +88,8 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     columns = lineage_columns(labels)
     template = read_spec(warehouse.bundles / columns["bundle"]).product_text
     catalogue = read_catalogue(spark, warehouse, settings.ds, template).persist(StorageLevel.DISK_ONLY)
-    lineage = require_same_inputs(spark, warehouse, catalogue, labels, columns)
-    overrides = read_overrides(spark, warehouse, settings.ds, lineage.vocabulary, lineage.taxonomy)
+    lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
+    overrides = lineage.overrides
     metadata = {"stage": STAGE, "ds": settings.ds, **lineage.columns}
     counts: dict[str, int] = {}
     for table, rows in labels.items():
@@ -153,6 +156,7 @@ def lineage_columns(labels: Mapping[Table, DataFrame]) -> dict[str, str]:
 def require_same_inputs(
     spark: SparkSession,
     warehouse: Warehouse,
+    ds: dt.date,
     catalogue: DataFrame,
     labels: Mapping[Table, DataFrame],
     columns: Mapping[str, str],
@@ -160,16 +164,21 @@ def require_same_inputs(
     """What the staged rows say they come from, held against what is there now.
 
     Raises:
-        InputError: catalogue, vocabulary or taxonomy changed since; all of them named.
+        InputError: catalogue, vocabulary, taxonomy or few-shot examples changed since; all of them named.
     """
     vocabulary = load_vocabulary(spark, warehouse) if ITEM_TERMS in labels else None
     taxonomy = load_taxonomy(spark, warehouse) if ITEM_CATEGORIES in labels else None
+    overrides = read_overrides(spark, warehouse, ds, vocabulary, taxonomy)
     inputs = json.loads(columns["inputs"])
     versions = {
         "catalogue": (inputs[CATALOGUE.name], catalogue_version(catalogue)),
         "vocabulary": (columns["vocabulary"], vocabulary.version if vocabulary else ""),
         "taxonomy": (columns["taxonomy"], taxonomy.version if taxonomy else ""),
     }
+    if EXAMPLES in inputs:
+        assert taxonomy is not None, "categories are told of a tree"
+        now = tables.content_version(told_categories(catalogue, overrides, taxonomy))
+        versions[EXAMPLES] = (inputs[EXAMPLES], now)
     problems = [
         f"{name} is of version {now!r} (the labels were made from {then!r})"
         for name, (then, now) in versions.items()
@@ -178,7 +187,7 @@ def require_same_inputs(
     if problems:
         heading = f"the inputs of run {columns['run_id']} changed since; run `labeller embed`, `predict` and `audit` again:"
         raise InputError.of(problems, heading=heading)
-    return Lineage(columns, inputs, vocabulary, taxonomy)
+    return Lineage(columns, inputs, vocabulary, taxonomy, overrides)
 
 
 def live_day(spark: SparkSession, warehouse: Warehouse) -> dt.date | None:

@@ -21,7 +21,6 @@ from etl.warehouse import Warehouse
 from labeling.audit import halves
 from labeling.encoding import labelling_bundle
 from labeling.live_labels import current_labels
-from labeling.overrides import read_overrides
 from labeling.predict import day_pairs
 from labeling.publish import STAGE as PUBLISH
 from labeling.publish import Lineage, lineage_columns, require_same_inputs
@@ -60,8 +59,8 @@ def published_day(spark: SparkSession, warehouse: Warehouse, settings: RelateCon
     bundle = load_bundle(labelling_bundle(warehouse, columns["bundle"]))
     catalogue = read_catalogue(spark, warehouse, settings.ds, bundle.tokenizer.spec.product_text)
     catalogue = hold(catalogue, held)
-    source = require_same_inputs(spark, warehouse, catalogue, labels, columns)
-    overrides = read_overrides(spark, warehouse, settings.ds, source.vocabulary, source.taxonomy)
+    source = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
+    overrides = source.overrides
     pairs = hold(day_pairs(spark, warehouse, settings.ds), held)
     inputs = {**source.inputs, PAIRS.name: tables.content_version(pairs)}
     if overrides is not None:

@@ -34,6 +34,7 @@ from etl.session import hold, start_session
 from etl.text import words
 from etl.warehouse import Warehouse
 from labeling import category_mismatch, copy_keywords, query_items, similar_items, term_candidates
+from labeling.examples import EXAMPLES
 from labeling.item_index import ItemIndex, drop_unless_live, load_item_index, set_live, write_item_index
 from labeling.predict import constants, vectors
 from labeling.probability import Calibration
@@ -159,8 +160,9 @@ def _category_mismatch(settings: RelateConfig, day: PublishedDay, held: ExitStac
         log.warning("category_mismatch stays empty: the catalogue has no column seller_category, or nothing in it")
         return None
     calibration = Calibration.of(day.bundle.calibration, day.bundle.calibration_id)
-    if not calibration.categories_calibrated:
-        log.warning("category_mismatch: the bundle's categories are not calibrated, its probabilities rank only")
+    calibrated = calibration.categories_calibrated and EXAMPLES not in day.source.inputs
+    if not calibrated:
+        log.warning("category_mismatch: the bundle did not calibrate categories, or few_shot is on: probabilities rank only")
     # A person who set the category has looked at the item.
     by_model = day.live.where("category_source = 'model'").select("item_id")
     ours = day.labels[ITEM_CATEGORIES].join(by_model, on="item_id", how="left_semi")
@@ -169,7 +171,7 @@ def _category_mismatch(settings: RelateConfig, day: PublishedDay, held: ExitStac
     if unknown:
         log.warning("category_mismatch: what sellers of %d items chose is no id, name or path of the taxonomy", unknown)
     found = category_mismatch.mismatches(rows, settings.min_mismatch_probability)
-    return found.withColumn("calibrated", F.lit(calibration.categories_calibrated))
+    return found.withColumn("calibrated", F.lit(calibrated))
 
 
 def _term_candidates(

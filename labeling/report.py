@@ -1,8 +1,8 @@
 """Says where everything of a day lies, shows ten labelled items, and measures the labels beside simple baselines.
 
-Terms are measured by hit@1 and categories by accuracy at each level, on every item whose truth is known (`truth/`, in
-generated and adapted warehouses only) and on those whose title lacks its term. Starts no Spark. Also written to
-`reports/ds=…/report.json` and `report.md`.
+Terms are measured by hit@1 and categories by accuracy at each level, hierarchical F1 and risk by coverage, on every item
+whose truth is known (`truth/`, in generated and adapted warehouses only) and on those whose title lacks its term. Starts no
+Spark. Also written to `reports/ds=…/report.json` and `report.md`; the curve is `categories_risk.png`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from labeling.day_labels import Labels, examples, read_labels
 from labeling.figures import CategoryFigures, TermFigures, category_figures, term_figures
 from labeling.report_sections import Report, report_sections
 from labeling.sections import markdown, show
+from labeling.selective import draw
 from labeling.tables import survey
 from labeling.terminal import console
 from labeling.truth import Truth, load_truth
@@ -70,6 +71,9 @@ def run(config: ReportConfig) -> dict[str, Any]:
     (directory / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     heading = f"# Labels of {report.ds}\n\n"
     (directory / "report.md").write_text(heading + "\n".join(map(markdown, sections)), encoding="utf-8")
+    if categories is not None:
+        curves = {name: figures.risk for name, figures in categories.paths.items()}
+        draw(curves, directory / "categories_risk.png", f"Categories of {report.ds}: what abstaining buys")
     out = console()
     for section in sections:
         show(section, out)
@@ -90,7 +94,7 @@ def measure(
         first = {item: rows[0]["term_id"] for item, rows in labels.terms.items()}
         terms = term_figures(truth, labels.titles, first, local_tables.vocabulary(warehouse), pairs)
     if "taxonomy" not in config.absent and not labels.titles.keys().isdisjoint(truth.categories):
-        paths = {item: row["path_ids"] for item, row in labels.categories.items()}
+        paths = {item: (row["path_ids"], row["probability"]) for item, row in labels.categories.items()}
         categories = category_figures(truth, labels.titles, paths, local_tables.taxonomy(warehouse))
     return terms, categories
 

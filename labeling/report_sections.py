@@ -16,6 +16,9 @@ ORACLE_SUFFIX = {ALL: "", LACKING: "_lacking"}
 ORACLE = "oracle (sees the title, knows the generator)"
 
 
+RISK_AT = (0.5, 0.8, 1.0)
+"""Coverages whose risk is shown; `categories_risk.png` has the whole curve."""
+
 DEEP = "items whose true path is that deep"
 
 
@@ -151,6 +154,14 @@ def _categories(report: Report) -> Iterator[Section]:
     columns = ("titles", "system", *(f"level {level}" for level in range(1, depth + 1)))
     heading = "Categories: accuracy by level, of the items whose true path is that deep; a path that stopped above is wrong"
     yield Section(heading, columns, rows)
+    measured = [
+        (name, *map(_number, (*found.hierarchical, found.whole, found.risk.area, *map(found.risk.at, RISK_AT))))
+        for name, found in figures.paths.items()
+    ]
+    shares = (f"risk at {coverage:.0%}" for coverage in RISK_AT)
+    columns = ("titles", "hP", "hR", "hF1", "whole path", "AURC", *shares)
+    note = "Risk: of that share of the items, the most probable ones, how many have a path that says something wrong."
+    yield Section("Categories: hierarchical precision, recall, F1; risk by coverage", columns, measured, note)
 
 
 def _oracle(report: Report, measure: str, slice_name: str) -> Any:

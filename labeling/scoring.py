@@ -15,6 +15,7 @@ from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from labeling.abstention import Readable
 from labeling.categories import CategoryLabel, CategoryTree, no_category
+from labeling.few_shot import Shots
 from labeling.probability import Calibration
 from labeling.term_search import TermIndex
 from labeling.terms import ItemTerms, TermLabeller, TermSettings
@@ -48,9 +49,14 @@ class Scorer:
 
     @classmethod
     def build(
-        cls, bundle: Bundle, vocabulary: Vocabulary | None, taxonomy: Taxonomy | None, settings: ScoringSettings
+        cls,
+        bundle: Bundle,
+        vocabulary: Vocabulary | None,
+        taxonomy: Taxonomy | None,
+        settings: ScoringSettings,
+        shots: Shots | None = None,
     ) -> Scorer:
-        """Encode the forms of the vocabulary and the prompts of the tree with the bundle.
+        """Encode the forms of the vocabulary and the prompts of the tree with the bundle; ``shots`` move the latter.
 
         Raises:
             InputError: the bundle makes no vector of one of them.
@@ -58,7 +64,7 @@ class Scorer:
         encode = partial(bundle.encode, side="query")
         return cls(
             terms=None if vocabulary is None else TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise),
-            tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode),
+            tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode, shots),
             calibration=Calibration.of(bundle.calibration, bundle.calibration_id),
             readable=Readable.of(bundle, settings.min_letters),
             settings=settings,
@@ -74,6 +80,7 @@ class Scorer:
         vectors_ND: np.ndarray,
         texts: Sequence[str],
         clicked: Sequence[Collection[int]] | None = None,
+        example_of: Sequence[str | None] = (),
     ) -> list[ItemLabels]:
         """Labels of items with a vector.
 
@@ -82,6 +89,7 @@ class Scorer:
             vectors_ND: Vectors of any float type, about unit length.
             texts: Their normalised product texts.
             clicked: The terms (positions) that queries of training led to each for; None: nobody knows.
+            example_of: See :meth:`labeling.categories.CategoryTree.label`.
         """
         # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
         unit_ND = np.asarray(vectors_ND, dtype=np.float64)
@@ -91,7 +99,8 @@ class Scorer:
             terms = list(labeller.label(unit_ND, texts, self.calibration, self.settings, clicked))
         categories: list[CategoryLabel | None] = [None] * len(texts)
         if self.tree is not None:
-            categories = list(self.tree.label(unit_ND, self.calibration.temperature, self.settings.min_step_probability))
+            least = self.settings.min_step_probability
+            categories = list(self.tree.label(unit_ND, self.calibration.temperature, least, example_of))
         reasons = map(self.readable.reason, texts)
         return [
             ItemLabels(found, category) if reason is None else self.without_labels(reason)
@@ -147,7 +156,7 @@ SCORED_SCHEMA = """item_id string, evidence array<string>,
 
 
 def score_items(batches: Iterable[pa.RecordBatch], scorer: Scorer) -> Iterator[pa.RecordBatch]:
-    """Rows (item_id, text, vector, reason, evidence, clicked) -> rows of SCORED_SCHEMA, one for one."""
+    """Rows (item_id, text, vector, reason, evidence, clicked, perhaps example_of) -> rows of SCORED_SCHEMA, one for one."""
     faiss.omp_set_num_threads(1)  # Spark runs one worker per core
     labeller = scorer.labeller()
     for batch in batches:
@@ -171,7 +180,14 @@ def _label_batch(batch: pa.RecordBatch, scorer: Scorer, labeller: TermLabeller |
     if encoded:
         matrix = np.frombuffer(b"".join(vectors[i] for i in encoded), dtype="<f2").reshape(len(encoded), -1)
         clicked = batch.column("clicked").to_pylist()
-        labels = scorer.label(labeller, matrix, [texts[i] for i in encoded], [clicked[i] for i in encoded])
+        given = batch.column("example_of").to_pylist() if "example_of" in batch.schema.names else []
+        labels = scorer.label(
+            labeller,
+            matrix,
+            [texts[i] for i in encoded],
+            [clicked[i] for i in encoded],
+            [given[i] for i in encoded] if given else (),
+        )
         found = dict(zip(encoded, labels, strict=True))
     reasons = batch.column("reason").to_pylist()
     return [found[i] if i in found else scorer.without_labels(reason) for i, reason in enumerate(reasons)]

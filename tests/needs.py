@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +17,9 @@ def require_or_skip(*programs: str, root: bool = False) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def require_data(directory: Path) -> None:
+    """Skip the test where a public set was not downloaded: the project never contains one."""
+    if not directory.is_dir():
+        pytest.skip(f"needs the public set {directory}")

@@ -55,8 +55,20 @@ def test_a_node_without_a_name_is_refused(name):
 
 
 def test_an_id_that_occurs_twice_is_refused():
-    with pytest.raises(InputError, match="column category_id holds 'c2' 2 times"):
-        Taxonomy.of([*TREE, node("c2", "c3", "Mugs")])
+    with pytest.raises(InputError, match=r"column category_id holds 'c2' 2 times \(expected once\): drop the other rows"):
+        Taxonomy.of([*TREE, node("c2", "c1", "Mugs")])
+
+
+def test_a_node_under_two_parents_is_refused_with_both():
+    with pytest.raises(InputError, match="column category_id holds 'c2' 2 times under the parents 'c1', 'c3'"):
+        Taxonomy.of([*TREE, node("c2", "c3", "Sneakers")])
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    rows = [*TREE, node("x1", "gone", "a"), node("x2", "c1", ""), node("x3", "x3", "b")]
+    with pytest.raises(InputError) as caught:
+        Taxonomy.of(rows)
+    assert [problem.split()[1] for problem in caught.value.problems] == ["name", "parent_id", "parent_id"]
 
 
 def test_a_null_id_is_refused():

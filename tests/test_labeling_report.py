@@ -133,6 +133,8 @@ def test_report_file_holds_the_figures_and_the_markdown_says_the_same(shop: Path
     written = json.loads((directory / "report.json").read_text())
     assert written["terms"]["hits"]["labels"] == {ALL: 0.5, LACKING: 0.5, UNCLICKED: 0.0}
     assert written["categories"]["accuracy"][ALL] == [0.75, 0.5]
+    assert written["categories"]["paths"][ALL]["hierarchical"] == [1.0, 0.625, pytest.approx(10 / 13)]
+    assert (shop / "reports" / f"ds={DS}" / "categories_risk.png").stat().st_size > 10_000
     assert written["coverage"] == {"items": 4, "with a term": 3, "with a category": 3}
     assert "| low_probability | 1 | 25.00% |" in (directory / "report.md").read_text()
     assert "| labels | 0.500 | 0.500 | 0.000 |" in (directory / "report.md").read_text()
@@ -229,14 +231,27 @@ def test_slices_without_items_are_left_out_of_the_figures() -> None:
 
 def test_category_that_stops_above_its_level_is_right_above_and_wrong_below() -> None:
     truth = Truth(terms={}, lacking=frozenset(), categories={"i1": "c2", "i2": "c1"}, oracle={})
-    figures = category_figures(truth, {"i1": "x", "i2": "y"}, {"i1": ["c1"], "i2": ["c1", "c2"]}, Taxonomy.of(NODES))
+    figures = category_figures(truth, {"i1": "x", "i2": "y"}, STATED, Taxonomy.of(NODES))
     assert figures.accuracy[ALL] == [1.0, 0.0]
     assert figures.sizes[ALL] == [2, 1]
 
 
+def test_category_that_stops_early_holds_what_its_probability_states_and_is_not_the_whole_path() -> None:
+    truth = Truth(terms={}, lacking=frozenset(), categories={"i1": "c2", "i2": "c1", "i3": "c4"}, oracle={})
+    figures = category_figures(truth, dict.fromkeys(truth.categories, "x"), STATED, Taxonomy.of(NODES)).paths[ALL]
+    assert figures.hierarchical == (2 / 3, 2 / 5, 0.5)  # 2 right nodes of 3 predicted and 5 true ones
+    assert figures.whole == 0.0
+    assert figures.risk.risk == pytest.approx([0.0, 1 / 2, 2 / 3], abs=1e-6)  # i3 has no path: it is answered last
+
+
+STATED = {"i1": (["c1"], 0.9), "i2": (["c1", "c2"], 0.4)}
+"""Paths and their probabilities: one stops above the truth, one goes below it."""
+
+
 def test_each_level_says_how_many_items_its_accuracy_is_of() -> None:
-    figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy={ALL: [0.75, 0.5], LACKING: [0.6]})
-    (section,) = _categories(Report("", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
+    accuracy = {ALL: [0.75, 0.5], LACKING: [0.6]}
+    figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy=accuracy, paths={})
+    section, _ = _categories(Report("", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
     assert section.rows == [
         (ALL, DEEP, "4,000", "900"), (ALL, "labels", "0.750", "0.500"),
         (LACKING, DEEP, "700", "-"), (LACKING, "labels", "0.600", "-"),
