@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 
 from etl.errors import InputError
 from etl.text import Normaliser, contains, words
 from etl.vocabulary import Vocabulary
+from labeling.nearest import nearest_in
 from labeling.probability import Calibration, TermCurves
 from labeling.redundancy import Relation, relation, says_the_same, without_redundant
 
@@ -125,8 +125,7 @@ class TermSearch:
     def __init__(self, index: TermIndex) -> None:
         self.index = index
         self._norms_F = np.linalg.norm(index.vectors.astype(np.float64), axis=1)
-        self._faiss = faiss.IndexFlatIP(index.vectors.shape[1])
-        self._faiss.add(np.ascontiguousarray(index.vectors, dtype=np.float32))
+        self._nearest = nearest_in(index.vectors)
         most_forms = int(np.bincount(index.form_terms).max())
         wanted = min((CANDIDATES - 1) * most_forms + 1, _MAX_FORMS) + _SPARE_FORMS
         self._neighbours = min(len(index.form_terms), wanted)
@@ -141,7 +140,7 @@ class TermSearch:
         size = max(_GATHERED // self._neighbours, 1)
         for start in range(0, len(vectors_ND), size):
             chunk = np.ascontiguousarray(vectors_ND[start : start + size])
-            _, forms = self._faiss.search(chunk.astype(np.float32), self._neighbours)
+            forms = self._nearest(chunk.astype(np.float32), self._neighbours)
             gathered = self.index.vectors[forms].astype(np.float64)  # a float64 copy of all is 2 GB a worker at 10^6 forms
             gathered /= self._norms_F[forms][..., None]
             scores = np.einsum("nd,nfd->nf", chunk, gathered).round(DECIMALS)
