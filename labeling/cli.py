@@ -50,6 +50,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
     ),
     "online": (
         Command("export-onnx", "labeling.export_onnx", "write the query encoder of a bundle for an online service"),
+        Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),
     ),
     "look": (
         Command("report", "labeling.report", "say where everything is and how good it is"),

@@ -14,14 +14,18 @@ from model.precision import has_amx
 Nearest = Callable[[np.ndarray, int], np.ndarray]
 """Float32 unit vectors [N, D] and k -> places [N, k] of the rows nearest to each."""
 
+LARGE = 50_000
+"""Rows from which bf16 is taken: of fewer, finding the groups costs more than the smaller product saves."""
+
 
 def nearest_in(rows_FD: np.ndarray) -> Nearest:
-    """faiss on the GPU that Spark gave to this task; else bf16 with an exact second look where AMX makes it pay; else faiss.
+    """faiss on the GPU that Spark gave to this task; else, of a large vocabulary and with AMX,
+    bf16 and an exact second look; else faiss.
 
     A GPU that was not given to this task is another's.
     """
     gpu = _task_gpu() if faiss.get_num_gpus() else None
-    if gpu is None and has_amx():
+    if gpu is None and len(rows_FD) >= LARGE and has_amx():
         return TiledSearch(rows_FD).nearest
     index: Any = faiss.IndexFlatIP(rows_FD.shape[1])
     index.add(np.ascontiguousarray(rows_FD, dtype=np.float32))
