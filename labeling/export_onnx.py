@@ -46,7 +46,8 @@ They equal those of the bundle to 1e-4, so an item index of bundle {bundle} is s
 | feature_tokens | features | token of each: (number of the text) x (tokens of the longest) + (place in the text) |
 | mask | texts, tokens | 1 where a text has a token, 0 where it is filled up |
 
-and gives `{output}`, float32 [texts, {dim}]. Queries are cut after {limit} tokens. `{manifest}` has the SHA-256 of each file.
+and gives `{output}`, float32 [texts, {dim}]. Queries are cut after {limit} tokens.
+`{manifest}` has the SHA-256 of each file.
 """
 
 

@@ -46,8 +46,10 @@ def load(client: QdrantClient, index: ItemIndex, payloads: Mapping[str, Mapping[
     from qdrant_client import models
 
     if lacking := sorted(set(index.items.flatten().to_pylist()) - payloads.keys()):
-        raise InputError(f"{len(lacking)} items of index {index.path} have no row in labels_current (first: {lacking[0]!r}): "
-                         "the two are of different days, run `labeller relate` first")  # fmt: skip
+        raise InputError(
+            f"{len(lacking)} items of index {index.path} have no row in labels_current (first: {lacking[0]!r}): the two are "
+            "of different days, run `labeller relate` first"
+        )
     name, written = index.path.name, 0
     if not client.collection_exists(name):
         size = models.VectorParams(size=index.vectors.shape[1], distance=models.Distance.COSINE)
@@ -101,11 +103,11 @@ def open_embedded(path: Path) -> QdrantClient:
     try:
         from qdrant_client import QdrantClient
     except ModuleNotFoundError:
-        raise InputError("the package qdrant-client is not installed: `pip install qdrant-client`, or `make setup`") from None
+        raise InputError("the package qdrant-client is not installed: `pip install qdrant-client` or `make setup`") from None
     try:
         return QdrantClient(path=str(path))
     except RuntimeError as error:  # of its lock
-        raise InputError(f"{path} cannot be opened: {error} Stop the process that has it open, or load into another.") from None
+        raise InputError(f"{path} cannot be opened: {error} Stop what has it open, or load into another.") from None
 
 
 def _batches(index: ItemIndex) -> Iterator[dict[str, int]]:

@@ -19,8 +19,7 @@ LARGE = 50_000
 
 
 def nearest_in(rows_FD: np.ndarray) -> Nearest:
-    """faiss on the GPU that Spark gave to this task; else, of a large vocabulary and with AMX,
-    bf16 and an exact second look; else faiss.
+    """By faiss on the GPU that Spark gave to this task, by bf16 products with AMX, or by faiss on the CPU.
 
     A GPU that was not given to this task is another's.
     """

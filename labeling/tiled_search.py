@@ -1,4 +1,4 @@
-"""Exact top-k by inner product on CPUs that multiply bf16 faster than fp32: bf16 finds who may belong to it, float64 decides.
+"""Exact top-k by inner product where bf16 is multiplied faster than fp32: bf16 finds who may belong to it, float64 decides.
 
 A product is at most ``m`` off in bf16. If the maxima of k groups of rows are at least t, so are k rows, and the k best have
 t - m in truth, t - 2m in bf16: only rows above that are scored exactly, and none of the k best is below.

@@ -101,7 +101,7 @@ def test_points_have_ids_that_no_machine_and_no_version_may_change():
 
 
 def test_a_database_that_another_has_open_and_a_missing_package_are_refused_with_the_cure(client, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"cannot be opened: .*already accessed by another .*Stop the process"):
+    with pytest.raises(InputError, match=r"cannot be opened: .*already accessed by another .*Stop what has it open"):
         open_embedded(tmp_path / "db")
     monkeypatch.setitem(sys.modules, "qdrant_client", None)
     with pytest.raises(InputError, match="qdrant-client is not installed: `pip install qdrant-client`"):
