@@ -56,6 +56,8 @@ class OnlineEncoder:
 
     def encode(self, queries: Sequence[str]) -> np.ndarray:
         """Raw queries -> float32 unit vectors [B, D]; one without a token gets the zero vector."""
+        if not len(queries):
+            return np.empty((0, self.manifest["dim"]), dtype=np.float32)
         vectors: np.ndarray = self.session.run([OUTPUT], batch_of(self.tokenizer, queries)._asdict())[0]
         return vectors
 
@@ -84,12 +86,11 @@ def batch_of(tokenizer: Tokenizer, queries: Sequence[str]) -> Batch:
     """Raw queries, cut at the queries' limit, as a padded batch."""
     texts = [_tokens(tokenizer, query) for query in queries]
     longest = max([1, *map(len, texts)])
-    places = [row * longest + place for row, text in enumerate(texts) for place in range(len(text))]
-    bags = [bag for text in texts for bag in text]
+    bags = [(row * longest + place, bag) for row, text in enumerate(texts) for place, bag in enumerate(text)]
     return Batch(
-        features=np.array([feature for bag in bags for feature in bag], dtype=np.int64),
-        feature_tokens=np.repeat(np.array(places, dtype=np.int64), [len(bag) for bag in bags]),
-        mask=(np.arange(longest) < np.array([[len(text)] for text in texts])).astype(np.int64),
+        features=np.array([feature for _, bag in bags for feature in bag], dtype=np.int64),
+        feature_tokens=np.array([token for token, bag in bags for _ in bag], dtype=np.int64),
+        mask=np.array([[place < len(text) for place in range(longest)] for text in texts], dtype=np.int64),
     )
 
 
