@@ -95,8 +95,13 @@ def write_graph(encoder: Encoder, file: Path) -> None:
         verbose=False,
     )
     assert program is not None  # only a dry run has none
-    for node in program.model.graph:
+    graph = program.model.graph
+    used = set()
+    for node in graph:
         node.metadata_props.clear()  # stack traces with the paths of this machine
+        used |= {value.name for value in node.inputs if value is not None}
+    for name in graph.initializers.keys() - used:  # the table as it was before it was multiplied by the weights
+        del graph.initializers[name]
     program.save(str(file), external_data=True)
 
 
