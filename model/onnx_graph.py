@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,14 +49,17 @@ class PaddedEncoder(nn.Module):
 
         counts_BL1 = sums(self.rows.new_ones(features_F.shape)[:, None]).clamp(min=1.0)
         words_BLD = sums(F.embedding(features_F, self.rows)) / counts_BL1
-        pooled_BH = self._transform(words_BLD, mask_BL) if self.config.layers else None
         if not self.config.bag:
+            pooled_BH = self._transform(words_BLD, mask_BL)
             return F.normalize(self.encoder.head(pooled_BH) if self.config.head else pooled_BH, dim=-1)
+        weighted_BLD = words_BLD
         if self.config.token_weights:
             weights_F1 = F.embedding(features_F, self.encoder.embeddings.token_weights[:, None])
-            words_BLD = words_BLD * (sums(weights_F1) / counts_BL1).exp()
-        bag_BD = F.normalize(words_BLD.sum(dim=1), dim=-1)
-        return bag_BD if pooled_BH is None else F.normalize(bag_BD + self.encoder.projection(pooled_BH), dim=-1)
+            weighted_BLD = words_BLD * (sums(weights_F1) / counts_BL1).exp()
+        bag_BD = F.normalize(weighted_BLD.sum(dim=1), dim=-1)
+        if not self.config.layers:
+            return bag_BD
+        return F.normalize(bag_BD + self.encoder.projection(self._transform(words_BLD, mask_BL)), dim=-1)
 
     def _transform(self, words_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
         """[B, H]: mean over the first ``positions`` tokens of each text of the last layer."""
@@ -67,7 +71,7 @@ class PaddedEncoder(nn.Module):
         shown_BL = mask_BL.to(x_BLH.dtype)
         hidden_B11L = ((1.0 - shown_BL) * _MASKED)[:, None, None]
         for layer in self.encoder.encoder.layer:
-            x_BLH = _block(layer, x_BLH, hidden_B11L)
+            x_BLH = _block(cast(Layer, layer), x_BLH, hidden_B11L)
         return (x_BLH * shown_BL[:, :, None]).sum(dim=1) / shown_BL.sum(dim=1, keepdim=True).clamp(min=1.0)
 
 
