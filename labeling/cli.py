@@ -48,6 +48,10 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("publish", "labeling.publish", "make the audited labels live"),
         Command("relate", "labeling.relate", "write similar items, recall lists and what else the vectors give"),
     ),
+    "online": (
+        Command("export-onnx", "labeling.export_onnx", "write the query encoder of a bundle for an online service"),
+        Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),
+    ),
     "look": (
         Command("report", "labeling.report", "say where everything is and how good it is"),
         Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import faiss
 import numpy as np
 
 from etl.errors import InputError
 from etl.text import Normaliser, words
 from etl.vocabulary import Vocabulary
 from labeling.lexical import ContainedTerms
+from labeling.nearest import nearest_in
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Raw texts -> float32 unit vectors [len(texts), D], with the query side's limits."""
@@ -93,8 +93,7 @@ class TermSearch:
         self.index = index
         self._contained = ContainedTerms(index.form_words, index.form_terms.tolist())
         self._norms_F = np.linalg.norm(index.vectors.astype(np.float64), axis=1)
-        self._faiss = faiss.IndexFlatIP(index.vectors.shape[1])
-        self._faiss.add(np.ascontiguousarray(index.vectors, dtype=np.float32))
+        self._nearest = nearest_in(index.vectors)
         most_forms = int(np.bincount(index.form_terms).max())
         wanted = min((CANDIDATES - 1) * most_forms + 1, _MAX_FORMS) + _SPARE_FORMS
         self._neighbours = min(len(index.form_terms), wanted)
@@ -127,7 +126,7 @@ class TermSearch:
         size = max(_GATHERED // self._neighbours, 1)
         for start in range(0, len(vectors_ND), size):
             chunk = np.ascontiguousarray(vectors_ND[start : start + size])
-            _, forms = self._faiss.search(chunk.astype(np.float32), self._neighbours)
+            forms = self._nearest(chunk.astype(np.float32), self._neighbours)
             gathered = self.index.vectors[forms].astype(np.float64)  # a float64 copy of all is 2 GB a worker at 10^6 forms
             gathered /= self._norms_F[forms][..., None]
             scores = np.einsum("nd,nfd->nf", chunk, gathered).round(DECIMALS)
