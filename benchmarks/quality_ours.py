@@ -125,15 +125,14 @@ class OurPaths:
     def __init__(self, encode: Any, root: Path, task: Task, temperature: float) -> None:
         tree = CategoryTree.build(local_tables.taxonomy(Warehouse.at(str(root))), encode)
         number = {label: n for n, label in enumerate(task.labels)}
-        leaves = np.setdiff1d(np.arange(len(tree.ids)), tree.parents)
-        names = [" > ".join(tree.names[node] for node in tree.way(int(leaf))) for leaf in leaves]
-        self._leaves, self._labels = leaves, np.array([number[name] for name in names])
+        names = [" > ".join(tree.names[node] for node in tree.way(int(leaf))) for leaf in tree.leaves]
+        self._labels = np.array([number[name] for name in names])
         self._tree, self._temperature = tree, temperature
 
     def rank(self, vectors_ND: np.ndarray) -> Ranked:
         """The most probable paths and their probabilities."""
-        steps = self._tree.log_steps(self._tree.scores(vectors_ND), self._temperature)
-        found = best_of(np.exp(self._tree.log_paths(steps)[self._leaves].T))
+        paths_MN = self._tree.log_paths(self._tree.scores(vectors_ND), self._temperature)
+        found = best_of(np.exp(paths_MN[self._tree.leaves].T))
         return Ranked(self._labels[found.labels], found.scores)
 
 
