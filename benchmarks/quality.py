@@ -25,7 +25,7 @@ from benchmarks.quality_measures import (
     ranked_measures,
     texts_of,
 )
-from benchmarks.quality_ours import OurPaths, OurTerms, calibrated_bundle, paths_system
+from benchmarks.quality_ours import OurPaths, OurTerms, calibrated_bundle, paths_system, shots_of
 from benchmarks.quality_report import Found, Row, write_report
 from benchmarks.quality_tasks import TASKS, Task
 from benchmarks.studies_data import minilm
@@ -124,9 +124,11 @@ def _at_predicted_number(task: Task, system: System) -> Values:
 def measured_paths(task: Task, bundle: Bundle, root: Path) -> Found:
     """Ours and the baselines on a task of category paths."""
     ours = paths_system(bundle, root, task)
+    few_shot = paths_system(bundle, root, task, shots_of(bundle, root, task))
     found = ours(texts_of(task.test["whole"]))
     rows = [
         Row("ours, zero-shot", "", ranked_measures(task, task.test, ours)),
+        Row("ours, few-shot", "", ranked_measures(task, task.test, few_shot)),
         Row("MiniLM-L6 off the shelf, in our tree", "", ranked_measures(task, task.test, _off_the_shelf(root, task))),
         _tuned(task, "BM25", bm25(task)),
         _tuned(task, "TF-IDF + linear", linear(task)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from etl.errors import InputError
 from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.categories import CategoryTree
+from labeling.few_shot import Shots
 from labeling.probability import Calibration
 from labeling.product_text import product_text
 from labeling.term_search import TermIndex
@@ -80,6 +82,9 @@ def calibrated_bundle(name: str, root: Path, data: Path) -> Bundle:
     return load_bundle(found)
 
 
+EXAMPLES, PRIOR = 64, 16.0
+"""Those of `labeller predict` for few-shot categories."""
+
 SETTINGS = TermSettings(min_probability=0.3, max_gap=0.15, max_terms=5, max_similarity=0.9)
 """Those of `labeller predict`."""
 
@@ -122,18 +127,17 @@ class OurTerms:
 class OurPaths:
     """Paths of the warehouse's tree, by their position in the labels of a task; always down to a leaf."""
 
-    def __init__(self, encode: Any, root: Path, task: Task, temperature: float) -> None:
-        tree = CategoryTree.build(local_tables.taxonomy(Warehouse.at(str(root))), encode)
+    def __init__(self, encode: Any, root: Path, task: Task, temperature: float, shots: Shots | None = None) -> None:
+        tree = CategoryTree.build(local_tables.taxonomy(Warehouse.at(str(root))), encode, shots)
         number = {label: n for n, label in enumerate(task.labels)}
-        leaves = np.setdiff1d(np.arange(len(tree.ids)), tree.parents)
-        names = [" > ".join(tree.names[node] for node in tree.way(int(leaf))) for leaf in leaves]
-        self._leaves, self._labels = leaves, np.array([number[name] for name in names])
+        names = [" > ".join(tree.names[node] for node in tree.way(int(leaf))) for leaf in tree.leaves]
+        self._labels = np.array([number[name] for name in names])
         self._tree, self._temperature = tree, temperature
 
     def rank(self, vectors_ND: np.ndarray) -> Ranked:
         """The most probable paths and their probabilities."""
-        steps = self._tree.log_steps(self._tree.scores(vectors_ND), self._temperature)
-        found = best_of(np.exp(self._tree.log_paths(steps)[self._leaves].T))
+        paths_MN = self._tree.log_paths(self._tree.scores(vectors_ND), self._temperature)
+        found = best_of(np.exp(paths_MN[self._tree.leaves].T))
         return Ranked(self._labels[found.labels], found.scores)
 
 
@@ -145,8 +149,19 @@ def encoded(bundle: Bundle, texts: Sequence[str]) -> tuple[list[str], np.ndarray
     return normal, vectors / np.where(norms > 0, norms, 1.0)
 
 
-def paths_system(bundle: Bundle, root: Path, task: Task) -> System:
-    """Our category paths."""
+def paths_system(bundle: Bundle, root: Path, task: Task, shots: Shots | None = None) -> System:
+    """Our category paths; zero-shot, or with examples."""
     calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
-    paths = OurPaths(partial(bundle.encode, side="query"), root, task, calibration.temperature)
+    paths = OurPaths(partial(bundle.encode, side="query"), root, task, calibration.temperature, shots)
     return lambda texts: paths.rank(encoded(bundle, texts)[1])
+
+
+def shots_of(bundle: Bundle, root: Path, task: Task) -> Shots:
+    """Titles that may be learnt from as examples of their paths, at most EXAMPLES of each, as the nightly option has it."""
+    taxonomy = local_tables.taxonomy(Warehouse.at(str(root)))
+    ids = {" > ".join(node.name for node in taxonomy.path(id_)): id_ for id_ in taxonomy.nodes}
+    drawn: defaultdict[int, list[str]] = defaultdict(list)
+    for title, label in task.learnt:
+        if len(drawn[label]) < EXAMPLES:
+            drawn[label].append(title)
+    return Shots(PRIOR, {ids[task.labels[n]]: encoded(bundle, titles)[1].sum(axis=0) for n, titles in drawn.items()})

@@ -194,13 +194,13 @@ def calibrate_categories(
 
 
 def fit_temperature(tree: CategoryTree, vectors_ND: np.ndarray, items: Sequence[Clicked]) -> dict[str, float]:
-    """The temperature under which the steps down to the clicked nodes are likeliest (Guo et al. 2017), on a fixed grid."""
-    gold = [(item, step) for item, found in enumerate(items) for node in sorted(found.held_out) for step in tree.way(node)]
+    """The temperature under which the clicked nodes are likeliest (Guo et al. 2017), on a fixed grid."""
+    gold = [(item, node) for item, found in enumerate(items) for node in sorted(found.held_out)]
     item_index, node_index = np.array(gold, dtype=np.int64).T
-    scores_MN = tree.scores(vectors_ND)
-    losses = [-float(tree.log_steps(scores_MN, t)[node_index, item_index].mean()) for t in TEMPERATURES.tolist()]
+    scores_LN = tree.scores(vectors_ND)
+    losses = [-float(tree.log_paths(scores_LN, t)[node_index, item_index].mean()) for t in TEMPERATURES.tolist()]
     best = int(np.argmin(losses))
-    return {"temperature": round(float(TEMPERATURES[best]), 6), "step_nll": round(losses[best], 6)}
+    return {"temperature": round(float(TEMPERATURES[best]), 6), "nll": round(losses[best], 6)}
 
 
 # ---------------------------------------------------------------- both

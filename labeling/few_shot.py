@@ -1,68 +1,74 @@
-"""Categories, few-shot: examples that people placed move the vectors of the tree's nodes (prototypes)."""
+"""Categories, few-shot: examples that people placed move the vectors of the tree's leaves (prototypes)."""
 
-# M nodes of the tree, D embedding
+# L leaves of the tree, D embedding
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from labeling.prompts import gather, unit, with_below
+from labeling.prompts import unit
 
 
 class Shots(NamedTuple):
     """The examples of a day, as they enter the prototypes."""
 
     prior: float
-    """How many examples a node's own prompts count for."""
+    """How many examples a leaf's own prompts count for."""
     sums: Mapping[str, np.ndarray]
     """Category id -> float64 [D], the sum of the unit vectors of its examples' texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prototypes:
-    """Vectors of the nodes with their examples in them, and what it takes to leave one example out again.
+    """Vectors of the leaves with their examples in them, and what it takes to leave one example out again.
 
-    A node's own vector is the direction of its zero-shot vector, ``prior`` times, plus those of its examples: the class mean
-    of prototypical networks (Snell et al. 2017) with the zero-shot vector as a prior. A node without examples keeps its
-    zero-shot vector. Inner nodes then gather what lies below them, as without examples.
+    A leaf's vector is the direction of its zero-shot vector, ``prior`` times, plus those of its examples: the class mean of
+    prototypical networks (Snell et al. 2017) with the zero-shot vector as a prior. A leaf without examples keeps its
+    zero-shot vector. An example of an inner node counts for every leaf below it: one of them it is.
 
     No text vouches for itself: one that is an example is scored with prototypes that lack it (leave-one-out), in the nightly
     run as in measuring. What the seller says would otherwise confirm itself, and a comparison with the seller's category
     would compare it with itself. A near copy of the text still counts.
     """
 
-    parents: np.ndarray
-    """int64 [M], positions; -1 for a root."""
     weighted: np.ndarray
-    """Float64 [M, D]: ``prior`` times the zero-shot vector plus the sum of the examples; of any length."""
-    vectors: np.ndarray
-    """Float64 [M, D], unit."""
-    below: np.ndarray
-    """Float64 [M, D], sums of the children's vectors."""
+    """Float64 [L, D]: ``prior`` times the zero-shot vector plus the sum of the examples; of any length."""
+    below: Mapping[str, Sequence[int]]
+    """Category id -> the places of the leaves that lie below it, or its own."""
 
     @classmethod
-    def build(cls, ids: tuple[str, ...], parents: np.ndarray, own_MD: np.ndarray, shots: Shots) -> Prototypes:
-        """Move the zero-shot vectors ``own_MD`` (float64, unit) of the nodes ``ids``, which stand parents first."""
-        nothing = np.zeros(own_MD.shape[1])
-        weighted_MD = shots.prior * own_MD + np.stack([shots.sums.get(id_, nothing) for id_ in ids])
-        gathered = gather(unit(weighted_MD), parents)
-        return cls(parents, weighted_MD, gathered.vectors, gathered.below)
+    def build(cls, ways: Sequence[Sequence[str]], own_LD: np.ndarray, shots: Shots) -> Prototypes:
+        """Move the zero-shot vectors ``own_LD`` (float64, unit) of the leaves.
 
-    def without(self, node: int, example_D: np.ndarray) -> tuple[list[int], np.ndarray]:
-        """The vectors that an example of ``node`` has moved, as they are without it.
+        Args:
+            ways: Ids from the root down to each leaf.
+            own_LD: Their vectors.
+            shots: The examples.
+        """
+        below: defaultdict[str, list[int]] = defaultdict(list)
+        weighted_LD = shots.prior * own_LD
+        for place, way in enumerate(ways):
+            for id_ in way:
+                below[id_].append(place)
+                if id_ in shots.sums:
+                    weighted_LD[place] += shots.sums[id_]
+        return cls(weighted_LD, dict(below))
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """Float64 [L, D], unit."""
+        return unit(self.weighted)
+
+    def without(self, id_: str, example_D: np.ndarray) -> tuple[Sequence[int], np.ndarray]:
+        """The vectors that an example of the node ``id_`` has moved, as they are without it.
 
         Returns:
-            Positions from ``node`` up to its root, and the unit vectors of these nodes, float64 [len(positions), D].
+            Places of the leaves, and their unit vectors, float64 [len(places), D].
         """
-        way = [node]
-        vectors = [with_below(unit(self.weighted[node] - example_D), self.below[node])]
-        while self.parents[way[-1]] >= 0:
-            parent = int(self.parents[way[-1]])
-            below_D = self.below[parent] - self.vectors[way[-1]] + vectors[-1]
-            way.append(parent)
-            vectors.append(with_below(unit(self.weighted[parent]), below_D))
-        return way, np.stack(vectors)
+        places = self.below[id_]
+        return places, unit(self.weighted[places] - example_D)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,8 +67,8 @@ def tree(shop: Taxonomy) -> CategoryTree:
 def vectors(tree: CategoryTree, count: int) -> np.ndarray:
     """Random ones, and near each node whose name stands under several parents."""
     rng = np.random.default_rng(7)
-    often = {name for name, times in Counter(tree.names).items() if times > 1}
-    twins = [position for position, name in enumerate(tree.names) if name in often][: count // 2]
+    names = [tree.names[leaf] for leaf in tree.leaves]
+    twins = [place for place, name in enumerate(names) if names.count(name) > 1][: count // 2]
     near = tree.vectors[twins] + 0.1 * rng.standard_normal((len(twins), tree.vectors.shape[1]))
     found = np.concatenate([near, rng.standard_normal((count - len(twins), tree.vectors.shape[1]))])
     return found / np.linalg.norm(found, axis=1, keepdims=True)

@@ -47,7 +47,7 @@ def test_the_temperature_is_lower_the_surer_the_right_child_is_first(root):
     sure = fit_temperature(tree, vectors, [item(1, {node}) for node in right])
     unsure = fit_temperature(tree, vectors, [item(1, {node}) for node in mixed])
     assert sure["temperature"] < unsure["temperature"]
-    assert sure["step_nll"] < unsure["step_nll"]
+    assert sure["nll"] < unsure["nll"]
 
 
 def argv(root) -> list[str]:

@@ -87,21 +87,30 @@ def test_a_tree_deeper_than_the_level_columns_keeps_its_whole_path(root):
     assert len(label(root, "depth 8", rows).path_ids) == 9
 
 
-def test_siblings_share_their_parents_probability(root):
+def test_a_node_is_as_probable_as_the_leaves_below_it_together(root):
     found = tree(root)
     vectors = title_vectors(write_small_bundle(root), ["floor lamp", "dress"])
-    paths = np.exp(found.log_paths(found.log_steps(found.scores(vectors), 0.3)))
+    paths = np.exp(found.log_paths(found.scores(vectors), 0.3))
     roots = [i for i, parent in enumerate(found.parents) if parent < 0]
     np.testing.assert_allclose(paths[roots].sum(axis=0), 1.0)
     for parent, start, end in found.families[1:]:
         np.testing.assert_allclose(paths[start:end].sum(axis=0), paths[parent])
 
 
-def test_an_inner_node_scores_at_least_as_well_as_what_lies_below_it(root):
-    found = tree(root)
-    scores = found.scores(title_vectors(write_small_bundle(root), ["kettle", "table lamp"]))
-    for child, parent in enumerate(found.parents):
-        assert parent < 0 or (scores[parent] >= scores[child]).all()
+def test_where_the_best_leaf_is_uncertain_the_likeliest_branch_is_followed_instead(root):
+    """One leaf is nearest, but three that are nearly as near stand together elsewhere."""
+    rows = [node("a", None, "Apart"), node("a1", "a", "Mug"), node("t", None, "Together")]
+    rows += [node(f"t{n}", "t", f"Thing {n}") for n in range(3)]
+    found = tree(root, rows)
+    at = dict(zip((found.ids[leaf] for leaf in found.leaves), range(4), strict=True))
+    found.vectors[:] = 0
+    for id_, cosine in {"a1": 0.9, "t0": 0.88, "t1": 0.88, "t2": 0.88}.items():
+        found.vectors[at[id_], :2] = cosine, np.sqrt(1 - cosine**2)
+    item = np.eye(found.vectors.shape[1])[:1]
+    sure, unsure = (found.label(item, 0.05, least)[0] for least in (0.3, 0.5))
+    assert (sure.path_ids, sure.stopped) == (["a", "a1"], "leaf")
+    assert (unsure.path_ids, unsure.stopped) == (["t"], "uncertain_below")
+    assert sure.probability < 0.5 < unsure.probability
 
 
 def test_equal_leaves_are_decided_by_their_ids(root):
