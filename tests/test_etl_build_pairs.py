@@ -279,6 +279,7 @@ def test_a_delta_log_with_numbers_for_ids_is_read_like_a_parquet_log_with_text(s
     assert '"click_log": "delta:0"' in rows_of(root, "runs")[0]["inputs"]
 
 
+@pytest.mark.slow
 def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_there(spark, root, caplog):
     late = [
         event(user_id=f"late{n}", session_id=f"late{n}", ds=DS, event_time=dt.datetime(2024, 5, 6, 23)) for n in range(3)
@@ -342,6 +343,7 @@ def test_events_of_no_day_do_not_make_a_day_of_a_log_without_days(spark, root):
 
 
 @pytest.mark.parametrize(("skew", "kept"), [(60, 12), (1_440, 15)])
+@pytest.mark.slow
 def test_where_partitions_are_of_another_zone_the_one_before_the_window_holds_its_first_hours(spark, root, skew, kept):
     before = DS - dt.timedelta(days=1)
     west = [event(user_id=f"w{n}", session_id=f"w{n}", ds=before, event_time=dt.datetime.combine(DS, dt.time(3)))
@@ -353,6 +355,7 @@ def test_where_partitions_are_of_another_zone_the_one_before_the_window_holds_it
     assert (found["events"], found["kept"]) == (kept, kept)
 
 
+@pytest.mark.slow
 def test_what_a_job_laid_down_in_the_checkpoint_directory_is_gone_when_it_ends(spark, root):
     small_warehouse(spark, root)
     place, seen = root.parent / "checkpoints", []

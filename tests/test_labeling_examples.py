@@ -118,14 +118,14 @@ def staged(root: Path) -> dict[str, tuple[str | None, str]]:
     return {item_id: (category, run) for item_id, category, run in rows.iter_rows()}
 
 
+@pytest.mark.slow
 def test_the_run_with_examples_is_another_run_and_publishing_refuses_changed_ones(spark, told_shop, capsys):
     least = ("--min-step-probability", "0", "--min-probability", "0")
     assert predict.main(argv(told_shop, *least)) == EXIT_OK
     before = staged(told_shop)
     assert predict.main(argv(told_shop, *least, "--few-shot", "--few-shot-prior", "0.1")) == EXIT_OK
     after = staged(told_shop)
-    assert {category for category, _ in after.values()} == {"f2"}
-    assert {category for category, _ in before.values()} != {"f2"}
+    assert before["i3"][0] != after["i3"][0] == "f2"
     assert before["i1"][1] != after["i1"][1]
     assert audit.main(argv(told_shop)) == EXIT_OK
     lay_down(spark, told_shop, CATALOGUE, [item(i, title, seller_category="f1") for i, title in CODES.items()])

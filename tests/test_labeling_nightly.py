@@ -159,6 +159,7 @@ def test_what_is_live_after_the_first_night(first_night):
     assert found["i9"]["term_reason"] == found["i9"]["category_reason"] == "too_long"
 
 
+@pytest.mark.slow
 def test_the_next_night_encodes_and_changes_what_is_new_only(spark, shop):
     encoded, version = len(pl.read_delta(str(shop / ITEM_EMBEDDINGS.name))), live_version(spark, shop)
     assert night(shop, NEXT) == [EXIT_OK] * 4
@@ -304,6 +305,7 @@ def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop
     assert '"overrides"' not in found["i3"]["inputs"]
 
 
+@pytest.mark.slow
 def test_a_half_declared_absent_is_skipped_and_said(spark, shop):
     shutil.rmtree(shop / "item_categories")
     shutil.rmtree(shop / "taxonomy")
@@ -331,6 +333,7 @@ def test_titles_that_were_not_encoded_stop_the_labelling(spark, shop, capsys):
     assert "2 items of catalogue/ds=2024-05-08 have no vector" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_audit_compares_with_the_newest_earlier_day(spark, shop, capsys):
     where = Warehouse.at(str(shop))
     for table in (ITEM_TERMS, ITEM_CATEGORIES):
@@ -391,6 +394,7 @@ def test_a_dry_run_of_the_encoding_counts_what_is_missing_and_writes_nothing(sho
     assert versions(shop) == {k: v for k, v in before.items() if k not in (f"{ITEM_EMBEDDINGS.name}", RUNS.name)}
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_the_labelling_names_what_changed_and_writes_nothing(spark, shop, caplog):
     assert "changed: everything (not labelled yet)" in said(caplog, predict, *argv(shop, NEXT))
     plan = said(caplog, predict, *argv(shop))

@@ -79,6 +79,7 @@ def found(root: Path) -> dict:
     return checks.filter(pl.col("run_id") == staged).row(0, named=True)
 
 
+@pytest.mark.slow
 def test_a_bundle_whose_curve_is_distorted_is_warned_of_and_refused_beyond_the_setting(shop, capsys):
     label(shop, stated=0.8)
     assert audit.main(argv(shop)) == EXIT_OK

@@ -66,6 +66,7 @@ def test_a_template_with_a_column_that_the_catalogue_lacks_is_refused_by_name(sp
 
 
 @pytest.mark.parametrize(("simplified", "queries"), [(True, ["运动鞋"]), (False, ["运动鞋", "運動鞋"])])
+@pytest.mark.slow
 def test_two_scripts_of_one_query_are_one_query_if_the_option_is_on(spark, root, simplified, queries):
     small_warehouse(spark, root)
     pairs = asked(root, spark, ["運動鞋", "运动鞋"], ["i1", "i1"], simplified_chinese=simplified)
@@ -109,6 +110,7 @@ def test_pairs_of_another_product_text_are_refused_by_the_dataset(spark, branded
     assert "the catalogue or [text] of warehouse.toml changed since" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_labelling_takes_text_and_script_of_the_bundle_and_not_of_the_settings(spark, root, capsys):
     for table, rows in ((BRANDED, ITEMS), (VOCABULARY, TERMS), (TAXONOMY, NODES)):
         lay_down(spark, root, table, rows)

@@ -31,6 +31,9 @@ TITLES = {
     "i7": None,
 }
 SELLERS = {"i1": "Kettle", "i3": "h1", "i5": "Home"}
+
+pytestmark = pytest.mark.slow  # whole nights; that every table has its rows after one is tested in test_nightly_end_to_end
+
 FLAGS = [
     "--min-mismatch-probability",
     "0.3",
@@ -146,7 +149,6 @@ def test_inputs_that_changed_since_the_labelling_are_refused_and_the_tables_stay
     assert all(rows(shop, name).equals(frame) for name, frame in before.items())
 
 
-@pytest.mark.slow
 def test_what_would_cost_too_much_is_left_empty_and_said(shop, caplog):
     assert relate.main(argv(shop, DS, "--max-similar-texts", "4")) == EXIT_OK
     assert rows(shop, "similar_items").is_empty()
@@ -159,7 +161,6 @@ def test_what_would_cost_too_much_is_left_empty_and_said(shop, caplog):
     assert live_item_index(shop).path == index
 
 
-@pytest.mark.slow
 def test_an_older_day_gets_its_tables_and_the_live_index_stays_with_the_newest(shop):
     assert [job.main(argv(shop, NEXT)) for job in (embed_catalogue, predict, audit, publish, relate)] == [EXIT_OK] * 5
     newest = live_item_index(shop)
@@ -170,7 +171,6 @@ def test_an_older_day_gets_its_tables_and_the_live_index_stays_with_the_newest(s
     assert ranks["rank"].to_list() == [1, 5]
 
 
-@pytest.mark.slow
 def test_a_person_decides_what_copy_lacks_and_is_not_contradicted(spark, shop):
     at = dt.datetime(2024, 5, 1)
     decided = [("i3", "category", "f1"), ("i4", "term", "t2")]
@@ -183,7 +183,6 @@ def test_a_person_decides_what_copy_lacks_and_is_not_contradicted(spark, shop):
     assert '"overrides": "rows:' in copy["inputs"][0]
 
 
-@pytest.mark.slow
 def test_a_catalogue_without_sellers_categories_and_halves_that_are_absent_leave_their_tables_empty(spark, shop, caplog):
     items = [{k: v for k, v in item(i, title).items() if k != "seller_category"} for i, title in TITLES.items()]
     shutil.rmtree(shop / CATALOGUE.name)
