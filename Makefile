@@ -30,7 +30,7 @@ export AIRFLOW__CORE__LOAD_EXAMPLES := False
 export LABELLER_RETRIES ?= 0
 
 .PHONY: help setup benchmarks-setup system-packages preflight nightly label sample wheel doctor tables test test-slow lint types format
-.PHONY: lock clean test-hosts
+.PHONY: lock clean test-hosts test-spark
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 18
