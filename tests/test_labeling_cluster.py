@@ -42,7 +42,7 @@ PATIENCE = 300.0
 
 # What the tasks of a job see; runs as a driver.
 LOOK = """
-import json, sys
+import json, os, sys
 import pyarrow as pa
 from etl.config import SparkJobConfig
 from etl.session import start_session
@@ -51,7 +51,8 @@ def look(batches):
     import labeling
     from labeling.encoding import task_gpu
     sum(map(len, batches))
-    seen = {"gpu": task_gpu(), "code": labeling.__file__, "python": sys.executable, "path": sys.path}
+    where = {"code": os.path.abspath(labeling.__file__), "python": os.path.abspath(sys.executable), "path": sys.path}
+    seen = {"gpu": task_gpu(), **where}
     yield pa.RecordBatch.from_pydict({"seen": [json.dumps(seen)]})
 
 conf = json.loads(sys.argv[2])
