@@ -66,8 +66,8 @@ def calibrated_bundle(name: str, root: Path, data: Path) -> Bundle:
     Raises:
         InputError: a stage failed.
     """
-    warehouse = Warehouse.at(str(root))
-    if (found := candidate(warehouse)) is not None and (found / "calibration.json").is_file():
+    found = candidate(Warehouse.at(str(root))) if root.is_dir() else None
+    if found is not None and (found / "calibration.json").is_file():
         log.info("%s: the night in %s is there already", name, root)
         return load_bundle(found)
     for stage, settings in NIGHTS[name].items():
@@ -77,7 +77,7 @@ def calibrated_bundle(name: str, root: Path, data: Path) -> Bundle:
         command = [sys.executable, *command, "--root", str(root), *settings]
         if subprocess.run(command, check=False).returncode:
             raise InputError(f"{name}: {' '.join(command)} failed: see what it said above")
-    found = candidate(warehouse)
+    found = candidate(Warehouse.at(str(root)))
     assert found is not None, "training makes a candidate"
     return load_bundle(found)
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import quality_ours
 from benchmarks.quality_baselines import Ranked, bm25, dictionary, linear
 from benchmarks.quality_measures import cut, gain, path_f1, precision_and_recall, ranked_measures
 from benchmarks.quality_report import Found, Row, write_report
 from benchmarks.quality_tasks import Case, Task
+from etl.errors import InputError
 
 LABELS = ["shoe", "running shoe", "kettle", "dress"]
 LEARNT = [("Air Zoom 39 black", 1), ("Air Zoom 40", 1), ("steel boiler 2 l", 2), ("steel boiler", 2), ("summer gown", 3)]
@@ -79,3 +81,9 @@ def test_the_report_says_what_is_beaten_and_how_far_probabilities_are_off(tmp_pa
     assert "ours against BM25: **not beaten**. hit@1 +0.000" in text
     assert "expected calibration error **0.100**" in text
     assert (tmp_path / "homedepot.png").stat().st_size > 5_000
+
+
+def test_a_stage_of_a_set_s_night_that_fails_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quality_ours, "NIGHTS", {"taobao": {"warehouse": ("--unknown", "1")}})
+    with pytest.raises(InputError, match=r"taobao: .*benchmarks.taobao warehouse .* --unknown 1 failed"):
+        quality_ours.calibrated_bundle("taobao", tmp_path / "not there yet", tmp_path)
