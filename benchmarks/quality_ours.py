@@ -36,7 +36,7 @@ NIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "warehouse": (),
         "pairs": ("--test-item-share", "0.05"),
         "dataset": (),
-        "train": ("--preset", "bag", "--dim", "1024", "--query-word-dropout", "1"),
+        "train": ("--preset", "bag", "--dim", "512", "--query-word-dropout", "1", "--ranks", "1"),
         "calibrate": ("--lexical-weights", "0.02", "0.05", "0.1", "0.2"),
     },
     "homedepot": {
