@@ -1,8 +1,8 @@
 """Labels titles given on the command line with the promoted bundle, in seconds and without a Spark session.
 
-The same texts, vectors, cuts and calibration as in the nightly run: a title that is in the catalogue gets the same
-labels there. Where the product text has further columns they are empty here, and the labels may differ; so may the
-categories where `[predict] few_shot` is on: the examples are the night's.
+The same texts, vectors, cuts and calibration as in the nightly run. A title that is in the catalogue gets the same labels
+there but for what the night knows besides: clicks make a term more probable, with few-shot sellers move categories, and
+further columns may stand in the product text, which are empty here.
 """
 
 from __future__ import annotations

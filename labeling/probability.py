@@ -19,7 +19,7 @@ DEFAULT_KNOTS = ((0.0, 0.0), (1.0, 1.0))
 """(score, probability) of the curve that stands in: the cosine itself. It ranks, it does not mean a frequency."""
 
 DEFAULT_TEMPERATURE = 0.05
-"""Of the softmax over sibling categories for a bundle that does not say at which temperature it was trained."""
+"""Of the softmax over the leaves of the tree for a bundle that does not say at which temperature it was trained."""
 
 
 class Curve(NamedTuple):
