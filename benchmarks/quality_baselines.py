@@ -7,7 +7,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import bm25s
@@ -145,7 +144,7 @@ def tagger(task: Task, directory: str) -> Family:
         with tempfile.NamedTemporaryFile() as file:
             trainer.train(file.name)
             model = pycrfsuite.Tagger()
-            model.open_inmemory(Path(file.name).read_bytes())
+            model.open(file.name)  # open_inmemory would not keep the bytes alive
 
         def rank(texts: Sequence[str]) -> Ranked:
             labels, scores = np.full((len(texts), TOP), -1), np.zeros((len(texts), TOP))

@@ -51,8 +51,8 @@ NIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "pairs": ("--test-item-share", "0.05"),
         "dataset": ("--tokenizer", "wordpiece", "--tokenizer-from", str(minilm())),
         "train": (
-            *("--preset", "published", "--init-from", str(minilm()), "--epochs", "1", "--lr", "5e-5", "--tau", "0.02"),
-            *("--batch", "128", "--crops", "0.25", "--query-word-dropout", "0"),
+            *("--preset", "published", "--init-from", str(minilm()), "--epochs", "4", "--lr", "1e-4", "--tau", "0.02"),
+            *("--batch", "64", "--crops", "0.25", "--query-word-dropout", "0"),
         ),
         "calibrate": (),
     },
