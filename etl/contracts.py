@@ -270,7 +270,12 @@ ITEM_TERMS = Table(
             nullable=True,
         ),
         Column("probability", "double", "Calibrated probability that the term is right.", nullable=True),
-        Column("margin", "double", "Score minus that of the runner-up.", nullable=True),
+        Column(
+            "margin",
+            "double",
+            "Score minus that of the runner-up; below 0 where that one is nearer but less probable.",
+            nullable=True,
+        ),
         Column("cosine", "double", "Cosine of item and term, best over its synonyms.", nullable=True),
         Column(
             "runner_up_id",

@@ -37,8 +37,10 @@ from labeling.categories import CategoryTree
 from labeling.clicked import TRAIN, Clicked, clicked_items, term_forms
 from labeling.encoding import labelling_bundle
 from labeling.probability import DEFAULT_TEMPERATURE, FORMAT
+from labeling.redundancy import MAX_SIMILARITY
 from labeling.term_curves import choose_weight, fit_terms
-from labeling.term_search import TermIndex, TermSearch
+from labeling.term_search import TermIndex
+from labeling.terms import TermLabeller
 from model.bundle import Bundle, add_calibration, candidate, load_bundle
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,9 @@ class CalibrateConfig(SparkJobConfig):
     """Weights of a lexical score to try (.02 .05 .1 .2): a term that stands in the text gets so much beside its cosine. The
     best by hit@1 on held-out items is taken, if it is surely better than none (95%, paired bootstrap). In titles that name
     their things it helps; where a title names other things, what its clicks say of it comes second."""
+
+    max_similarity: Annotated[float, Field(ge=0, le=2)] = MAX_SIMILARITY
+    """As `[predict] max_similarity`: curves are of the candidates that could be given."""
 
     max_items: Annotated[int, Field(ge=10)] = 5_000
     """Most items that are encoded for either fit, drawn by their hash; more do not move the curve."""
@@ -144,15 +149,16 @@ def calibrate_terms(
     """Content of ``terms`` of the calibration, see :func:`fit_terms`."""
     vocabulary = load_vocabulary(pairs.sparkSession, warehouse)
     normalise = bundle.tokenizer.normalise
-    search = TermSearch(TermIndex.build(vocabulary, partial(bundle.encode, side="query"), normalise))
+    labeller = TermLabeller(TermIndex.build(vocabulary, partial(bundle.encode, side="query"), normalise))
     weights = (0.0, *settings.lexical_weights)
     content: dict[str, Any] = {}
     for splits in HELD_OUT:
         items = clicked_items(pairs, texts, term_forms(vocabulary, normalise), splits, settings.max_items)
         normal = [normalise(item.text) for item in items]
-        ranked = search.candidates(encode_items(bundle, items), normal, weights)
+        ranked = labeller.search.candidates(encode_items(bundle, items), normal, weights)
         chosen, hits = choose_weight(items, ranked)
-        content = fit_terms(items, ranked[chosen], [language_of(text) for text in normal], settings)
+        told = [labeller.distinct(of, settings.max_similarity) for of in ranked[chosen]]
+        content = fit_terms(items, told, [language_of(text) for text in normal], settings)
         content |= {"lexical_weight": weights[chosen], "hit@1": dict(zip(map(str, weights), hits, strict=True))}
         if content["calibrated"]:
             return content | {"source": splits[0]}

@@ -39,6 +39,7 @@ from labeling.few_shot import Shots
 from labeling.lineage import changes, last_lineage
 from labeling.overrides import read_overrides
 from labeling.product_text import with_texts
+from labeling.redundancy import MAX_SIMILARITY
 from labeling.scoring import SCORED_SCHEMA, Scorer, ScoringSettings, score_items
 from model.bundle import Bundle, load_bundle
 
@@ -72,7 +73,7 @@ class PredictConfig(SparkJobConfig):
     max_terms: Annotated[int, Field(ge=1, le=10)] = 5
     """Most terms that an item is given; titles with more than five product terms are lists of keywords."""
 
-    max_similarity: Annotated[float, Field(ge=0, le=2)] = 0.9
+    max_similarity: Annotated[float, Field(ge=0, le=2)] = MAX_SIMILARITY
     """Cosine of two terms' nearest forms from which on they count as one, and the nearer one is given (jeans, trousers); 2:
     only those that have the same words, or one the words of the other and the same head (shoes, running shoes), do. In the
     sample the second of two such terms was wrong 6 times of 6, between .7 and .8 it was 6 times of 17."""

@@ -39,16 +39,23 @@ class Curve(NamedTuple):
 
 
 class TermCurves(NamedTuple):
-    """A curve for an item's best candidate and one for the further ones.
+    """A curve for an item's best candidate and one for the further ones, each perhaps with another for named terms.
 
     The best candidate has won against the whole vocabulary: at the same score it is right far more often than one that
     stands behind another. With one curve for both the sample's best candidates had .51 on average, and .84 were right.
+    A term that the text names is another kind again: of Taobao's further candidates above .3 by a common curve (.72 on
+    average) those that stand in the title were right in .76 of the cases, the others in none.
     """
 
     first: Curve
     further: Curve
+    first_named: Curve | None = None
+    """Of a best candidate that stands in the item's text; None: ``first`` is of both kinds."""
+    further_named: Curve | None = None
 
-    def probabilities(self, ranked_scores: np.ndarray, clicked: np.ndarray | None = None) -> np.ndarray:
+    def probabilities(
+        self, ranked_scores: np.ndarray, named: np.ndarray | None = None, clicked: np.ndarray | None = None
+    ) -> np.ndarray:
         """Probability that each of one item's candidates, best first, is right; never above that of the best.
 
         Shoppers' own clicks vouch for a candidate beside the encoder, which held-out items, that the curves are fitted on,
@@ -57,13 +64,17 @@ class TermCurves(NamedTuple):
 
         Args:
             ranked_scores: Descending [C].
+            named: Whether a form of the candidate stands in the item's text, bool [C]; None: none does.
             clicked: Whether queries of training that are forms of the candidate led to the item, bool [C]; None: none did.
         """
-        found = self.further.at(ranked_scores)
-        found[:1] = self.first.at(ranked_scores[:1])
+        first, further = self.first.at(ranked_scores), self.further.at(ranked_scores)
+        if named is not None:
+            first = np.where(named, (self.first_named or self.first).at(ranked_scores), first)
+            further = np.where(named, (self.further_named or self.further).at(ranked_scores), further)
+        found = np.concatenate([first[:1], further[1:]])
         if clicked is not None:
-            vouched = np.maximum(found, self.first.at(ranked_scores))
-            vouched[:1] = self.first.probabilities[-1]
+            vouched = np.maximum(found, first)
+            vouched[:1] = max(curve.probabilities[-1] for curve in (self.first, self.first_named) if curve is not None)
             found = np.where(clicked, vouched, found)
         return np.minimum(found, found[:1])
 
@@ -96,7 +107,7 @@ class Calibration:
             )
         terms = (content or {}).get("terms", {})
         categories = (content or {}).get("categories", {})
-        joint = TermCurves(*(Curve.of(terms.get(kind, {}).get("knots", DEFAULT_KNOTS)) for kind in TermCurves._fields))
+        joint = _own(terms, TermCurves(Curve.of(DEFAULT_KNOTS), Curve.of(DEFAULT_KNOTS)))
         return cls(
             id=calibration_id or UNCALIBRATED,
             joint=joint,
@@ -117,5 +128,5 @@ def _has_own(kinds: Mapping[str, Any]) -> bool:
 
 
 def _own(kinds: Mapping[str, Any], joint: TermCurves) -> TermCurves:
-    own = {kind: Curve.of(found["knots"]) for kind, found in kinds.items() if "knots" in found}
+    own = {kind: Curve.of(kinds[kind]["knots"]) for kind in TermCurves._fields if "knots" in kinds.get(kind, {})}
     return joint._replace(**own)

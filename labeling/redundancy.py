@@ -17,6 +17,10 @@ On Home Depot (half of the products to fit the curves, half to measure) hit@1 is
 """
 
 
+MAX_SIMILARITY = 0.9
+"""Cosine of two terms' nearest forms from which on they count as one, unless set otherwise."""
+
+
 class Relation(NamedTuple):
     """How term a stands to term b."""
 
@@ -83,4 +87,4 @@ def without_redundant(
 
 def says_the_same(found: Relation, max_similarity: float) -> bool:
     """Whether one of two related terms is enough."""
-    return found.wider or found.narrower or found.similarity >= max_similarity
+    return found.wider or found.narrower or found.similarity >= min(max_similarity, 1.0)

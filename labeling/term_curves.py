@@ -32,6 +32,8 @@ class Case(NamedTuple):
 
     best: bool
     """Whether it is the item's best candidate."""
+    named: bool
+    """Whether it stands in the item's text."""
     score: float
     right: bool
     query: int
@@ -64,7 +66,7 @@ def fit_terms(
     languages: Sequence[str],
     settings: Enough,
 ) -> dict[str, Any]:
-    """Two curves, for best and for further candidates, from items whose main term no query of training led to.
+    """Curves for best and for further candidates, from items whose main term no query of training led to.
 
     Terms that led to a click on an item in training are left out: of them the encoder has been told. What bends the curves:
     a right term that nobody clicked counts as wrong, and the labels of the night include pairs that were trained on
@@ -72,26 +74,48 @@ def fit_terms(
 
     Args:
         items: The items.
-        candidates: Those of each, best first.
+        candidates: Those of each that could be given, best first: without those that say no more than a better one.
         languages: Of their texts, by :func:`etl.text.language_of`; one with enough cases gets curves of its own.
         settings: What is enough.
     """
     cases = [
-        Case(rank == 0, found.score, found.term in item.held_out, item.query_id, language)
+        Case(rank == 0, found.lexical, found.score, found.term in item.held_out, item.query_id, language)
         for item, ranked, language in zip(items, candidates, languages, strict=True)
         for rank, found in enumerate(ranked)
         if found.term not in item.trained
     ]
     content: dict[str, Any] = {"cases": len(items), "queries": len({item.query_id for item in items}), "calibrated": False}
-    kinds = {"first": [case for case in cases if case.best], "further": [case for case in cases if not case.best]}
-    if len(kinds["first"]) < settings.min_cases or content["queries"] < settings.min_queries or not kinds["further"]:
+    first, further = [case for case in cases if case.best], [case for case in cases if not case.best]
+    if len(first) < settings.min_cases or content["queries"] < settings.min_queries or not further:
         return content
+    kinds = by_naming("first", first, settings) | by_naming("further", further, settings)
     by_language = {
         language: {kind: fit_language(found, language, count, settings) for kind, found in kinds.items()}
         for language, count in sorted(Counter(languages).items())
     }
     fitted = {kind: fit_curve(found) for kind, found in kinds.items()}
     return content | {"calibrated": True} | fitted | {"languages": by_language}
+
+
+def by_naming(place: str, cases: list[Case], settings: Enough) -> dict[str, list[Case]]:
+    """``cases`` under ``place``; or, as ``place`` and ``place_named``, apart by whether their terms stand in the text.
+
+    Apart if both kinds have enough cases and queries, and if two curves from half of the queries are nearer (by Brier's
+    score) to what was clicked for the others than one.
+    """
+    named, other = [case for case in cases if case.named], [case for case in cases if not case.named]
+    if any(len(of) < settings.min_cases or len({c.query for c in of}) < settings.min_queries for of in (named, other)):
+        return {place: cases}
+    half, _ = halves_by_query(cases, cases)
+    joint, apart = 0.0, 0.0
+    for of in (named, other):
+        own_half, rest = halves_by_query(of, cases)
+        if not own_half or not rest:
+            return {place: cases}
+        right = np.array([case.right for case in rest], dtype=np.float64)
+        joint += float(np.square(_measured(half, rest) - right).sum())
+        apart += float(np.square(_measured(own_half, rest) - right).sum())
+    return {place: other, f"{place}_named": named} if apart < joint else {place: cases}
 
 
 def fit_curve(cases: Sequence[Case]) -> dict[str, Any]:

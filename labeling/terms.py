@@ -25,7 +25,8 @@ TIE_MARGIN = 1e-4
 class TermLabel(NamedTuple):
     """One term of one item; ``margin`` is its lead over the runner-up, None if there is none.
 
-    ``score`` is the cosine, plus the calibration's lexical weight where there is one and the term stands in the text.
+    A further term may be behind it (a margin below 0): nearer is not always more probable. ``score`` is the cosine, plus the
+    calibration's lexical weight where there is one and the term stands in the text.
     """
 
     rank: int
@@ -104,11 +105,12 @@ class TermLabeller:
         clicked: Collection[int],
     ) -> ItemTerms:
         terms, scores = [found.term for found in candidates], [found.score for found in candidates]
-        vouched = np.array([term in clicked for term in terms])
-        probabilities = curves.probabilities(np.array(scores), vouched).round(DECIMALS).tolist()
-        passing = count_passing(scores, probabilities, settings)
-        chosen = without_redundant(terms[:passing], probabilities, self._relate, settings.max_similarity)
-        chosen = chosen[: settings.max_terms]
+        vouched, named = np.array([term in clicked for term in terms]), np.array([found.lexical for found in candidates])
+        probabilities = curves.probabilities(np.array(scores), named, vouched).round(DECIMALS).tolist()
+        places = passing(scores, probabilities, settings)
+        likely = [probabilities[place] for place in places]
+        told = without_redundant([terms[place] for place in places], likely, self._relate, settings.max_similarity)
+        chosen = [places[n] for n in told][: settings.max_terms]
         second = self._runner_up(terms, chosen, settings.max_similarity)
         runner_up = None if second is None else RunnerUp(self.index.term_ids[terms[second]], self.index.terms[terms[second]])
         if not chosen:
@@ -130,6 +132,14 @@ class TermLabeller:
         ]
         return ItemTerms(labels, None, runner_up)
 
+    def distinct(self, candidates: Sequence[Candidate], max_similarity: float) -> list[Candidate]:
+        """The ranked candidates of an item without those that say the same as a better one."""
+        kept: list[Candidate] = []
+        for found in candidates:
+            if not any(says_the_same(self._relate(found.term, other.term), max_similarity) for other in kept):
+                kept.append(found)
+        return kept
+
     def _runner_up(self, terms: Sequence[int], chosen: Sequence[int], max_similarity: float) -> int | None:
         """Place of the best candidate beside the chosen ones that says something else than each of them."""
         for place, term in enumerate(terms):
@@ -143,11 +153,14 @@ class TermLabeller:
         return relation(self.index.forms_of(a), self.index.forms_of(b), vectors_a, vectors_b)
 
 
-def count_passing(scores: Sequence[float], probabilities: Sequence[float], settings: TermSettings) -> int:
-    """How many of the ranked candidates are above the cut and not far behind the best."""
-    passing = 0
-    for score, probability in zip(scores, probabilities, strict=True):
-        if score < scores[0] - settings.max_gap or probability < settings.min_probability:
-            break
-        passing += 1
-    return passing
+def passing(scores: Sequence[float], probabilities: Sequence[float], settings: TermSettings) -> list[int]:
+    """Places of the ranked candidates that are above the cut and not far behind the best, the most probable first.
+
+    Clicks, and being named in the text, make one more probable than another that is nearer; none is more than the best.
+    """
+    found = [
+        place
+        for place, (score, probability) in enumerate(zip(scores, probabilities, strict=True))
+        if score >= scores[0] - settings.max_gap and probability >= settings.min_probability
+    ]
+    return sorted(found, key=lambda place: (-probabilities[place], place))

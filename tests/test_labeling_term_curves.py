@@ -17,8 +17,8 @@ def item(query_id: int, held_out: set[int], trained: set[int] = frozenset()) -> 
     return Clicked("", "", frozenset(trained), frozenset(held_out), query_id)
 
 
-def candidate(term: int, score: float) -> Candidate:
-    return Candidate(term, score, score, False)
+def candidate(term: int, score: float, *, named: bool = False) -> Candidate:
+    return Candidate(term, score, score, named)
 
 
 Drawn = tuple[list[Clicked], list[list[Candidate]], list[str]]
@@ -45,7 +45,8 @@ def test_the_curves_find_the_frequencies_behind_the_scores():
 
 def test_the_curve_never_falls_and_never_claims_certainty():
     cases = [
-        Case(True, score, right, 1, "") for score, right in zip((0.1, 0.2, 0.3, 0.4, 0.5), (0, 1, 0, 1, 1), strict=True)
+        Case(True, False, score, right, 1, "")
+        for score, right in zip((0.1, 0.2, 0.3, 0.4, 0.5), (0, 1, 0, 1, 1), strict=True)
     ]
     knots = np.array(isotonic(cases))
     assert (np.diff(knots[:, 1]) >= 0).all()
@@ -60,6 +61,29 @@ def test_a_term_clicked_in_training_is_no_case():
     content = fit_terms(trained, ranked, languages, SETTINGS)
     assert content["first"]["knots"] == before["first"]["knots"]
     assert (before["further"]["cases"], content["further"]["cases"]) == (100, 40)
+
+
+def with_named_further(items: int, right_if_named: float) -> Drawn:
+    """The second candidate stands in every other text, and is right so often there, elsewhere in half of the cases."""
+    rng = np.random.default_rng(1)
+    named = np.arange(items) % 2 == 0
+    right = rng.random(items) < np.where(named, right_if_named, 0.5)
+    of = [item(n % 40 + n % 2 * 40, {0, 1} if hit else {0}) for n, hit in enumerate(right)]
+    ranked = [[candidate(0, 0.9), candidate(1, 0.5, named=bool(stands))] for stands in named]
+    return of, ranked, ["latin"] * items
+
+
+def test_terms_that_the_text_names_get_a_curve_of_their_own_where_they_differ():
+    content = fit_terms(*with_named_further(1_000, right_if_named=0.9), SETTINGS)
+    found = Calibration.of({"format": FORMAT, "terms": content}).joint
+    assert (content["further"]["cases"], content["further_named"]["cases"]) == (500, 500)
+    stated = found.probabilities(np.array([0.9, 0.5, 0.5]), np.array([False, False, True]))
+    np.testing.assert_allclose(stated[1:], [0.5, 0.9], atol=0.06)
+
+
+def test_named_terms_share_the_curve_where_they_do_not_differ_or_are_too_few():
+    assert "further_named" not in fit_terms(*with_named_further(1_000, right_if_named=0.5), SETTINGS)
+    assert "further_named" not in fit_terms(*with_named_further(38, right_if_named=0.9), SETTINGS)
 
 
 @pytest.mark.parametrize(("cases", "queries"), [(10, 40), (400, 3)])

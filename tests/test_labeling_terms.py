@@ -8,7 +8,7 @@ import pytest
 
 from etl.errors import InputError
 from etl.text import normalise
-from labeling.probability import FORMAT, Calibration
+from labeling.probability import FORMAT, Calibration, Curve
 from labeling.term_search import TermIndex
 from labeling.terms import (
     LOW_PROBABILITY,
@@ -17,7 +17,7 @@ from labeling.terms import (
     TermLabel,
     TermLabeller,
     TermSettings,
-    count_passing,
+    passing,
 )
 from tests.labeling_data import query_encoder, title_vectors, uncalibrated, vocabulary, write_small_bundle
 from tests.rows import term
@@ -63,9 +63,13 @@ def test_cut_and_gap_decide_how_many_candidates_pass():
     scores, probabilities = [0.9, 0.8, 0.7, 0.4], [0.9, 0.6, 0.4, 0.1]
 
     def count(**changes: float) -> int:
-        return count_passing(scores, probabilities, replace(ALL, **changes))
+        return len(passing(scores, probabilities, replace(ALL, **changes)))
 
     assert [count(), count(min_probability=0.5), count(max_gap=0.25), count(min_probability=0.95)] == [4, 2, 3, 0]
+
+
+def test_one_that_is_not_probable_enough_keeps_none_behind_it_from_passing_and_the_most_probable_come_first():
+    assert passing([0.9, 0.8, 0.7, 0.6], [0.9, 0.1, 0.5, 0.6], replace(ALL, min_probability=0.3)) == [0, 3, 2]
 
 
 def test_at_most_so_many_terms_are_given(root):
@@ -141,6 +145,28 @@ def test_the_best_candidate_and_the_others_have_their_own_curves():
 def test_no_candidate_is_more_probable_than_the_best():
     found = curves([[0.0, 0.1], [1.0, 0.1]], [[0.0, 0.0], [1.0, 0.9]]).joint
     np.testing.assert_allclose(found.probabilities(np.array([0.5, 0.5])), [0.1, 0.1])
+
+
+def test_a_candidate_that_the_text_names_has_a_curve_of_its_own_where_one_is_stored():
+    plain = curves([[0.0, 0.4], [1.0, 0.4]], [[0.0, 0.1], [1.0, 0.1]]).joint
+    apart = plain._replace(further_named=Curve.of([[0.0, 0.3], [1.0, 0.3]]))
+    named, scores = np.array([True, False, True]), np.array([0.9, 0.8, 0.7])
+    np.testing.assert_allclose(plain.probabilities(scores, named), [0.4, 0.1, 0.1])
+    np.testing.assert_allclose(apart.probabilities(scores, named), [0.4, 0.1, 0.3])
+    np.testing.assert_allclose(apart.probabilities(scores), [0.4, 0.1, 0.1])
+
+
+def test_a_clicked_best_candidate_has_the_most_that_either_of_its_curves_gives():
+    found = curves([[0.0, 0.1], [1.0, 0.6]], [[0.0, 0.0], [1.0, 0.1]]).joint
+    found = found._replace(first_named=Curve.of([[0.0, 0.2], [1.0, 0.9]]))
+    assert found.probabilities(np.array([0.5]), np.array([False]), np.array([True])).tolist() == [0.9]
+
+
+def test_candidates_that_say_the_same_as_a_better_one_are_not_told_apart(root):
+    engine = labeller(root, SHOES)
+    (ranked,) = engine.search.candidates(title_vectors(write_small_bundle(root), ["running shoes"]), [""])
+    kept = engine.distinct(ranked[0], 2)
+    assert [found.term for found in kept] == [ranked[0][0].term, 3]
 
 
 def test_a_language_has_its_own_curve_where_one_is_stored_and_the_joint_one_otherwise(root):
