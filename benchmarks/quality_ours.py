@@ -23,7 +23,7 @@ from labeling.categories import CategoryTree
 from labeling.few_shot import Shots
 from labeling.probability import Calibration
 from labeling.product_text import product_text
-from labeling.term_search import TermIndex
+from labeling.scoring import term_index
 from labeling.terms import ItemTerms, TermLabeller, TermSettings
 from model.bundle import Bundle, candidate, load_bundle
 
@@ -99,8 +99,7 @@ class OurTerms:
         self._number = {term.term_id: number[term.term] for term in vocabulary.terms}
         self._bundle = bundle
         self._calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
-        index = TermIndex.build(vocabulary, partial(bundle.encode, side="query"), bundle.tokenizer.normalise)
-        self._labeller = TermLabeller(index)
+        self._labeller = TermLabeller(term_index(bundle, vocabulary))
 
     @property
     def lexical_weight(self) -> float:

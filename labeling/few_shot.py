@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeling.prompts import unit
+from labeling.vectors import unit
 
 
 class Shots(NamedTuple):

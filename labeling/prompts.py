@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from etl.taxonomy import Taxonomy
-from labeling.term_search import Encode
+from labeling.vectors import Encode, unit
 
 
 def node_prompts(taxonomy: Taxonomy, category_id: str) -> tuple[str, ...]:
@@ -27,9 +27,3 @@ def node_vectors(taxonomy: Taxonomy, ids: Sequence[str], encode: Encode) -> np.n
     distinct = {text: position for position, text in enumerate(dict.fromkeys(t for texts in prompts for t in texts))}
     encoded = encode(list(distinct)).astype(np.float64)
     return unit(np.stack([encoded[[distinct[text] for text in texts]].mean(axis=0) for texts in prompts]))
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [..., D] divided by their lengths; zeros stay zeros."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1.0)

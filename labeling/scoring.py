@@ -17,6 +17,7 @@ from labeling.abstention import Readable
 from labeling.categories import CategoryLabel, CategoryTree, no_category
 from labeling.few_shot import Shots
 from labeling.probability import Calibration
+from labeling.term_prototypes import TermPrototypes
 from labeling.term_search import TermIndex
 from labeling.terms import ItemTerms, TermLabeller, TermSettings
 from model.bundle import Bundle
@@ -63,7 +64,7 @@ class Scorer:
         """
         encode = partial(bundle.encode, side="query")
         return cls(
-            terms=None if vocabulary is None else TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise),
+            terms=None if vocabulary is None else term_index(bundle, vocabulary),
             tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode, shots),
             calibration=Calibration.of(bundle.calibration, bundle.calibration_id),
             readable=Readable.of(bundle, settings.min_letters),
@@ -112,6 +113,16 @@ class Scorer:
         return ItemLabels(
             None if self.terms is None else ItemTerms([], reason, None), None if self.tree is None else no_category(reason)
         )
+
+
+def term_index(bundle: Bundle, vocabulary: Vocabulary) -> TermIndex:
+    """The vocabulary as items are searched in it: with what the clicks of training moved.
+
+    Raises:
+        InputError: the bundle makes no vector of a form, or its prototypes are missing or others.
+    """
+    encode = partial(bundle.encode, side="query")
+    return TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise, TermPrototypes.of(bundle))
 
 
 _TERM = pa.struct(

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,9 +15,8 @@ from etl.text import Normaliser, words
 from etl.vocabulary import Vocabulary
 from labeling.lexical import ContainedTerms
 from labeling.nearest import nearest_in
-
-Encode = Callable[[Sequence[str]], np.ndarray]
-"""Raw texts -> float32 unit vectors [len(texts), D], with the query side's limits."""
+from labeling.term_prototypes import TermPrototypes
+from labeling.vectors import Encode
 
 CANDIDATES = 10
 """Terms per item that are ranked and calibrated; far more than are ever given."""
@@ -37,43 +36,57 @@ class Candidate(NamedTuple):
     score: float
     """``cosine``, and where the term stands in the text the lexical weight more."""
     cosine: float
-    """Of the item and the term's nearest form."""
+    """Of the item and the term's nearest form, as clicked titles moved it."""
     lexical: bool
     """Whether a form of it stands in the item's text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TermIndex:
-    """Terms in the order of their ids, and the vectors [F, D] and words of their forms; picklable for broadcast."""
+    """Terms in the order of their ids, and the vectors [F, D] and words of their forms; picklable for broadcast.
+
+    ``names`` are what the encoder makes of the forms, ``vectors`` what is searched: the same, or moved by clicked titles.
+    """
 
     term_ids: tuple[str, ...]
     terms: tuple[str, ...]
     form_terms: np.ndarray
     """int64 [F]: position of the term that each form belongs to."""
     form_words: tuple[tuple[str, ...], ...]
+    names: np.ndarray
     vectors: np.ndarray
 
     @classmethod
-    def build(cls, vocabulary: Vocabulary, encode: Encode, normaliser: Normaliser) -> TermIndex:
-        """Encode every form of every term; ``normaliser`` is the bundle's, and makes the words for ``lexical_hit``.
+    def build(
+        cls, vocabulary: Vocabulary, encode: Encode, normaliser: Normaliser, prototypes: TermPrototypes | None = None
+    ) -> TermIndex:
+        """Encode every form of every term.
+
+        Args:
+            vocabulary: The terms.
+            encode: The bundle's.
+            normaliser: The bundle's, which makes the words for ``lexical_hit`` too.
+            prototypes: What moves the forms that were clicked for; None: nothing does.
 
         Raises:
             InputError: the encoder makes no finite unit vector of a form.
         """
         forms = [(position, form) for position, term in enumerate(vocabulary.terms) for form in term.forms]
-        vectors = encode([form for _, form in forms])
-        bad = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-2)
+        names = encode([form for _, form in forms])
+        bad = ~(np.abs(np.linalg.norm(names, axis=1) - 1.0) < 1e-2)
         if bad.any():
             raise InputError.of(
                 [f"term_id {vocabulary.terms[forms[i][0]].term_id!r}, form {forms[i][1]!r}" for i in np.flatnonzero(bad)],
                 heading="table vocabulary: forms that the encoder makes no vector of (expected a unit vector of each):",
             )
+        normal = [normaliser(form) for _, form in forms]
         return cls(
             term_ids=tuple(term.term_id for term in vocabulary.terms),
             terms=tuple(term.term for term in vocabulary.terms),
             form_terms=np.array([position for position, _ in forms], dtype=np.int64),
-            form_words=tuple(tuple(words(normaliser(form))) for _, form in forms),
-            vectors=vectors,
+            form_words=tuple(tuple(words(form)) for form in normal),
+            names=names,
+            vectors=names if prototypes is None else prototypes.move(normal, names),
         )
 
     def forms_of(self, term: int) -> list[list[str]]:

@@ -149,7 +149,7 @@ class TermLabeller:
         return None
 
     def _relation(self, a: int, b: int) -> Relation:
-        vectors_a, vectors_b = (self.index.vectors[self.index.places_of(term)] for term in (a, b))
+        vectors_a, vectors_b = (self.index.names[self.index.places_of(term)] for term in (a, b))
         return relation(self.index.forms_of(a), self.index.forms_of(b), vectors_a, vectors_b)
 
 

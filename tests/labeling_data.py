@@ -22,7 +22,7 @@ from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
 from labeling.item_index import ItemIndex, load_item_index, write_item_index
 from labeling.probability import Calibration
-from labeling.term_search import Encode
+from labeling.vectors import Encode
 from model.bundle import Bundle, load_bundle, set_alias, write_bundle
 from model.encoder import Encoder
 from model.presets import EncoderConfig

@@ -9,7 +9,8 @@ import pytest
 
 from labeling.categories import CategoryTree
 from labeling.few_shot import Prototypes, Shots
-from labeling.prompts import node_vectors, unit
+from labeling.prompts import node_vectors
+from labeling.vectors import unit
 from tests.labeling_data import NODES, query_encoder, taxonomy, title_vectors, write_small_bundle
 from tests.rows import node
 
