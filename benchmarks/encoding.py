@@ -110,9 +110,7 @@ def least_cosine(vectors_ND: np.ndarray, reference_ND: np.ndarray) -> float:
     return float((vectors_ND * reference_ND).sum(axis=1).min())
 
 
-def shown(
-    found: Mapping[str, Sequence[float]], cosines: Mapping[str, float], base: str, chunk: int, unit: str
-) -> Table:
+def shown(found: Mapping[str, Sequence[float]], cosines: Mapping[str, float], base: str, chunk: int, unit: str) -> Table:
     """Rates, and how they compare to that of ``base``."""
     title = f"chunks of {chunk:,} titles, {hardware()}"
     table = Table("encoder", f"titles a {unit}", f"of {base} (95%)", "least cosine", title=title)

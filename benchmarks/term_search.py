@@ -77,7 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.one:
         one(args.one[0], args.terms, args.queries, int(args.one[1]), args.rounds)
         return 0
-    table = Table("vectors", "threads", "faiss flat", "tiled", "ratio (95%)", "equal", title=f"queries a CPU s, {hardware()}")
+    table = Table(
+        "vectors", "threads", "faiss flat", "tiled", "ratio (95%)", "equal", title=f"queries a CPU s, {hardware()}"
+    )
     for kind in ("random", "clustered"):
         for threads in (1, 2):
             sizes = [f"--{name}={getattr(args, name)}" for name in ("terms", "queries", "rounds")]
