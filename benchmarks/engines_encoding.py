@@ -135,10 +135,9 @@ def onnxruntime_int8(model: Sentence, threads: int, some: list[Batch]) -> Forwar
     config = model.bert.config
     with TemporaryDirectory() as directory:
         plain, fused, quantised = (f"{directory}/{name}.onnx" for name in ("plain", "fused", "int8"))
-        names = ["input_ids", "attention_mask"]
-        free = dict.fromkeys(names, {0: "texts", 1: "tokens"})
+        free = {"input_ids": {0: "texts", 1: "tokens"}, "attention_mask": {0: "texts", 1: "tokens"}}
         torch.onnx.export(
-            model, tuple(map(torch.from_numpy, some[0])), plain, input_names=names, dynamic_axes=free, dynamo=False
+            model, tuple(map(torch.from_numpy, some[0])), plain, input_names=list(free), dynamic_axes=free, dynamo=False
         )
         heads, hidden = config.num_attention_heads, config.hidden_size
         optimize_model(plain, "bert", num_heads=heads, hidden_size=hidden).save_model_to_file(fused)

@@ -1,6 +1,6 @@
 """A linear layer by int8 products, as a candidate for our encoder: what it would win, and what it would cost in cosine.
 
-Weights are rounded per output, activations per token at run time: so a text's vector still does not depend on those beside it.
+Weights are rounded per output, activations per token at run time: so a text's vector does not depend on those beside it.
 """
 
 # T tokens, I inputs, O outputs
