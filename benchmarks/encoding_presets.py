@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.data:
         pairs = home_depot(args.data)
         pieces = wordpiece(pairs)
-    tokenizers = {"wordpiece": pieces, "wordhash": WordHashTokenizer(WORDHASH)}
+    tokenizers: dict[str, Tokenizer] = {"wordpiece": pieces, "wordhash": WordHashTokenizer(WORDHASH)}
     presets = {
         name: Measured(draw(PRESETS[name].encoder, 1).eval(), tokenizers[PRESETS[name].encoder.tokens])
         for name in ("published", "hybrid", "bag")
