@@ -12,13 +12,13 @@ from torch import nn
 
 
 class Int8Linear(nn.Module):
-    """Takes the place of a trained ``nn.Linear`` that has a bias."""
+    """Takes the place of a trained ``nn.Linear``."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight_IO, scale_O1 = rounded(linear.weight.detach())
         self.weight_IO, self.scale_O = self.weight_IO.t(), scale_O1[:, 0]
-        self.bias = linear.bias
+        self.bias = 0.0 if linear.bias is None else linear.bias
 
     def forward(self, x_TI: torch.Tensor) -> torch.Tensor:
         """[T, I] -> [T, O], both float32."""

@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from benchmarks.training_data import WORDHASH
 from etl.errors import InputError
 from etl.tokenizer import WordHashTokenizer
 from model.encoder import Encoder
+from model.fit import draw
+from model.inference import embed
+from model.packing import tokenised
 from model.presets import PRESETS
 
 
@@ -37,8 +41,12 @@ def test_int8_layer_is_near_the_trained_one_and_no_text_depends_on_another():
     assert torch.equal(found_TO[:20], beside_a_large_one[:20])
 
 
-def test_every_linear_layer_of_an_encoder_is_quantised_and_nothing_else():
-    encoder = Encoder(PRESETS["tiny"].encoder)
+def test_every_linear_layer_of_an_encoder_is_quantised_and_its_vectors_stay_near():
+    encoder = draw(PRESETS["tiny"].encoder, 1)
+    nn.init.normal_(encoder.projection.weight, std=0.02)  # from zero: the layers would add nothing
+    tokenizer = WordHashTokenizer(replace(WORDHASH, rows=encoder.config.rows))
+    rows, table = tokenised(tokenizer, ["red lamp", "a kettle of steel"], "title")
+    before_ND = embed(encoder, rows, table)
     before = sum(isinstance(module, nn.Linear) for module in encoder.modules())
     norms = sum(isinstance(module, nn.LayerNorm) for module in encoder.modules())
     quantise(encoder)
@@ -46,6 +54,9 @@ def test_every_linear_layer_of_an_encoder_is_quantised_and_nothing_else():
     assert before == kinds.count(Int8Linear) > 0
     assert nn.Linear not in kinds
     assert kinds.count(nn.LayerNorm) == norms
+    after_ND = embed(encoder, rows, table)
+    assert least_cosine(after_ND, before_ND) > 0.99
+    assert not np.array_equal(after_ND, before_ND)
 
 
 def test_worst_text_decides_the_least_cosine():
