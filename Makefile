@@ -81,10 +81,10 @@ system-packages:  ## Install the Debian packages that the tests of many machines
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 >/dev/null; \
 	fi
 
-benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training compares with
+benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training and .encoding compare with
 
 .venv-benchmarks/.ready: requirements/benchmarks.txt | .venv-uv/.ready preflight
-	@echo "set-up: sentence-transformers' trainer in an environment of its own, .venv-benchmarks"
+	@echo "set-up: sentence-transformers and other engines in an environment of their own, .venv-benchmarks"
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-benchmarks
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BENCHMARKS_BIN)/python requirements/benchmarks.txt
 	@touch $@

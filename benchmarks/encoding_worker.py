@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from benchmarks.int8_linear import quantise
 from benchmarks.pacing import pause
 from model.bundle import load_bundle
 from model.precision import autocast
@@ -27,18 +28,22 @@ class Task:
     """Gets the vectors of the first chunk."""
     chunk: int
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "int8"]
     threads: int
+    engine: str = ""
+    """For :mod:`benchmarks.engines_encoding`: which one."""
 
 
 def main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     torch.set_num_threads(task.threads)
     bundle = load_bundle(Path(task.bundle), task.device)
+    if task.precision == "int8":
+        quantise(bundle.encoder)
     titles = json.loads(Path(task.titles).read_text(encoding="utf-8"))
     for start in range(0, len(titles), task.chunk):
         pause()
-        with autocast(task.precision, task.device)():
+        with autocast("bf16" if task.precision == "bf16" else "fp32", task.device)():
             vectors = bundle.encode(titles[start : start + task.chunk], "title")
         if not start:
             np.save(task.out, vectors)

@@ -8,6 +8,7 @@ where this CPU is another.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from benchmarks.pacing import interval
 from labeling.machine import hardware
 from labeling.terminal import console
 from labeling.tiled_search import TiledSearch
@@ -43,7 +45,7 @@ def vectors(kind: str, terms: int, queries: int) -> tuple[np.ndarray, np.ndarray
 
 
 def one(kind: str, terms: int, queries: int, threads: int, rounds: int) -> None:
-    """Print median CPU seconds of both, their ratio, and the share of equal places."""
+    """Print as JSON the CPU seconds of both in each round, and the share of equal places."""
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
     rows, asked = vectors(kind, terms, queries)
@@ -62,7 +64,7 @@ def one(kind: str, terms: int, queries: int, threads: int, rounds: int) -> None:
             searches[name]()
             seconds[name].append(time.process_time() - started)
     equal = float((found["faiss"] == found["tiled"]).mean())
-    print(median(seconds["faiss"]), median(seconds["tiled"]), equal)
+    print(json.dumps({**seconds, "equal": equal}))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,16 +77,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.one:
         one(args.one[0], args.terms, args.queries, int(args.one[1]), args.rounds)
         return 0
-    table = Table("vectors", "threads", "faiss flat", "tiled", "ratio", "equal", title=f"queries a CPU s, {hardware()}")
+    table = Table(
+        "vectors", "threads", "faiss flat", "tiled", "ratio (95%)", "equal", title=f"queries a CPU s, {hardware()}"
+    )
     for kind in ("random", "clustered"):
         for threads in (1, 2):
             sizes = [f"--{name}={getattr(args, name)}" for name in ("terms", "queries", "rounds")]
             line = [sys.executable, "-m", "benchmarks.term_search", *sizes, "--one", kind, str(threads)]
-            env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            # Threads that spin while they wait would be counted as work.
+            env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
             done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
-            ours, tiled, equal = map(float, done.stdout.split())
-            rates = (f"{args.queries / ours:,.0f}", f"{args.queries / tiled:,.0f}", f"{ours / tiled:.2f}", f"{equal:.5f}")
-            table.add_row(kind, str(threads), *rates)
+            found = json.loads(done.stdout)
+            rates = (f"{args.queries / median(found[name]):,.0f}" for name in ("faiss", "tiled"))
+            ratio, low, high = interval(found["faiss"], found["tiled"])
+            table.add_row(kind, str(threads), *rates, f"{ratio:.2f} ({low:.2f} to {high:.2f})", f"{found['equal']:.5f}")
     for name, here in (("with AMX", has_amx()), ("with AVX2 only", "avx512" not in hardware() and not has_amx())):
         if not here:
             table.add_row(f"a CPU {name}", "", "not run", "not run", "", "")
