@@ -89,11 +89,12 @@ def f1(values: Values) -> float:
 
 
 def summary(values: Values, chosen: np.ndarray) -> dict[str, Interval]:
-    """Mean and interval of each measure over the chosen cases [N] on which it is defined."""
-    return {name: intervals({name: value[chosen & ~np.isnan(value)]})[name] for name, value in values.items()}
+    """Mean and interval of each measure over the chosen cases [N] on which it is defined; none of one that is on no case."""
+    defined = {name: value[chosen & ~np.isnan(value)] for name, value in values.items()}
+    return {name: intervals({name: value})[name] for name, value in defined.items() if len(value)}
 
 
 def gain(ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray) -> Interval:
     """Mean difference over the chosen cases on which both are defined, and its paired bootstrap interval."""
     both = chosen & ~np.isnan(ours) & ~np.isnan(theirs)
-    return intervals({"gain": ours[both] - theirs[both]})["gain"]
+    return intervals({"gain": ours[both] - theirs[both]})["gain"] if both.any() else Interval(0.0, None, None)

@@ -24,7 +24,9 @@ from labeling.few_shot import Shots
 from labeling.probability import Calibration
 from labeling.product_text import product_text
 from labeling.scoring import term_index
+from labeling.term_prototypes import TermPrototypes
 from labeling.terms import ItemTerms, TermLabeller, TermSettings
+from labeling.vectors import unit
 from model.bundle import Bundle, candidate, load_bundle
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ class OurTerms:
         self._number = {term.term_id: number[term.term] for term in vocabulary.terms}
         self._bundle = bundle
         self._calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
-        self._labeller = TermLabeller(term_index(bundle, vocabulary))
+        self._labeller = TermLabeller(term_index(bundle, vocabulary, TermPrototypes.of(bundle)))
 
     @property
     def lexical_weight(self) -> float:
@@ -143,9 +145,7 @@ class OurPaths:
 def encoded(bundle: Bundle, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Normalised product texts, and float64 unit vectors by way of float16, as the night has them."""
     normal = [product_text(text, bundle.tokenizer.normalise).text or "" for text in texts]
-    vectors = bundle.encode(normal, side="title").astype(np.float16).astype(np.float64)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return normal, vectors / np.where(norms > 0, norms, 1.0)
+    return normal, unit(bundle.encode(normal, side="title").astype(np.float16).astype(np.float64))
 
 
 def paths_system(bundle: Bundle, root: Path, task: Task, shots: Shots | None = None) -> System:

@@ -80,8 +80,10 @@ def _gains(found: Found, chosen: np.ndarray) -> list[str]:
             if row in ours:
                 continue
             gains = {name: gain(our.values[name], value, chosen) for name, value in row.values.items() if name in our.values}
-            beaten = all(g.low is not None and g.low > 0 for g in gains.values())
-            told = ", ".join(f"{name} {g.mean:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for name, g in gains.items())
+            # One that gives no label has no precision: of fewer than two cases in common nothing is told.
+            told_of = {name: g for name, g in gains.items() if g.low is not None}
+            beaten = bool(told_of) and all(g.low is not None and g.low > 0 for g in told_of.values())
+            told = ", ".join(f"{name} {g.mean:+.3f} ({g.low:+.3f} to {g.high:+.3f})" for name, g in told_of.items())
             lines.append(f"- {our.name} against {row.name}: **{'beaten' if beaten else 'not beaten'}**. {told}.")
     return lines
 

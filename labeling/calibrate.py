@@ -31,7 +31,7 @@ from etl.runs import record_stage
 from etl.session import start_session
 from etl.taxonomy import load_taxonomy
 from etl.text import by_script, language_of
-from etl.vocabulary import load_vocabulary
+from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.categories import CategoryTree
 from labeling.clicked import TRAIN, Clicked, clicked_items, term_forms
@@ -39,10 +39,12 @@ from labeling.clicked_titles import title_sums
 from labeling.encoding import labelling_bundle
 from labeling.probability import DEFAULT_TEMPERATURE, FORMAT
 from labeling.redundancy import MAX_SIMILARITY
+from labeling.scoring import term_index
 from labeling.term_curves import choose_weight, fit_terms
 from labeling.term_prototypes import TermPrototypes, remove_others
 from labeling.term_search import TermIndex
 from labeling.terms import TermLabeller
+from labeling.vectors import unit
 from model.bundle import Bundle, add_calibration, candidate, load_bundle
 
 log = logging.getLogger(__name__)
@@ -119,14 +121,18 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
     # By the bundle's template; that of the pairs may be another by now.
     catalogue = read_catalogue(spark, warehouse, settings.ds, bundle.tokenizer.spec.product_text)
     texts = catalogue.select("item_id", "text")
-    content: dict[str, Any] = {"format": FORMAT, "ds": str(settings.ds)}
+    content: dict[str, Any] = {"format": FORMAT, "ds": str(settings.ds), "files": {}}
     if "vocabulary" not in settings.absent:
-        content["terms"] = calibrate_terms(pairs, catalogue, bundle, warehouse, settings)
+        vocabulary = load_vocabulary(spark, warehouse)
+        prototypes = term_prototypes(pairs, catalogue, vocabulary, bundle, settings)
+        if prototypes is not None:
+            content["files"] = dict([prototypes.store(bundle)])
+        content["terms"] = calibrate_terms(pairs, texts, term_index(bundle, vocabulary, prototypes), bundle, settings)
     if "taxonomy" not in settings.absent:
         log.info("next the temperature of the category tree")
         content["categories"] = calibrate_categories(pairs, texts, bundle, warehouse, settings)
     calibration_id = add_calibration(path, content)
-    remove_others(bundle, content.get("terms", {}).get("prototypes"))
+    remove_others(bundle, {*content["files"], *(bundle.calibration or {}).get("files", {})})
     counts = {
         f"{half}_{key}": content[half][key]
         for half in ("terms", "categories")
@@ -156,16 +162,13 @@ def record_training(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, s
 
 
 def calibrate_terms(
-    pairs: DataFrame, catalogue: DataFrame, bundle: Bundle, warehouse: Warehouse, settings: CalibrateConfig
+    pairs: DataFrame, texts: DataFrame, index: TermIndex, bundle: Bundle, settings: CalibrateConfig
 ) -> dict[str, Any]:
-    """Content of ``terms`` of the calibration, see :func:`fit_terms`; stores the prototypes that it names."""
-    vocabulary = load_vocabulary(pairs.sparkSession, warehouse)
-    normalise, texts = bundle.tokenizer.normalise, catalogue.select("item_id", "text")
-    forms = term_forms(vocabulary, normalise)
-    prototypes = term_prototypes(pairs, catalogue, forms, bundle, settings)
-    named = {} if prototypes is None else {"prototypes": prototypes.store(bundle) | {"prior": settings.clicked_prior}}
-    labeller = TermLabeller(TermIndex.build(vocabulary, partial(bundle.encode, side="query"), normalise, prototypes))
+    """Content of ``terms`` of the calibration, see :func:`fit_terms`, for the vocabulary ``index``."""
+    normalise, labeller = bundle.tokenizer.normalise, TermLabeller(index)
+    forms = [(form, int(term)) for form, term in zip(index.forms, index.form_terms, strict=True)]
     weights = (0.0, *settings.lexical_weights)
+    fitted_for = {"max_similarity": settings.max_similarity}
     content: dict[str, Any] = {}
     for splits in HELD_OUT:
         items = clicked_items(pairs, texts, forms, splits, settings.max_items)
@@ -176,22 +179,23 @@ def calibrate_terms(
         content = fit_terms(items, told, [language_of(text) for text in normal], settings)
         content |= {"lexical_weight": weights[chosen], "hit@1": dict(zip(map(str, weights), hits, strict=True))}
         if content["calibrated"]:
-            return content | {"source": splits[0]} | named
+            return content | {"source": splits[0]} | fitted_for
     log.warning(
         "terms stay uncalibrated: %d items of %d queries (expected >= %d of >= %d)",
         content["cases"], content["queries"], settings.min_cases, settings.min_queries,
     )  # fmt: skip
-    return content | named
+    return content | fitted_for
 
 
 def term_prototypes(
-    pairs: DataFrame, catalogue: DataFrame, forms: Sequence[tuple[str, int]], bundle: Bundle, settings: CalibrateConfig
+    pairs: DataFrame, catalogue: DataFrame, vocabulary: Vocabulary, bundle: Bundle, settings: CalibrateConfig
 ) -> TermPrototypes | None:
     """Of the forms that queries of training are; None if there are none, or none are wanted."""
     if not settings.clicked_titles:
         return None
-    sums = title_sums(pairs, catalogue, [form for form, _ in forms], bundle, settings.clicked_titles)
-    log.info("clicked titles move the vectors of %d of %d forms of terms", len(sums), len({form for form, _ in forms}))
+    forms = {form for form, _ in term_forms(vocabulary, bundle.tokenizer.normalise)}
+    sums = title_sums(pairs, catalogue, forms, bundle, settings.clicked_titles)
+    log.info("clicked titles move the vectors of %d of %d forms of terms", len(sums), len(forms))
     return TermPrototypes.build(bundle, sums, settings.clicked_prior) if sums else None
 
 
@@ -241,7 +245,7 @@ def fit_temperature(tree: CategoryTree, vectors_ND: np.ndarray, items: Sequence[
 def encode_items(bundle: Bundle, items: Sequence[Clicked]) -> np.ndarray:
     """Unit vectors float64 [N, D], by way of float16 like those of the night."""
     vectors = bundle.encode([item.text for item in items], side="title").astype(np.float16).astype(np.float64)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit(vectors)
 
 
 def _shown(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from etl.taxonomy import Taxonomy
 from labeling.category_mismatch import seller_names, seller_node
+from labeling.vectors import unit
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def example_sums(drawn: DataFrame) -> dict[str, np.ndarray]:
     sums = {}
     for row in rows.toLocalIterator():
         vectors = np.stack([np.frombuffer(vector, dtype="<f2") for vector in row["vectors"]]).astype(np.float64)
-        sums[row["category_id"]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).sum(axis=0)
+        sums[row["category_id"]] = unit(vectors).sum(axis=0)
     return sums
 
 

@@ -74,9 +74,9 @@ class PredictConfig(SparkJobConfig):
     """Most terms that an item is given; titles with more than five product terms are lists of keywords."""
 
     max_similarity: Annotated[float, Field(ge=0, le=2)] = MAX_SIMILARITY
-    """Cosine of two terms' nearest forms from which on they count as one, and the nearer one is given (jeans, trousers); 2:
-    only those that have the same words, or one the words of the other and the same head (shoes, running shoes), do. In the
-    sample the second of two such terms was wrong 6 times of 6, between .7 and .8 it was 6 times of 17."""
+    """Cosine of two terms' nearest forms from which on they count as one, and the more probable one is given (jeans,
+    trousers); 2: only those that have the same words, or one the words of the other and the same head (shoes, running
+    shoes), do. In the sample the second of two such terms was wrong 6 times of 6, between .7 and .8 it was 6 times of 17."""
 
     min_letters: Annotated[int, Field(ge=0)] = 2
     """Least letters of a text that gets labels, a Chinese character counting as two: numbers alone say nothing of what a
@@ -159,6 +159,11 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     items = items.join(evidence(pairs, settings.evidence_queries), on="item_id", how="left")
     items = items.join(clicked_terms(pairs, forms), on="item_id", how="left")
     scorer = Scorer.build(this.bundle, this.vocabulary, this.taxonomy, scoring_settings(settings), shots)
+    if scorer.calibration.max_similarity not in (None, settings.max_similarity):
+        log.warning(
+            "[predict] max_similarity is %g, the probabilities were fitted for %g: set that of [calibrate], too",
+            *(settings.max_similarity, scorer.calibration.max_similarity),
+        )
     scored = score(items, scorer, settings.partitions).persist(StorageLevel.DISK_ONLY)
     begun = time.monotonic()
     counts["items"] = scored.count()

@@ -11,7 +11,7 @@ import numpy as np
 from etl.errors import InputError
 from etl.text import language_of
 
-FORMAT = 3
+FORMAT = 4
 UNCALIBRATED = "default"
 """Identity of the calibration of a bundle that has none."""
 
@@ -90,6 +90,8 @@ class Calibration:
     temperature: float
     lexical_weight: float
     """What a term that stands in the item's text gets beside its cosine."""
+    max_similarity: float | None
+    """That the curves of terms were fitted for, of candidates that say no more than others; None: of all candidates."""
     terms_calibrated: bool
     categories_calibrated: bool
 
@@ -114,6 +116,7 @@ class Calibration:
             languages={name: _own(found, joint) for name, found in terms.get("languages", {}).items() if _has_own(found)},
             temperature=float(categories.get("temperature", DEFAULT_TEMPERATURE)),
             lexical_weight=float(terms.get("lexical_weight", 0.0)),
+            max_similarity=terms.get("max_similarity"),
             terms_calibrated=bool(terms.get("calibrated")),
             categories_calibrated=bool(categories.get("calibrated")),
         )

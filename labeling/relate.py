@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -41,7 +40,7 @@ from labeling.probability import Calibration
 from labeling.publish import live_day
 from labeling.published_day import PublishedDay, published_day
 from labeling.relate_config import RelateConfig
-from labeling.term_search import TermIndex
+from labeling.scoring import term_index
 
 log = logging.getLogger(__name__)
 
@@ -185,8 +184,7 @@ def _term_candidates(
     if day.source.vocabulary is None:
         log.warning("term_candidates stays empty: this warehouse has no vocabulary")
         return None
-    encode = partial(day.bundle.encode, side="query")
-    terms = TermIndex.build(day.source.vocabulary, encode, day.bundle.tokenizer.normalise)
+    terms = term_index(day.bundle, day.source.vocabulary)  # names alone: queries are compared with what terms are called
     every = read_input(spark, warehouse, VOCABULARY).toArrow().to_pylist()
     judge = term_candidates.Judge(
         terms=terms,

@@ -20,6 +20,7 @@ from labeling.probability import Calibration
 from labeling.term_prototypes import TermPrototypes
 from labeling.term_search import TermIndex
 from labeling.terms import ItemTerms, TermLabeller, TermSettings
+from labeling.vectors import unit
 from model.bundle import Bundle
 
 
@@ -64,7 +65,7 @@ class Scorer:
         """
         encode = partial(bundle.encode, side="query")
         return cls(
-            terms=None if vocabulary is None else term_index(bundle, vocabulary),
+            terms=None if vocabulary is None else term_index(bundle, vocabulary, TermPrototypes.of(bundle)),
             tree=None if taxonomy is None else CategoryTree.build(taxonomy, encode, shots),
             calibration=Calibration.of(bundle.calibration, bundle.calibration_id),
             readable=Readable.of(bundle, settings.min_letters),
@@ -93,8 +94,7 @@ class Scorer:
             example_of: See :meth:`labeling.categories.CategoryTree.label`.
         """
         # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
-        unit_ND = np.asarray(vectors_ND, dtype=np.float64)
-        unit_ND = unit_ND / np.linalg.norm(unit_ND, axis=1, keepdims=True)
+        unit_ND = unit(np.asarray(vectors_ND, dtype=np.float64))
         terms: list[ItemTerms | None] = [None] * len(texts)
         if labeller is not None:
             terms = list(labeller.label(unit_ND, texts, self.calibration, self.settings, clicked))
@@ -115,14 +115,14 @@ class Scorer:
         )
 
 
-def term_index(bundle: Bundle, vocabulary: Vocabulary) -> TermIndex:
-    """The vocabulary as items are searched in it: with what the clicks of training moved.
+def term_index(bundle: Bundle, vocabulary: Vocabulary, prototypes: TermPrototypes | None = None) -> TermIndex:
+    """The vocabulary as the bundle encodes it, with the forms moved that ``prototypes`` move.
 
     Raises:
-        InputError: the bundle makes no vector of a form, or its prototypes are missing or others.
+        InputError: the bundle makes no vector of a form.
     """
     encode = partial(bundle.encode, side="query")
-    return TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise, TermPrototypes.of(bundle))
+    return TermIndex.build(vocabulary, encode, bundle.tokenizer.normalise, prototypes)
 
 
 _TERM = pa.struct(

@@ -25,6 +25,7 @@ from etl.text import Normaliser, contains, words
 from labeling.encoding import encode_good, task_device, worker_bundle
 from labeling.item_index import ItemIndex, worker_index
 from labeling.term_search import TermIndex, TermSearch
+from labeling.vectors import unit
 from model.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -170,8 +171,7 @@ def _judged(
     rows: Sequence[Mapping[str, Any]], judge: Judge, search: TermSearch, index: ItemIndex, bundle: Bundle
 ) -> list[dict[str, Any]]:
     good, vectors = encode_good(bundle, [row["query"] for row in rows], "query")
-    unit = vectors.astype(np.float64)
-    (nearest,) = search.candidates(unit / np.linalg.norm(unit, axis=1, keepdims=True), [rows[i]["query"] for i in good])
+    (nearest,) = search.candidates(unit(vectors.astype(np.float64)), [rows[i]["query"] for i in good])
     return [_row(rows[i], found[0].term, found[0].cosine, judge, index) for i, found in zip(good, nearest, strict=True)]
 
 

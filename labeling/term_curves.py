@@ -74,7 +74,7 @@ def fit_terms(
 
     Args:
         items: The items.
-        candidates: Those of each that could be given, best first: without those that say no more than a better one.
+        candidates: Those of each, best first, by :meth:`labeling.terms.TermLabeller.distinct`.
         languages: Of their texts, by :func:`etl.text.language_of`; one with enough cases gets curves of its own.
         settings: What is enough.
     """

@@ -10,23 +10,18 @@ Taobao's dev titles .485 were found among five and .454 without.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
-from etl.errors import InputError
 from labeling.vectors import unit
-from model.bundle import Bundle
+from model.bundle import Bundle, add_file
 
-_FILE = "term_prototypes-{}.safetensors"
-_FILES = re.compile(r"term_prototypes-[0-9a-f]{12}\.safetensors")
+NAME = "term_prototypes"
+"""Of their file in a bundle; a hash of its content follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +55,23 @@ class TermPrototypes:
         vectors_FD = unit(prior * names_FD + np.stack([sums[form] for form in forms]))
         return cls(forms, vectors_FD.astype(np.float16).astype(np.float32))
 
-    def store(self, bundle: Bundle) -> dict[str, Any]:
-        """Lay them beside the bundle's weights, under a name of their own; returns what names them in a calibration."""
-        content = save({"vectors": self.vectors.astype(np.float16)}, metadata={"forms": json.dumps(self.forms)})
-        sha256 = hashlib.sha256(content).hexdigest()
-        aside = bundle.path / ".term_prototypes"
-        aside.write_bytes(content)
-        aside.replace(bundle.path / _FILE.format(sha256[:12]))
-        return {"file": _FILE.format(sha256[:12]), "sha256": sha256, "forms": len(self.forms)}
+    def store(self, bundle: Bundle) -> tuple[str, str]:
+        """Lay them into the bundle; returns the file's name and SHA-256, for the calibration to name."""
+        forms = np.frombuffer(json.dumps(self.forms).encode(), dtype=np.uint8)  # a header holds no million of forms
+        return add_file(bundle.path, NAME, save({"vectors": self.vectors.astype(np.float16), "forms": forms}))
 
     @classmethod
     def of(cls, bundle: Bundle) -> TermPrototypes | None:
-        """Those that the bundle's calibration names; None if it names none.
-
-        Raises:
-            InputError: the file is missing, or not the one that the calibration was fitted with.
-        """
-        named = ((bundle.calibration or {}).get("terms") or {}).get("prototypes")
-        if named is None:
-            return None
-        file = bundle.path / str(named["file"])
-        if not _FILES.fullmatch(str(named["file"])) or not file.is_file():
-            raise InputError(f"{file} is not there, but the calibration was fitted with it: {_CURE}")
-        found = hashlib.sha256(file.read_bytes()).hexdigest()
-        if found != named["sha256"]:
-            raise InputError(f"{file} has SHA-256 {found[:12]}…, expected {named['sha256'][:12]}…: {_CURE}")
-        try:
-            with safe_open(file, "numpy") as opened:
-                return cls(tuple(json.loads(opened.metadata()["forms"])), opened.get_tensor("vectors").astype(np.float32))
-        except SafetensorError as error:
-            raise InputError(f"{file} cannot be read ({error}): {_CURE}") from error
+        """Those that the bundle's calibration, which was verified with it, names; None if it names none."""
+        for name in (bundle.calibration or {}).get("files", {}):
+            if name.startswith(NAME):
+                found = load_file(bundle.path / name)
+                return cls(tuple(json.loads(found["forms"].tobytes())), found["vectors"].astype(np.float32))
+        return None
 
 
-_CURE = "copy it again, or run `labeller calibrate --bundle …`"
-
-
-def remove_others(bundle: Bundle, named: Mapping[str, Any] | None) -> None:
-    """Delete the prototypes of earlier calibrations of the bundle."""
-    for file in bundle.path.glob(_FILE.format("*")):
-        if named is None or file.name != named["file"]:
+def remove_others(bundle: Bundle, kept: Collection[str]) -> None:
+    """Delete the prototypes of earlier calibrations but those ``kept``: who has just read the last one still opens its."""
+    for file in bundle.path.glob(f"{NAME}-*.safetensors"):
+        if file.name not in kept:
             file.unlink()

@@ -52,6 +52,8 @@ class TermIndex:
     terms: tuple[str, ...]
     form_terms: np.ndarray
     """int64 [F]: position of the term that each form belongs to."""
+    forms: tuple[str, ...]
+    """[F], normalised."""
     form_words: tuple[tuple[str, ...], ...]
     names: np.ndarray
     vectors: np.ndarray
@@ -84,8 +86,10 @@ class TermIndex:
             term_ids=tuple(term.term_id for term in vocabulary.terms),
             terms=tuple(term.term for term in vocabulary.terms),
             form_terms=np.array([position for position, _ in forms], dtype=np.int64),
+            forms=tuple(normal),
             form_words=tuple(tuple(words(form)) for form in normal),
-            names=names,
+            # Beside moved vectors as float16, enough to tell whether two say the same: a float32 copy is a GB at 10^6 forms.
+            names=names if prototypes is None else names.astype(np.float16),
             vectors=names if prototypes is None else prototypes.move(normal, names),
         )
 

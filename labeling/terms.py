@@ -19,7 +19,7 @@ LOW_PROBABILITY, TIE = "low_probability", "tie"
 """Why no term is given: the best one is not probable enough, or another that says something else is equally near."""
 
 TIE_MARGIN = 1e-4
-"""A smaller lead of the best term says nothing: float16, in which vectors are kept, moves a cosine by as much."""
+"""A smaller distance to the best term says nothing: float16, in which vectors are kept, moves a cosine by as much."""
 
 
 class TermLabel(NamedTuple):
@@ -115,7 +115,7 @@ class TermLabeller:
         runner_up = None if second is None else RunnerUp(self.index.term_ids[terms[second]], self.index.terms[terms[second]])
         if not chosen:
             return ItemTerms([], LOW_PROBABILITY, runner_up)
-        if second is not None and scores[chosen[0]] - scores[second] < TIE_MARGIN:
+        if second is not None and abs(scores[chosen[0]] - scores[second]) < TIE_MARGIN:
             return ItemTerms([], TIE, runner_up)
         labels = [
             TermLabel(
@@ -133,7 +133,10 @@ class TermLabeller:
         return ItemTerms(labels, None, runner_up)
 
     def distinct(self, candidates: Sequence[Candidate], max_similarity: float) -> list[Candidate]:
-        """The ranked candidates of an item without those that say the same as a better one."""
+        """The ranked candidates of an item without those that say the same as a nearer one, or are wider or narrower.
+
+        What :meth:`label` leaves, but that a narrower term may take the place of a wider one there, by its probability.
+        """
         kept: list[Candidate] = []
         for found in candidates:
             if not any(says_the_same(self._relate(found.term, other.term), max_similarity) for other in kept):

@@ -2,7 +2,7 @@
 
 ``model.safetensors``, ``encoder.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, what
 sentence-transformers reads (:mod:`model.bundle_layout`), and ``manifest.json`` with the SHA-256 of each;
-``calibration.json`` is added later and carries its own identity.
+``calibration.json`` is added later, carries its own identity, and names the files beside it that belong to it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ FORMAT = 2
 METRICS_FILE, MANIFEST_FILE, CALIBRATION_FILE = "metrics.json", "manifest.json", "calibration.json"
 REQUIRED = (WEIGHTS_FILE, CONFIG_FILE, SPEC_FILE)
 """Files that no bundle goes without."""
+
+_ADDED = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
@@ -189,10 +192,23 @@ def load_bundle(path: Path | str, device: str = "cpu") -> Bundle:
 
 
 def add_calibration(path: Path, calibration: Mapping[str, Any]) -> str:
-    """Give the bundle at ``path`` a calibration, replacing another; returns its id, a hash of its content."""
+    """Give the bundle at ``path`` a calibration, replacing another; returns its id, a hash of its content.
+
+    What lies beside it in files, :func:`add_file`, it names under ``files``.
+    """
     calibration_id = _calibration_id(calibration)
     write_json(path / CALIBRATION_FILE, {"id": calibration_id, "calibration": calibration})
     return calibration_id
+
+
+def add_file(path: Path, name: str, content: bytes) -> tuple[str, str]:
+    """Lay a file of a calibration to come into the bundle at ``path``; returns its full name and its SHA-256."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    full = f"{name}-{sha256[:12]}.safetensors"
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as aside:
+        (Path(aside) / full).write_bytes(content)
+        (Path(aside) / full).replace(path / full)
+    return full, sha256
 
 
 def champion(warehouse: Warehouse) -> Path | None:
@@ -249,7 +265,7 @@ def read_calibration(path: Path) -> dict[str, Any] | None:
     """``id`` and ``calibration`` of the bundle at ``path``; None if it has none.
 
     Raises:
-        InputError: the file was changed since `labeller calibrate` wrote it.
+        InputError: the file, or one that it names, is missing or was changed since `labeller calibrate` wrote it.
     """
     file = path / CALIBRATION_FILE
     if not file.exists():
@@ -257,6 +273,13 @@ def read_calibration(path: Path) -> dict[str, Any] | None:
     found = read_json(file)
     if found.get("id") != _calibration_id(found.get("calibration", {})):
         raise InputError(f"{file} was changed by hand (its id does not fit): run `labeller calibrate` again")
+    for name, expected in found["calibration"].get("files", {}).items():
+        beside = path / name
+        if not _ADDED.fullmatch(name) or not beside.is_file() or _sha256(beside) != expected:
+            raise InputError(
+                f"{beside} is missing, or not the one that the calibration was fitted with (SHA-256 {expected[:12]}…): copy "
+                f"the whole bundle again, or run `labeller calibrate --bundle {path.name}`"
+            )
     return found
 
 

@@ -83,6 +83,14 @@ def test_the_report_says_what_is_beaten_and_how_far_probabilities_are_off(tmp_pa
     assert (tmp_path / "homedepot.png").stat().st_size > 5_000
 
 
+def test_a_measure_that_one_of_two_has_on_no_case_decides_nothing(tmp_path: Path):
+    both, none = np.array([1.0, 1.0] * 50), np.full(100, np.nan)
+    ours, other = {"hit@1": both, "precision": both}, {"hit@1": both * 0, "precision": none}
+    task = Task("homedepot", LABELS, LEARNT, {}, {}, {"all": np.ones(100, dtype=bool)})
+    write_report(task, Found([Row("ours", "", ours), Row("silent", "", other)], np.array([[0.9, 1.0]] * 100)), tmp_path, "")
+    assert "ours against silent: **beaten**. hit@1 +1.000 (+1.000 to +1.000).\n" in (tmp_path / "homedepot.md").read_text()
+
+
 def test_a_stage_of_a_set_s_night_that_fails_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(quality_ours, "NIGHTS", {"taobao": {"warehouse": ("--unknown", "1")}})
     with pytest.raises(InputError, match=r"taobao: .*benchmarks.taobao warehouse .* --unknown 1 failed"):

@@ -9,6 +9,7 @@ from labeling import calibrate
 from labeling.calibrate import fit_temperature
 from labeling.categories import CategoryTree
 from labeling.clicked import Clicked, as_clicked
+from labeling.term_prototypes import TermPrototypes
 from model.bundle import load_bundle
 from tests.labeling_data import pair, query_encoder, taxonomy, title_vectors, write_pairs, write_small_bundle
 from tests.rows import DS, lay_down, node, small_warehouse, term
@@ -65,13 +66,14 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
         for m in range(2)
     ]
     lay_down(spark, root, CATALOGUE, [catalogue_item(row["item_id"], row["title"]) for row in rows])
-    write_pairs(spark, root, rows)
+    write_pairs(spark, root, [*rows, pair("mat", "no0", "no no 00")])
     assert calibrate.main(argv(root)) == EXIT_OK
     first = load_bundle(bundle.path)
     assert first.calibration["terms"]["calibrated"] is True
     assert first.calibration["terms"]["first"]["right"] == 12
     assert first.calibration["terms"]["queries"] == 6
     assert first.calibration["categories"]["source"] == "training"
+    assert TermPrototypes.of(first).forms == ("mat",)
     assert calibrate.main(argv(root)) == EXIT_OK
     assert load_bundle(bundle.path).calibration_id == first.calibration_id
     assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id

@@ -69,7 +69,7 @@ def term_index(rows: np.ndarray) -> TermIndex:
     """Every third form is a synonym of the term before."""
     owners = np.arange(len(rows)) - np.arange(len(rows)) // 3
     names = tuple(f"t{n:05}" for n in range(owners.max() + 1))
-    return TermIndex(names, names, owners, tuple(("x",) for _ in rows), rows, rows)
+    return TermIndex(names, names, owners, tuple("x" for _ in rows), tuple(("x",) for _ in rows), rows, rows)
 
 
 @pytest.mark.parametrize("kind", ["random", "near ties", "equal"])

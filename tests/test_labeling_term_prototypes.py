@@ -10,6 +10,7 @@ from etl.errors import EXIT_OK, InputError
 from etl.text import normalise
 from labeling import calibrate
 from labeling.clicked_titles import title_sums
+from labeling.probability import FORMAT
 from labeling.scoring import term_index
 from labeling.term_prototypes import TermPrototypes
 from labeling.terms import TermLabeller
@@ -22,7 +23,7 @@ ZOOM, JET = "zoom 39 black", "jet 12 red"
 
 
 def best(bundle: Bundle, title: str) -> str:
-    labeller = TermLabeller(term_index(bundle, vocabulary()))
+    labeller = TermLabeller(term_index(bundle, vocabulary(), TermPrototypes.of(bundle)))
     (ranked,) = labeller.search.candidates(title_vectors(bundle, [title]), [normalise(title)])
     return labeller.index.term_ids[ranked[0][0].term]
 
@@ -31,8 +32,8 @@ def with_prototypes(root: Path) -> Bundle:
     """A bundle whose calibration has ZOOM among what was clicked for sneakers, and JET for kettle."""
     bundle = write_small_bundle(root)
     zoom, jet = title_vectors(bundle, [ZOOM, JET])
-    named = TermPrototypes.build(bundle, {"sneakers": zoom, "kettle": jet}, prior=1.0).store(bundle)
-    add_calibration(bundle.path, {"format": 3, "terms": {"prototypes": named}})
+    stored = TermPrototypes.build(bundle, {"sneakers": zoom, "kettle": jet}, prior=1.0).store(bundle)
+    add_calibration(bundle.path, {"format": FORMAT, "files": dict([stored])})
     return load_bundle(bundle.path)
 
 
@@ -44,36 +45,38 @@ def test_a_title_like_one_that_was_clicked_for_a_term_gets_the_term_that_it_does
 
 def test_only_clicked_forms_are_moved_and_what_terms_say_is_told_by_their_names(root):
     bundle = with_prototypes(root)
-    index = term_index(bundle, vocabulary())
+    index = term_index(bundle, vocabulary(), TermPrototypes.of(bundle))
     moved = np.abs(index.vectors - index.names).max(axis=1) > 0.01
     assert moved.tolist() == [form in (("sneakers",), ("kettle",)) for form in index.form_words]
     np.testing.assert_allclose(np.linalg.norm(index.vectors, axis=1), 1.0, atol=1e-3)
 
 
 @pytest.mark.parametrize("broken", ["missing", "changed", "elsewhere"])
-def test_prototypes_that_the_calibration_was_not_fitted_with_are_refused(root, broken):
+def test_a_bundle_without_the_prototypes_that_its_calibration_was_fitted_with_is_refused(root, broken):
     bundle = with_prototypes(root)
-    named = bundle.calibration["terms"]["prototypes"]
-    file = bundle.path / named["file"]
+    ((name, sha256),) = bundle.calibration["files"].items()
+    file = bundle.path / name
     if broken == "missing":
         file.unlink()
     elif broken == "changed":
         file.write_bytes(file.read_bytes()[:-1] + b"x")
     else:
-        file.rename(bundle.path.parent / named["file"])
-        named["file"] = f"../{named['file']}"
-    with pytest.raises(InputError, match=r"labeller calibrate --bundle"):
-        TermPrototypes.of(bundle)
+        file.rename(bundle.path.parent / name)
+        add_calibration(bundle.path, {"format": FORMAT, "files": {f"../{name}": sha256}})
+    with pytest.raises(InputError, match=rf"{name} is missing, or not the one .*calibrate --bundle {bundle.id}"):
+        load_bundle(bundle.path)
 
 
 @pytest.fixture
 def shop(spark, root: Path) -> Path:
-    """Sneakers were clicked for two texts, three items; dress for a held-out one; what nobody typed is no form."""
+    """Sneakers were clicked for four texts of five items; dress for a held-out one; what nobody typed is no form."""
     small_warehouse(spark, root)
     rows = [
         pair("sneakers", "i1", ZOOM),
         pair("sneakers", "i2", ZOOM.upper()),
         pair("sneakers", "i3", "runner blue"),
+        pair("sneakers", "i6", "court 7 white"),
+        pair("sneakers", "i7", "trail 5 grey"),
         pair("dress", "i4", "flower long", split="item"),
         pair("gift", "i1", ZOOM),
         pair("kettle", "i5", ""),
@@ -83,8 +86,8 @@ def shop(spark, root: Path) -> Path:
     return root
 
 
-def sums(spark, root: Path, bundle: Bundle, most: int = 32) -> dict[str, np.ndarray]:
-    pairs = spark.read.format("delta").load(str(root / PAIRS.name))
+def sums(spark, root: Path, bundle: Bundle, most: int = 32, partitions: int = 2) -> dict[str, np.ndarray]:
+    pairs = spark.read.format("delta").load(str(root / PAIRS.name)).repartition(partitions)
     catalogue = spark.read.parquet(str(root / CATALOGUE.name)).selectExpr("item_id", "title", "title as text")
     return title_sums(pairs, catalogue, ["sneakers", "dress", "kettle"], bundle, most)
 
@@ -93,9 +96,16 @@ def test_titles_clicked_in_training_are_summed_by_form_each_text_once(spark, sho
     bundle = write_small_bundle(shop)
     found = sums(spark, shop, bundle)
     assert set(found) == {"sneakers"}
-    np.testing.assert_array_equal(found["sneakers"], title_vectors(bundle, [ZOOM, "runner blue"]).sum(axis=0))
+    expected = title_vectors(bundle, [ZOOM, "runner blue", "court 7 white", "trail 5 grey"]).sum(axis=0)
+    np.testing.assert_allclose(found["sneakers"], expected, rtol=1e-12)
     one = sums(spark, shop, bundle, most=1)["sneakers"]
     assert np.linalg.norm(one) == pytest.approx(1.0)
+
+
+def test_sums_have_the_same_bits_at_any_partitioning(spark, shop):
+    bundle = write_small_bundle(shop)
+    one, many = (sums(spark, shop, bundle, partitions=n)["sneakers"] for n in (1, 7))
+    assert one.tobytes() == many.tobytes()
 
 
 @pytest.mark.slow
@@ -106,4 +116,5 @@ def test_calibrate_lays_them_into_the_bundle_and_takes_them_away_again(spark, sh
     assert TermPrototypes.of(load_bundle(path)).forms == ("sneakers",)
     assert calibrate.main([*argv, "--clicked-titles", "0"]) == EXIT_OK
     assert TermPrototypes.of(load_bundle(path)) is None
+    assert calibrate.main([*argv, "--clicked-titles", "0"]) == EXIT_OK  # the one before is kept once
     assert not list(path.glob("term_prototypes*"))

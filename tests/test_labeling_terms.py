@@ -9,7 +9,7 @@ import pytest
 from etl.errors import InputError
 from etl.text import normalise
 from labeling.probability import FORMAT, Calibration, Curve
-from labeling.term_search import TermIndex
+from labeling.term_search import Candidate, TermIndex
 from labeling.terms import (
     LOW_PROBABILITY,
     TIE,
@@ -70,6 +70,16 @@ def test_cut_and_gap_decide_how_many_candidates_pass():
 
 def test_one_that_is_not_probable_enough_keeps_none_behind_it_from_passing_and_the_most_probable_come_first():
     assert passing([0.9, 0.8, 0.7, 0.6], [0.9, 0.1, 0.5, 0.6], replace(ALL, min_probability=0.3)) == [0, 3, 2]
+
+
+def test_a_named_term_that_takes_the_place_of_a_nearer_one_is_given_though_another_stands_between(root):
+    engine = labeller(root, [term("t1", "shoe"), term("t2", "sandal"), term("t3", "running shoe")])
+    ranked = [Candidate(0, 0.6, 0.6, False), Candidate(1, 0.58, 0.58, False), Candidate(2, 0.55, 0.55, True)]
+    fitted = curves([[0.0, 0.8], [1.0, 0.8]], [[0.0, 0.2], [1.0, 0.2]]).joint
+    fitted = fitted._replace(further_named=Curve.of([[0.0, 0.6], [1.0, 0.6]]))
+    given = engine._labels(ranked, fitted, replace(ALL, min_probability=0.3), ())
+    assert [(label.term_id, label.margin) for label in given.terms] == [("t3", -0.03)]
+    assert (given.reason, given.runner_up.term_id) == (None, "t2")
 
 
 def test_at_most_so_many_terms_are_given(root):
@@ -178,7 +188,7 @@ def test_a_language_has_its_own_curve_where_one_is_stored_and_the_joint_one_othe
 
 
 def test_a_calibration_of_another_format_is_refused_with_the_cure():
-    with pytest.raises(InputError, match="format 2, this version reads 3: run `labeller calibrate"):
+    with pytest.raises(InputError, match="format 2, this version reads 4: run `labeller calibrate"):
         Calibration.of({"format": 2, "terms": {"first": {"knots": [[0, 0], [1, 1]]}}}, "c1")
 
 
