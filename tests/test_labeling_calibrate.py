@@ -65,8 +65,9 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
         for n, thing in enumerate(names)
         for m in range(2)
     ]
+    rows.append(pair("mat", "clicked", "mat no 60"))
     lay_down(spark, root, CATALOGUE, [catalogue_item(row["item_id"], row["title"]) for row in rows])
-    write_pairs(spark, root, [*rows, pair("mat", "no0", "no no 00")])
+    write_pairs(spark, root, rows)
     assert calibrate.main(argv(root)) == EXIT_OK
     first = load_bundle(bundle.path)
     assert first.calibration["terms"]["calibrated"] is True
