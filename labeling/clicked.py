@@ -35,10 +35,14 @@ def term_forms(vocabulary: Vocabulary, normalise: Normaliser) -> list[tuple[str,
 
 
 def clicked_terms(pairs: DataFrame, forms: Iterable[tuple[str, int]]) -> DataFrame:
-    """PAIRS -> item_id, clicked: the terms (positions, ascending) that queries of training led to the item for."""
+    """PAIRS -> item_id, clicked: the terms (positions) that queries of training led to the item for -> by how many users.
+
+    One who typed two forms of a term counts twice.
+    """
     asked = pairs.sparkSession.createDataFrame(sorted(set(forms)), "query string, term int")
     trained = pairs.where(F.col("split") == TRAIN).join(F.broadcast(asked), on="query", how="inner")
-    return trained.groupBy("item_id").agg(F.sort_array(F.collect_set("term")).alias("clicked"))
+    by_term = trained.groupBy("item_id", "term").agg(F.sum("users").cast("int").alias("users"))
+    return by_term.groupBy("item_id").agg(F.map_from_entries(F.collect_list(F.struct("term", "users"))).alias("clicked"))
 
 
 def clicked_items(

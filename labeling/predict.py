@@ -45,8 +45,8 @@ from model.bundle import Bundle, load_bundle
 
 log = logging.getLogger(__name__)
 
-LISTS = {"evidence": "array<string>", "clicked": "array<int>"}
-"""What clicks say of an item; empty where it has none."""
+NO_CLICKS = {"evidence": F.array, "clicked": F.create_map}
+"""What clicks say of an item that has none."""
 
 LACKING = "vector IS NULL AND reason IS NULL"
 """Of an item's row beside its stored vector: it was not encoded yet."""
@@ -298,8 +298,8 @@ def score(items: DataFrame, scorer: Scorer, partitions: int = 0) -> DataFrame:
     """Rows item_id, text, vector, reason, evidence, clicked -> rows of SCORED_SCHEMA, one for one."""
     context = items.sparkSession.sparkContext
     shared = context.broadcast(scorer)
-    none = {name: F.coalesce(name, F.array().cast(kind)) for name, kind in LISTS.items()}
-    rows = items.withColumns(none)
+    types = dict(items.dtypes)
+    rows = items.withColumns({name: F.coalesce(name, none().cast(types[name])) for name, none in NO_CLICKS.items()})
 
     def label(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return score_items(batches, shared.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -81,7 +81,7 @@ class Scorer:
         labeller: TermLabeller | None,
         vectors_ND: np.ndarray,
         texts: Sequence[str],
-        clicked: Sequence[Collection[int]] | None = None,
+        clicked: Sequence[Mapping[int, int]] | None = None,
         example_of: Sequence[str | None] = (),
     ) -> list[ItemLabels]:
         """Labels of items with a vector.
@@ -90,7 +90,7 @@ class Scorer:
             labeller: What :meth:`labeller` returned.
             vectors_ND: Vectors of any float type, about unit length.
             texts: Their normalised product texts.
-            clicked: The terms (positions) that queries of training led to each for; None: nobody knows.
+            clicked: By how many users the terms (positions) were typed that led to each in training; None: nobody knows.
             example_of: See :meth:`labeling.categories.CategoryTree.label`.
         """
         # float64 throughout: the rounded scores then do not depend on how many items share a matrix product.
@@ -196,7 +196,7 @@ def _label_batch(batch: pa.RecordBatch, scorer: Scorer, labeller: TermLabeller |
             labeller,
             matrix,
             [texts[i] for i in encoded],
-            [clicked[i] for i in encoded],
+            [dict(clicked[i]) for i in encoded],
             [given[i] for i in encoded] if given else (),
         )
         found = dict(zip(encoded, labels, strict=True))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -78,7 +78,7 @@ class TermLabeller:
         texts: Sequence[str],
         calibration: Calibration,
         settings: TermSettings,
-        clicked: Sequence[Collection[int]] | None = None,
+        clicked: Sequence[Mapping[int, int]] | None = None,
     ) -> list[ItemTerms]:
         """The terms of each item, or why it has none.
 
@@ -87,10 +87,11 @@ class TermLabeller:
             texts: The items' normalised product texts, for ``lexical_hit`` and the curve of their language.
             calibration: Weighs terms that stand in the text, and turns scores into probabilities.
             settings: The cuts.
-            clicked: The terms (positions) that training saw each item clicked for; without a calibration they say nothing.
+            clicked: The terms (positions) that training saw each item clicked for -> by how many users; without a
+                calibration they say nothing.
         """
         if clicked is None or not calibration.terms_calibrated:
-            clicked = [()] * len(texts)
+            clicked = [{}] * len(texts)
         (found,) = self.search.candidates(vectors_ND, texts, [calibration.lexical_weight])
         return [
             self._labels(candidates, calibration.curves(text), settings, terms)
@@ -102,11 +103,11 @@ class TermLabeller:
         candidates: list[Candidate],
         curves: TermCurves,
         settings: TermSettings,
-        clicked: Collection[int],
+        clicked: Mapping[int, int],
     ) -> ItemTerms:
         terms, scores = [found.term for found in candidates], [found.score for found in candidates]
-        vouched, named = np.array([term in clicked for term in terms]), np.array([found.lexical for found in candidates])
-        probabilities = curves.probabilities(np.array(scores), named, vouched).round(DECIMALS).tolist()
+        users, named = np.array([clicked.get(term, 0) for term in terms]), np.array([found.lexical for found in candidates])
+        probabilities = curves.probabilities(np.array(scores), named, users).round(DECIMALS).tolist()
         places = passing(scores, probabilities, settings)
         likely = [probabilities[place] for place in places]
         told = without_redundant([terms[place] for place in places], likely, self._relate, settings.max_similarity)

@@ -217,7 +217,7 @@ def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
         distinct = texts.select("text_hash", "text", "reason").dropDuplicates(["text_hash"])
         vectors = encode(distinct, bundle, partitions).persist()
         items = texts.drop("reason").join(vectors, on="text_hash").withColumn("evidence", F.lit(None).cast("array<string>"))
-        items = items.withColumn("clicked", F.expr("IF(item_id < 'i050', array(1), NULL)"))
+        items = items.withColumn("clicked", F.expr("IF(item_id < 'i050', map(1, 2), NULL)"))
         labels = predict.score(items, scorer, partitions)
         assert labels.rdd.getNumPartitions() == partitions
         found.append([sorted(map(str, frame.collect())) for frame in (vectors, labels)])

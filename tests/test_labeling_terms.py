@@ -77,7 +77,7 @@ def test_a_named_term_that_takes_the_place_of_a_nearer_one_is_given_though_anoth
     ranked = [Candidate(0, 0.6, 0.6, False), Candidate(1, 0.58, 0.58, False), Candidate(2, 0.55, 0.55, True)]
     fitted = curves([[0.0, 0.8], [1.0, 0.8]], [[0.0, 0.2], [1.0, 0.2]]).joint
     fitted = fitted._replace(further_named=Curve.of([[0.0, 0.6], [1.0, 0.6]]))
-    given = engine._labels(ranked, fitted, replace(ALL, min_probability=0.3), ())
+    given = engine._labels(ranked, fitted, replace(ALL, min_probability=0.3), {})
     assert [(label.term_id, label.margin) for label in given.terms] == [("t3", -0.03)]
     assert (given.reason, given.runner_up.term_id) == (None, "t2")
 
@@ -169,7 +169,7 @@ def test_a_candidate_that_the_text_names_has_a_curve_of_its_own_where_one_is_sto
 def test_a_clicked_best_candidate_has_the_most_that_either_of_its_curves_gives():
     found = curves([[0.0, 0.1], [1.0, 0.6]], [[0.0, 0.0], [1.0, 0.1]]).joint
     found = found._replace(first_named=Curve.of([[0.0, 0.2], [1.0, 0.9]]))
-    assert found.probabilities(np.array([0.5]), np.array([False]), np.array([True])).tolist() == [0.9]
+    assert found.probabilities(np.array([0.5]), np.array([False]), np.array([1])).tolist() == [0.9]
 
 
 def test_candidates_that_say_the_same_as_a_better_one_are_not_told_apart(root):
@@ -210,18 +210,18 @@ CALIBRATED = Calibration.of(
 )
 
 
-def test_clicks_of_training_vouch_for_a_candidate(root):
+def test_clicks_of_one_user_vouch_for_the_best_candidate_and_of_two_for_a_further_one(root):
     vectors = title_vectors(write_small_bundle(root), ["steel kettle"])
-    plain, clicked = (
-        labeller(root).label(vectors, ["steel kettle"], CALIBRATED, replace(ALL, max_terms=2), [positions])[0].terms
-        for positions in ((), (0, 1, 2, 3))
+    none, one, two = (
+        labeller(root).label(vectors, ["steel kettle"], CALIBRATED, replace(ALL, max_terms=2), [dict.fromkeys(range(4), n)])
+        for n in (0, 1, 2)
     )
-    assert [t.term_id for t in plain] == [t.term_id for t in clicked]
-    assert plain[0].probability < clicked[0].probability == 0.9
-    assert plain[1].probability < clicked[1].probability == pytest.approx(0.1 + 0.8 * clicked[1].score, abs=1e-6)
+    best, further = ([item.terms[place].probability for (item,) in (none, one, two)] for place in (0, 1))
+    assert best[0] < best[1] == best[2] == 0.9
+    assert further[0] == further[1] < further[2] == pytest.approx(0.1 + 0.8 * two[0].terms[1].score, abs=1e-6)
 
 
 def test_without_a_calibration_clicks_vouch_for_nothing(root):
     vectors = title_vectors(write_small_bundle(root), ["steel kettle"])
-    found = labeller(root).label(vectors, ["steel kettle"], uncalibrated(), ALL, [(1,)])[0].terms[0]
+    found = labeller(root).label(vectors, ["steel kettle"], uncalibrated(), ALL, [{1: 9}])[0].terms[0]
     assert found.probability == found.score
