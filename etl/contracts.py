@@ -260,13 +260,13 @@ ITEM_TERMS = Table(
     (
         _DS,
         Column("item_id", "string", "Which item."),
-        Column("rank", "int", "1 for the best term; 0 where the system abstains."),
+        Column("rank", "int", "1 for the most probable term; 0 where the system abstains."),
         Column("term_id", "string", "Which term.", nullable=True),
         Column("term", "string", "Its canonical form.", nullable=True),
         Column(
             "score",
             "double",
-            "What terms are ranked by: the cosine, plus the calibration's lexical weight where lexical_hit.",
+            "What candidates are ranked by: the cosine, plus the calibration's lexical weight where lexical_hit.",
             nullable=True,
         ),
         Column("probability", "double", "Calibrated probability that the term is right.", nullable=True),
@@ -276,7 +276,12 @@ ITEM_TERMS = Table(
             "Score minus that of the runner-up; below 0 where that one is nearer but less probable.",
             nullable=True,
         ),
-        Column("cosine", "double", "Cosine of item and term, best over its synonyms.", nullable=True),
+        Column(
+            "cosine",
+            "double",
+            "Cosine of item and term, best over its forms as the titles clicked for them moved them.",
+            nullable=True,
+        ),
         Column(
             "runner_up_id",
             "string",

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from etl.contracts import INPUTS, OUTPUTS, Table
@@ -94,7 +95,7 @@ def columns_of(table: Table) -> RichTable:
         shown.add_column(name, overflow="fold")
     for column in table.columns:
         may = " May be absent." if column.optional else " May be null." if column.nullable else ""
-        shown.add_row(column.name, " or ".join((column.type, *column.accepts)), column.comment + may)
+        shown.add_row(column.name, " or ".join((column.type, *column.accepts)), escape(column.comment) + may)
     return shown
 
 

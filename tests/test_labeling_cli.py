@@ -56,3 +56,4 @@ def test_tables_says_what_the_columns_of_one_table_mean(capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert all(column.name in printed for column in ITEM_TERMS.columns)
     assert "Why the system abstains" in printed
+    assert "([predict]" in printed
