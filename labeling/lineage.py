@@ -24,11 +24,10 @@ def last_lineage(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict
 
 
 def changes(last: Mapping[str, str] | None, lineage: Mapping[str, str]) -> list[str]:
-    """Names of what differs from the lineage of the last run: of inputs the tables, ``settings`` where all else is equal."""
+    """Names of what differs from the lineage of the last run: of inputs the tables."""
     if last is None:
         return ["everything (not labelled yet)"]
-    parts = ("bundle", "calibration", "vocabulary", "taxonomy", "code")
+    parts = ("bundle", "calibration", "vocabulary", "taxonomy", "code", "settings")
     inputs = [json.loads(each["inputs"]) for each in (last, lineage)]
     found = [name for name in parts if last[name] != lineage[name]]
-    found += [name for name in sorted(inputs[0] | inputs[1]) if inputs[0].get(name) != inputs[1].get(name)]
-    return found or (["settings"] if last["run_id"] != lineage["run_id"] else [])
+    return found + [name for name in sorted(inputs[0] | inputs[1]) if inputs[0].get(name) != inputs[1].get(name)]

@@ -39,6 +39,7 @@ from etl.text import normalise
 from etl.warehouse import Warehouse
 from labeling import audit, embed_catalogue, predict, publish
 from labeling.embed_catalogue import encode
+from labeling.live_log import live_state
 from labeling.product_text import product_text, with_texts
 from labeling.scoring import Scorer, ScoringSettings
 from model.bundle import add_calibration
@@ -193,14 +194,14 @@ def test_a_rerun_from_the_pairs_on_changes_no_row(spark, shop):
 
 def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, root):
     where = Warehouse.at(str(root))
-    assert publish.live_day(spark, where) is None
+    assert live_state(spark, where).newest is None
     days = {DS: 1, NEXT: 1, NEXT + dt.timedelta(days=1): 0}
     runs = [
         (ds, "publish", "r", "b", "c", "{}", f'{{"live": {went}}}', 1.0, dt.datetime(2024, 6, 1))
         for ds, went in days.items()
     ]
     tables.write_slice(spark.createDataFrame(runs, RUNS.ddl), where.table(RUNS), RUNS, {"stage": "publish"})
-    assert publish.live_day(spark, where) == NEXT
+    assert live_state(spark, where).newest == NEXT
 
 
 def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
@@ -334,14 +335,14 @@ def test_titles_that_were_not_encoded_stop_the_labelling(spark, shop, capsys):
 
 
 @pytest.mark.slow
-def test_the_audit_compares_with_the_newest_earlier_day(spark, shop, capsys):
+def test_the_audit_compares_with_the_days_before(spark, shop, capsys):
     where = Warehouse.at(str(shop))
     for table in (ITEM_TERMS, ITEM_CATEGORIES):
         few = tables.read(spark, where.staged(table), table, ds=DS).where("item_id IN ('i1', 'i3', 'i4')")
         tables.write_slice(few.withColumn("ds", F.lit(NEXT)), where.staged(table), table, {"ds": NEXT})
     lay_down(spark, shop, CATALOGUE, catalogue({k: TITLES[k] for k in ("i1", "i3", "i4")}, NEXT))
     assert audit.main(argv(shop, NEXT)) == EXIT_GATE_REFUSED
-    assert "item_terms.items_against_yesterday: found -0.666667" in capsys.readouterr().err
+    assert "item_terms.items_against_median: found -0.666667" in capsys.readouterr().err
 
 
 def test_the_tree_and_the_vocabulary_are_checked_before_labelling(spark, shop, capsys):
