@@ -84,12 +84,14 @@ def run_differences(before: Lineage, after: Lineage, half: Half) -> list[str]:
     comes last, since most changes of it touch no label.
     """
     inputs = [json.loads(each["inputs"] or "{}") for each in (before, after)]
+    # A row of before there was this column says nothing of them.
+    known = before["settings"] is not None and after["settings"] is not None
     cuts = [_settings(each, half) for each in (before, after)]
     found = {
         "model": before["bundle"] != after["bundle"],
         half.names: before[half.names] != after[half.names],
         "examples": half is CATEGORY and inputs[0].get(EXAMPLES) != inputs[1].get(EXAMPLES),
-        "threshold": before["calibration"] != after["calibration"] or cuts[0] != cuts[1],
+        "threshold": before["calibration"] != after["calibration"] or (known and cuts[0] != cuts[1]),
         "clicks": half is TERMS and inputs[0].get(PAIRS.name) != inputs[1].get(PAIRS.name),
         "code": before["code"] != after["code"],
     }
@@ -178,7 +180,9 @@ def _differences(half: Half, run: Sequence[str]) -> Column:
     sources = [F.expr(half.source.format(side)) == "override" for side in ("old", "new")]
     by_person = sources[0] & sources[1]
     person = F.when((sources[0] | sources[1]) & (~by_person | _differ(half.ids)), _names("override")).otherwise(_names())
-    text = F.when(~by_person & _differ("{}.text_hash"), _names("title")).otherwise(_names())
+    # Rows of before there was a hash are compared by what they show.
+    changed = F.when(F.expr("old.text_hash IS NULL"), _differ("{}.title")).otherwise(_differ("{}.text_hash"))
+    text = F.when(~by_person & changed, _names("title")).otherwise(_names())
     rest = F.when(by_person, _names(*(name for name in run if name == half.names))).otherwise(_names(*run))
     return F.concat(person, text, rest)
 

@@ -181,8 +181,9 @@ def _history(spark: SparkSession, warehouse: Warehouse, table: Table, target: Li
 
 
 def _require_files(spark: SparkSession, rows: DataFrame, target: LiveCommit) -> None:
+    jvm: Any = spark.sparkContext._jvm
     conf = spark.sparkContext._jsc.hadoopConfiguration()
-    paths = [spark._jvm.org.apache.hadoop.fs.Path(file) for file in rows.inputFiles()]
+    paths = [jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file)) for file in rows.inputFiles()]
     gone = [path for path in paths if not path.getFileSystem(conf).exists(path)]
     if gone:
         raise InputError(

@@ -116,6 +116,16 @@ def test_a_term_that_a_person_set_changes_its_name_by_the_vocabulary(spark):
     }
 
 
+def test_rows_of_before_there_were_hashes_and_settings_are_compared_by_what_they_have(spark):
+    old = [live_row("i1", text_hash=None), live_row("i2", text_hash=None, title="Another")]
+    before = lineage("r1") | {"settings": None}
+    assert run_differences(before, lineage("r2"), TERMS) == []
+    causes = {
+        item: value[2] for (item, _), value in found(spark, old, [live_row("i1", ["pot"]), live_row("i2", ["pot"])]).items()
+    }
+    assert causes == {"i1": "unknown", "i2": "title"}
+
+
 def test_a_label_that_changed_by_hand_has_no_cause_that_is_known(spark):
     assert found(spark, [live_row()], [live_row(terms=["pot"])]) == {("i1", "term"): ["kettle", "pot", "unknown", []]}
 
