@@ -37,13 +37,14 @@ from etl.contracts import (
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK
 from etl.text import normalise
 from etl.warehouse import Warehouse
-from labeling import audit, embed_catalogue, predict, publish
+from labeling import audit, embed_catalogue, predict, publish, rollback
 from labeling.embed_catalogue import encode
 from labeling.live_log import live_state
 from labeling.product_text import product_text, with_texts
 from labeling.scoring import Scorer, ScoringSettings
 from model.bundle import add_calibration
 from tests.labeling_data import NODES, TERMS, pair, taxonomy, vocabulary, write_pairs, write_small_bundle
+from tests.live_data import changes
 from tests.rows import DS, item, lay_down, node, term
 
 NEXT = DS + dt.timedelta(days=1)
@@ -304,6 +305,24 @@ def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop
     assert found["i7"]["term_reason"] == "no_text"
     assert '"overrides": "rows:' in found["i1"]["inputs"]
     assert '"overrides"' not in found["i3"]["inputs"]
+    version = live_version(spark, shop)
+    assert changes(spark, shop, version=version, item_id="i1").keys() == {("i1", "term"), ("i1", "category")}
+    assert {cause for _, _, cause in changes(spark, shop, version=version).values()} == {"override"}
+
+
+@pytest.mark.slow
+def test_what_a_cut_changed_is_taken_back_by_a_rollback_and_stays_so_when_the_day_is_published_again(spark, shop):
+    before, run_id = live(shop), live(shop)["i6"]["run_id"]
+    jobs = ((predict, ("--max-terms", "1")), (audit, ()), (publish, ()))
+    assert [job.main(argv(shop, DS, *more)) for job, more in jobs] == [EXIT_OK] * 3
+    found = changes(spark, shop, version=live_version(spark, shop))
+    assert {key: cause for key, (_, _, cause) in found.items()} == {("i6", "terms"): "threshold"}
+    assert rollback.main(["--root", str(shop), "--to", run_id]) == EXIT_OK
+    assert live(shop) == before
+    assert publish.main(argv(shop)) == EXIT_OK
+    assert live(shop) == before
+    assert publish.main(argv(shop, DS, "--undo-rollback")) == EXIT_OK
+    assert len(live(shop)["i6"]["terms"]) == 1
 
 
 @pytest.mark.slow
