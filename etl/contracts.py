@@ -380,7 +380,7 @@ LABEL_CHANGES = Table(
     "its category.",
     (
         Column("ds", "date", "Newest day that was live by then: of a publishing its own, of a rollback that taken back."),
-        Column("version", "bigint", "Version of labels_current that the commit made."),
+        Column("live_version", "bigint", "Version of labels_current that the commit made."),
         Column("item_id", "string", "Which item."),
         Column("what", "string", f"{', '.join(CHANGED)}: what changed."),
         Column(
@@ -391,7 +391,7 @@ LABEL_CHANGES = Table(
         Column("differs", "array<string>", "All that differs from what was live before and bears on this label, by rank."),
         *LINEAGE,
     ),
-    keys=("version", "item_id", "what"),
+    keys=("live_version", "item_id", "what"),
     partition_by=("ds",),
     checks={
         "what_known": f"what IN ({', '.join(map(repr, CHANGED))})",

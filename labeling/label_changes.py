@@ -133,7 +133,7 @@ def record_changes(spark: SparkSession, warehouse: Warehouse) -> dict[str, int]:
     commits = live_commits(spark, warehouse)
     recorded = -1
     if is_delta(warehouse.table(LABEL_CHANGES)):
-        newest = tables.read(spark, warehouse.table(LABEL_CHANGES), LABEL_CHANGES).agg(F.max("version")).collect()[0][0]
+        newest = tables.read(spark, warehouse.table(LABEL_CHANGES), LABEL_CHANGES).agg(F.max("live_version")).collect()[0][0]
         recorded = -1 if newest is None else newest
     counts: Counter[str] = Counter()
     for number, commit in reversed(list(enumerate(commits))):
@@ -153,11 +153,13 @@ def _record(spark: SparkSession, warehouse: Warehouse, commit: LiveCommit, befor
     if commit.stage == ROLLBACK:
         found = found.withColumn("cause", F.lit(ROLLBACK))
     lineage = {name: F.lit(value).cast("string") for name, value in commit.lineage.items()}
-    rows = found.withColumns({"ds": F.lit(commit.changes_of), "version": F.lit(commit.version).cast("bigint"), **lineage})
-    slice_ = {"ds": commit.changes_of, "version": str(commit.version)}
+    rows = found.withColumns(
+        {"ds": F.lit(commit.changes_of), "live_version": F.lit(commit.version).cast("bigint"), **lineage}
+    )
+    slice_ = {"ds": commit.changes_of, "live_version": str(commit.version)}
     path = warehouse.table(LABEL_CHANGES)
     tables.write_slice(rows, path, LABEL_CHANGES, slice_, {"stage": commit.stage, **slice_, **commit.lineage})
-    written = tables.read(spark, path, LABEL_CHANGES, ds=commit.changes_of, version=commit.version)
+    written = tables.read(spark, path, LABEL_CHANGES, ds=commit.changes_of, live_version=commit.version)
     return Counter({row["cause"]: row["count"] for row in written.groupBy("cause").count().collect()})
 
 

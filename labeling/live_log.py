@@ -29,6 +29,7 @@ class LiveCommit:
     ds: dt.date
     """Day whose labels it made live."""
     at: dt.datetime
+    """When (UTC)."""
     lineage: Mapping[str, str | None]
     """Columns LINEAGE of that run."""
     changes_of: dt.date | None
@@ -102,7 +103,7 @@ def live_commits(spark: SparkSession, warehouse: Warehouse) -> list[LiveCommit]:
     if not is_delta(path):
         return []
     rows = DeltaTable.forPath(spark, path).history().select("version", "timestamp", "userMetadata").collect()
-    found = [(row["version"], row["timestamp"], json.loads(row["userMetadata"] or "{}")) for row in rows]
+    found = [(row["version"], row["timestamp"].astimezone(dt.UTC), json.loads(row["userMetadata"] or "{}")) for row in rows]
     return [LiveCommit.of(*entry) for entry in found if entry[2].get("stage") in (PUBLISH, ROLLBACK)]
 
 

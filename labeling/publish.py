@@ -23,7 +23,6 @@ from etl.contracts import (
     ITEM_CATEGORIES,
     ITEM_TERMS,
     LABELS_CURRENT,
-    LINEAGE,
     QUALITY,
     RUNS,
     Table,
@@ -39,6 +38,7 @@ from etl.warehouse import Warehouse, is_delta
 from labeling.audit import halves, staged, staged_run
 from labeling.examples import EXAMPLES, told_categories
 from labeling.label_changes import record_changes
+from labeling.lineage import lineage_of
 from labeling.live_labels import current_labels, merge
 from labeling.live_log import PUBLISH, LiveState, history_versions, live_metadata, live_state
 from labeling.overrides import read_overrides
@@ -185,9 +185,9 @@ def require_audit(
 
 def lineage_columns(labels: Mapping[Table, DataFrame]) -> dict[str, str]:
     """What every staged row says it comes from: the columns LINEAGE."""
-    row = next(iter(labels.values())).select(*(column.name for column in LINEAGE)).head()
-    assert row is not None, "staged_run found rows"
-    return row.asDict()
+    found = lineage_of(next(iter(labels.values())))
+    assert found is not None, "staged_run found rows"
+    return found
 
 
 def require_same_inputs(

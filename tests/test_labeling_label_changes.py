@@ -152,8 +152,10 @@ def test_every_item_that_the_feed_of_a_day_names_has_its_change_and_lineage(spar
     feed = spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", 2)
     named = {row["item_id"] for row in feed.load(str(two_days / LABELS_CURRENT.name)).collect()}
     assert {item for item, _ in changes(spark, two_days, ds=NEXT)} == named
-    rows = read(spark, str(two_days / LABEL_CHANGES.name), LABEL_CHANGES, ds=NEXT).select("version", *lineage()).distinct()
-    assert [row.asDict() for row in rows.collect()] == [{"version": 2, **lineage("r2")}]
+    rows = (
+        read(spark, str(two_days / LABEL_CHANGES.name), LABEL_CHANGES, ds=NEXT).select("live_version", *lineage()).distinct()
+    )
+    assert [row.asDict() for row in rows.collect()] == [{"live_version": 2, **lineage("r2")}]
 
 
 def test_a_rerun_of_what_is_live_changes_no_row_of_either_table(spark, two_days):

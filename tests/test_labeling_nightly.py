@@ -306,8 +306,8 @@ def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop
     assert '"overrides": "rows:' in found["i1"]["inputs"]
     assert '"overrides"' not in found["i3"]["inputs"]
     version = live_version(spark, shop)
-    assert changes(spark, shop, version=version, item_id="i1").keys() == {("i1", "term"), ("i1", "category")}
-    assert {cause for _, _, cause in changes(spark, shop, version=version).values()} == {"override"}
+    assert changes(spark, shop, live_version=version, item_id="i1").keys() == {("i1", "term"), ("i1", "category")}
+    assert {cause for _, _, cause in changes(spark, shop, live_version=version).values()} == {"override"}
 
 
 @pytest.mark.slow
@@ -315,7 +315,7 @@ def test_what_a_cut_changed_is_taken_back_by_a_rollback_and_stays_so_when_the_da
     before, run_id = live(shop), live(shop)["i6"]["run_id"]
     jobs = ((predict, ("--max-terms", "1")), (audit, ()), (publish, ()))
     assert [job.main(argv(shop, DS, *more)) for job, more in jobs] == [EXIT_OK] * 3
-    found = changes(spark, shop, version=live_version(spark, shop))
+    found = changes(spark, shop, live_version=live_version(spark, shop))
     assert {key: cause for key, (_, _, cause) in found.items()} == {("i6", "terms"): "threshold"}
     assert rollback.main(["--root", str(shop), "--to", run_id]) == EXIT_OK
     assert live(shop) == before

@@ -25,7 +25,8 @@ from tests.rows import DS, lay_down, node, term
 
 NEXT, THIRD, FOURTH = (DS + dt.timedelta(days=n) for n in (1, 2, 3))
 
-BY_PERSON = {"term_source": "override", "term_probability": None}
+SET = [{"term_id": "id pot", "term": "pot", "score": None, "probability": None}]
+BY_PERSON = {"terms": SET, "term_source": "override", "term_probability": None}
 
 FIRST_DAY = [live_row("i1"), live_row("i2"), live_row("i3", ["pot"], **BY_PERSON)]
 SECOND_DAY = [live_row("i1", ["lamp"]), live_row("i3", ["pot"], **BY_PERSON), live_row("i4")]
@@ -36,6 +37,7 @@ def two_days(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
     """Two days that went live, the second labelled by another bundle; a person set a term of i3. Tests work on a copy."""
     base = tmp_path_factory.mktemp("two_days") / "warehouse"
     base.mkdir()
+    set_overrides(spark, base, override("i3", "term", "id pot"))
     model = {
         "ds": DS,
         "item_id": "i3",
@@ -89,12 +91,12 @@ def test_rows_are_exactly_those_of_then_and_the_rollback_is_on_record(spark, sho
     (run,) = read(spark, str(shop / RUNS.name), RUNS, stage=ROLLBACK).collect()
     assert (run["ds"], run["run_id"], run["bundle"]) == (DS, "r1", "b1")
     assert json.loads(run["counts"]) == {"changed_rollback": 3, "deleted": 1, "inserted": 1, "updated": 1}
-    assert changes(spark, shop, ds=NEXT, version=version + 1) == {
+    assert changes(spark, shop, ds=NEXT, live_version=version + 1) == {
         ("i1", "term"): ("lamp", "kettle", "rollback"),
         ("i2", "new"): (None, "kettle", "rollback"),
         ("i4", "gone"): ("kettle", None, "rollback"),
     }
-    row = read(spark, str(shop / LABEL_CHANGES.name), LABEL_CHANGES, version=version + 1, item_id="i1").head()
+    row = read(spark, str(shop / LABEL_CHANGES.name), LABEL_CHANGES, live_version=version + 1, item_id="i1").head()
     assert (row["differs"], row["bundle"]) == (["model"], "b1")
 
 
