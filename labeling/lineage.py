@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -23,7 +24,7 @@ def last_lineage(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict
     return None
 
 
-def lineage_of(rows: DataFrame) -> dict[str, str] | None:
+def lineage_of(rows: DataFrame) -> dict[str, Any] | None:
     """Columns LINEAGE of rows of one run; None if there are no rows, and null where the table is of before a column."""
     names = [column.name for column in LINEAGE]
     row = rows.select(*(name for name in names if name in rows.columns)).head()

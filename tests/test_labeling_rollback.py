@@ -26,10 +26,10 @@ from tests.rows import DS, lay_down, node, term
 NEXT, THIRD, FOURTH = (DS + dt.timedelta(days=n) for n in (1, 2, 3))
 
 SET = [{"term_id": "id pot", "term": "pot", "score": None, "probability": None}]
-BY_PERSON = {"terms": SET, "term_source": "override", "term_probability": None}
+BY_PERSON = live_row("i3", ["pot"]) | {"terms": SET, "term_source": "override", "term_probability": None}
 
-FIRST_DAY = [live_row("i1"), live_row("i2"), live_row("i3", ["pot"], **BY_PERSON)]
-SECOND_DAY = [live_row("i1", ["lamp"]), live_row("i3", ["pot"], **BY_PERSON), live_row("i4")]
+FIRST_DAY = [live_row("i1"), live_row("i2"), BY_PERSON]
+SECOND_DAY = [live_row("i1", ["lamp"]), BY_PERSON, live_row("i4")]
 
 
 @pytest.fixture(scope="module")
