@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 from collections import Counter
@@ -139,11 +140,13 @@ def record_changes(spark: SparkSession, warehouse: Warehouse) -> dict[str, int]:
     for number, commit in reversed(list(enumerate(commits))):
         if commit.version > recorded and commit.changes_of is not None:
             before = commits[number + 1].lineage if number + 1 < len(commits) else None
-            counts += _record(spark, warehouse, commit, before)
+            counts += _record(spark, warehouse, commit, commit.changes_of, before)
     return {f"changed_{cause}": rows for cause, rows in sorted(counts.items())}
 
 
-def _record(spark: SparkSession, warehouse: Warehouse, commit: LiveCommit, before: Lineage | None) -> Counter[str]:
+def _record(
+    spark: SparkSession, warehouse: Warehouse, commit: LiveCommit, day: dt.date, before: Lineage | None
+) -> Counter[str]:
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", commit.version).option("endingVersion", commit.version)
     feed = reader.load(warehouse.table(LABELS_CURRENT))
@@ -153,13 +156,11 @@ def _record(spark: SparkSession, warehouse: Warehouse, commit: LiveCommit, befor
     if commit.stage == ROLLBACK:
         found = found.withColumn("cause", F.lit(ROLLBACK))
     lineage = {name: F.lit(value).cast("string") for name, value in commit.lineage.items()}
-    rows = found.withColumns(
-        {"ds": F.lit(commit.changes_of), "live_version": F.lit(commit.version).cast("bigint"), **lineage}
-    )
-    slice_ = {"ds": commit.changes_of, "live_version": str(commit.version)}
+    rows = found.withColumns({"ds": F.lit(day), "live_version": F.lit(commit.version).cast("bigint"), **lineage})
+    slice_ = {"ds": day, "live_version": str(commit.version)}
     path = warehouse.table(LABEL_CHANGES)
     tables.write_slice(rows, path, LABEL_CHANGES, slice_, {"stage": commit.stage, **slice_, **commit.lineage})
-    written = tables.read(spark, path, LABEL_CHANGES, ds=commit.changes_of, live_version=commit.version)
+    written = tables.read(spark, path, LABEL_CHANGES, ds=day, live_version=commit.version)
     return Counter({row["cause"]: row["count"] for row in written.groupBy("cause").count().collect()})
 
 
