@@ -157,7 +157,7 @@ def _record(
         found = found.withColumn("cause", F.lit(ROLLBACK))
     lineage = {name: F.lit(value).cast("string") for name, value in commit.lineage.items()}
     rows = found.withColumns({"ds": F.lit(day), "live_version": F.lit(commit.version).cast("bigint"), **lineage})
-    slice_ = {"ds": day, "live_version": str(commit.version)}
+    slice_: dict[str, str | dt.date] = {"ds": day, "live_version": str(commit.version)}
     path = warehouse.table(LABEL_CHANGES)
     tables.write_slice(rows, path, LABEL_CHANGES, slice_, {"stage": commit.stage, **slice_, **commit.lineage})
     written = tables.read(spark, path, LABEL_CHANGES, ds=day, live_version=commit.version)
