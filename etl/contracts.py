@@ -230,6 +230,7 @@ LINEAGE = (
     Column("vocabulary", "string", "Version (hash) of the vocabulary; empty if the warehouse has none."),
     Column("taxonomy", "string", "Version (hash) of the taxonomy; empty if the warehouse has none."),
     Column("code", "string", "Version of this package, with a hash of its source."),
+    Column("settings", "string", "Cuts that chose the labels, [predict] as JSON; null in older rows.", nullable=True),
     Column("inputs", "string", "What was read of the input tables, as JSON: a hash of the rows, by table."),
 )
 
@@ -331,6 +332,12 @@ LABELS_CURRENT = Table(
         Column("item_id", "string", "Which item."),
         Column("ds", "date", "Day whose run last changed this row."),
         Column("title", "string", "Its title then, raw.", nullable=True),
+        Column(
+            "text_hash",
+            "string",
+            "Of the normalised product text that was labelled, as in item_embeddings; null in older rows.",
+            nullable=True,
+        ),
         Column("term", "string", "Best term.", nullable=True),
         Column("term_probability", "double", "Its calibrated probability.", nullable=True),
         Column(
@@ -348,7 +355,58 @@ LABELS_CURRENT = Table(
         *LINEAGE,
     ),
     keys=("item_id",),
-    properties={"delta.enableChangeDataFeed": "true"},
+    properties={
+        "delta.enableChangeDataFeed": "true",
+        # Its commits say what was live when, and a rollback reads the rows of one of them.
+        "delta.logRetentionDuration": "interval 365 days",
+        "delta.deletedFileRetentionDuration": "interval 30 days",
+    },
+)
+
+CHANGED = ("new", "gone", "term", "terms", "category", "term_confidence", "category_confidence")
+"""What of an item changed: the item itself, its best term, its further terms, its category path, or with the same label
+its source, its reason, score or probability."""
+
+CAUSES = (
+    "new_item",
+    "gone_item",
+    "override",
+    "title",
+    "model",
+    "vocabulary",
+    "taxonomy",
+    "examples",
+    "threshold",
+    "clicks",
+    "code",
+    "rollback",
+    "unknown",
+)
+"""Why it changed; docs/publishing.md says which of several counts."""
+
+LABEL_CHANGES = Table(
+    "label_changes",
+    "What each commit to labels_current changed of the labels, and why; at most one row for an item's terms, and one for "
+    "its category.",
+    (
+        Column("ds", "date", "Newest day that was live by then: of a publishing its own, of a rollback that taken back."),
+        Column("live_version", "bigint", "Version of labels_current that the commit made."),
+        Column("item_id", "string", "Which item."),
+        Column("what", "string", f"{', '.join(CHANGED)}: what changed."),
+        Column(
+            "old", "string", "Label before: best term, terms joined by ' | ', category path or probability.", nullable=True
+        ),
+        Column("new", "string", "The same after it; null where there is none.", nullable=True),
+        Column("cause", "string", "Why: the first of differs, but for a rollback."),
+        Column("differs", "array<string>", "All that differs from what was live before and bears on this label, by rank."),
+        *LINEAGE,
+    ),
+    keys=("live_version", "item_id", "what"),
+    partition_by=("ds",),
+    checks={
+        "what_known": f"what IN ({', '.join(map(repr, CHANGED))})",
+        "cause_known": f"cause IN ({', '.join(map(repr, CAUSES))})",
+    },
 )
 
 QUALITY = Table(
@@ -372,7 +430,9 @@ RUNS = Table(
     "What each stage of a run read, wrote and took; the newest attempt of a stage replaces earlier ones.",
     (
         _DS,
-        Column("stage", "string", "pairs, dataset, mine, train, calibrate, embed, predict, audit, publish or relate."),
+        Column(
+            "stage", "string", "pairs, dataset, mine, train, calibrate, embed, predict, audit, publish, rollback or relate."
+        ),
         Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package with a hash of its source, and the git revision where known."),
@@ -500,6 +560,7 @@ OUTPUTS = (
     ITEM_TERMS,
     ITEM_CATEGORIES,
     LABELS_CURRENT,
+    LABEL_CHANGES,
     *RELATED,
     QUALITY,
     RUNS,

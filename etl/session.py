@@ -12,7 +12,7 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from etl.config import SparkJobConfig
+from etl.config import SparkConfig
 from etl.errors import InputError
 
 LOGGING = Path(__file__).with_name("log4j2.properties")
@@ -36,7 +36,7 @@ def delta_jars() -> list[Path]:
     return jars
 
 
-def start_session(app: str, config: SparkJobConfig) -> SparkSession:
+def start_session(app: str, config: SparkConfig) -> SparkSession:
     """A classic Spark session with Delta, and with Hive where an input is a table of its metastore; the caller stops it.
 
     Everything is UTC. Adaptive execution stays on and the number of shuffle partitions is left alone:

@@ -8,7 +8,8 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,17 +148,24 @@ def write_slice(
     return landed
 
 
-def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
-    """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
+@contextmanager
+def commit_metadata(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Let the commits made meanwhile carry ``metadata``, for commands that take it no other way; gives their token."""
     spark = SparkSession.active()
-    key = "spark.databricks.delta.commitInfo.userMetadata"  # MERGE takes it no other way
+    key = "spark.databricks.delta.commitInfo.userMetadata"
     token = uuid.uuid4().hex
     spark.conf.set(key, _as_json({**metadata, "write": token}))
     try:
-        merge.execute()
+        yield token
     finally:
         spark.conf.unset(key)
-    return commit_of(spark, path, token)
+
+
+def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
+    """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
+    with commit_metadata(metadata) as token:
+        merge.execute()
+    return commit_of(SparkSession.active(), path, token)
 
 
 def latest_version(spark: SparkSession, path: str) -> int:

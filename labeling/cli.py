@@ -46,6 +46,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("predict", "labeling.predict", "find terms and category of every item, into staging"),
         Command("audit", "labeling.audit", "check what is staged; a hard failure stops the run"),
         Command("publish", "labeling.publish", "make the audited labels live"),
+        Command("rollback", "labeling.rollback", "make live again what an earlier publishing made live"),
         Command("relate", "labeling.relate", "write similar items, recall lists and what else the vectors give"),
     ),
     "online": (

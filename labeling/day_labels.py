@@ -61,7 +61,7 @@ def read_labels(warehouse: Warehouse, config: JobConfig) -> Labels:
         titles=dict(catalogue.iter_rows()),
         terms=by_item,
         categories={row["item_id"]: row for row in categories},
-        lineage={name: first[name] for name in (column.name for column in LINEAGE)},
+        lineage={name: first.get(name, "") for name in (column.name for column in LINEAGE)},
         reasons=dict(sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))),
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from etl import tables
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LINEAGE
@@ -17,18 +18,24 @@ def last_lineage(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict
     """Lineage of the rows of ``ds`` that were staged last; None if there are none."""
     for table in (ITEM_TERMS, ITEM_CATEGORIES):
         path = warehouse.staged(table)
-        row = tables.read(spark, path, table, ds=ds).select(*(c.name for c in LINEAGE)).head() if is_delta(path) else None
-        if row is not None:
-            return row.asDict()
+        found = lineage_of(tables.read(spark, path, table, ds=ds)) if is_delta(path) else None
+        if found is not None:
+            return found
     return None
 
 
+def lineage_of(rows: DataFrame) -> dict[str, Any] | None:
+    """Columns LINEAGE of rows of one run; None if there are no rows, and null where the table is of before a column."""
+    names = [column.name for column in LINEAGE]
+    row = rows.select(*(name for name in names if name in rows.columns)).head()
+    return None if row is None else dict.fromkeys(names) | row.asDict()
+
+
 def changes(last: Mapping[str, str] | None, lineage: Mapping[str, str]) -> list[str]:
-    """Names of what differs from the lineage of the last run: of inputs the tables, ``settings`` where all else is equal."""
+    """Names of what differs from the lineage of the last run: of inputs the tables."""
     if last is None:
         return ["everything (not labelled yet)"]
-    parts = ("bundle", "calibration", "vocabulary", "taxonomy", "code")
+    parts = ("bundle", "calibration", "vocabulary", "taxonomy", "code", "settings")
     inputs = [json.loads(each["inputs"]) for each in (last, lineage)]
     found = [name for name in parts if last[name] != lineage[name]]
-    found += [name for name in sorted(inputs[0] | inputs[1]) if inputs[0].get(name) != inputs[1].get(name)]
-    return found or (["settings"] if last["run_id"] != lineage["run_id"] else [])
+    return found + [name for name in sorted(inputs[0] | inputs[1]) if inputs[0].get(name) != inputs[1].get(name)]

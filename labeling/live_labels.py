@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import reduce
 from operator import and_
@@ -17,9 +17,11 @@ from pyspark.sql import functions as F
 from etl import tables
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, LINEAGE, OVERRIDES, Table
 from etl.session import hold
+from etl.text import Normaliser
 from etl.warehouse import Warehouse
 from labeling.categories import LEAF
 from labeling.overrides import CATEGORY_TYPE, OVERRIDES_SCHEMA, TERMS_TYPE
+from labeling.product_text import with_texts
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,28 @@ NO_VOCABULARY, NO_TAXONOMY = "no_vocabulary", "no_taxonomy"
 LABEL_COLUMNS = tuple(
     name for name in LABELS_CURRENT.names if name not in {"item_id", "ds", "title", *(column.name for column in LINEAGE)}
 )
-"""What a change is a change of: another run, day or spelling of a title alone leaves a live row as it is."""
+"""What a change is a change of, and the text that was labelled, so that a live row has the title that its item has: another
+run, day or spelling of a title alone leaves it as it is."""
 
 
 def current_labels(
-    catalogue: DataFrame, labels: Mapping[Table, DataFrame], overrides: DataFrame | None, lineage: Mapping[str, str]
+    catalogue: DataFrame,
+    labels: Mapping[Table, DataFrame],
+    overrides: DataFrame | None,
+    lineage: Mapping[str, str],
+    normaliser: Normaliser,
 ) -> DataFrame:
-    """Staged labels of the day, its CATALOGUE and overrides -> LABELS_CURRENT: one row for each item."""
-    rows = catalogue.select("ds", "item_id", "title")
+    """Staged labels of the day, its CATALOGUE and overrides -> LABELS_CURRENT: one row for each item.
+
+    Args:
+        catalogue: Items of the day with their product text.
+        labels: Rows of the label tables of the day.
+        overrides: Rows of OVERRIDES_SCHEMA, or None.
+        lineage: Columns LINEAGE of ``labels``.
+        normaliser: That of the bundle.
+    """
+    texts = catalogue.transform(with_texts(normaliser)).select("item_id", "text_hash")
+    rows = catalogue.select("ds", "item_id", "title").join(texts, on="item_id", how="left")
     if ITEM_TERMS in labels:
         rows = rows.join(as_term_lists(labels[ITEM_TERMS]), on="item_id", how="left")
     else:
@@ -55,7 +71,7 @@ def current_labels(
     return (
         rows.join(overrides, on="item_id", how="left")
         .transform(with_labels)
-        .withColumns({name: F.lit(value) for name, value in stamps.items()})
+        .withColumns({name: F.lit(value).cast("string") for name, value in stamps.items()})
         .select(*LABELS_CURRENT.names)
     )
 
@@ -106,24 +122,50 @@ def with_labels(rows: DataFrame) -> DataFrame:
     )
 
 
-def merge(labels: DataFrame, spark: SparkSession, warehouse: Warehouse, metadata: Mapping[str, Any]) -> dict[str, int]:
-    """One commit that makes ``labels`` the live ones, or none if they are; returns the rows changed."""
+def merge(
+    labels: DataFrame,
+    spark: SparkSession,
+    warehouse: Warehouse,
+    metadata: Mapping[str, Any],
+    *,
+    columns: Sequence[str] = LABEL_COLUMNS,
+    unless_same: bool = True,
+) -> dict[str, int]:
+    """One commit that makes ``labels`` the live ones; returns the rows changed.
+
+    Args:
+        labels: Rows of LABELS_CURRENT, one for each item.
+        spark: The session.
+        warehouse: Where the table lies.
+        metadata: What the commit carries.
+        columns: Those in which a row has to differ to be written.
+        unless_same: Whether there is no commit where no row differs; else one that only says whose labels these are.
+    """
     path = warehouse.table(LABELS_CURRENT)
     tables.ensure(spark, path, LABELS_CURRENT)
     with ExitStack() as held:
-        return _merged(hold(labels, held), spark, path, metadata)
+        labels = hold(labels, held)
+        if differing(tables.read(spark, path, LABELS_CURRENT), labels, columns).isEmpty():
+            if not unless_same:
+                _confirm(spark, path, metadata)
+            log.info("%s is the same already%s", LABELS_CURRENT.name, ": no commit" if unless_same else "")
+            return {"inserted": 0, "updated": 0, "deleted": 0}
+        return _merged(labels, spark, path, metadata, columns)
 
 
-def _merged(labels: DataFrame, spark: SparkSession, path: str, metadata: Mapping[str, Any]) -> dict[str, int]:
-    live = tables.read(spark, path, LABELS_CURRENT)
-    if labels.alias("new").join(live.alias("old"), on="item_id", how="full").where(_differs()).isEmpty():
-        log.info("%s is the same already: no commit", LABELS_CURRENT.name)
-        return {"inserted": 0, "updated": 0, "deleted": 0}
+def differing(live: DataFrame, labels: DataFrame, columns: Sequence[str] = LABEL_COLUMNS) -> DataFrame:
+    """LABELS_CURRENT, before and after -> the items whose rows differ, as columns of ``old`` and of ``new``."""
+    return live.alias("old").join(labels.alias("new"), on="item_id", how="full").where(_differs(columns))
+
+
+def _merged(
+    labels: DataFrame, spark: SparkSession, path: str, metadata: Mapping[str, Any], columns: Sequence[str]
+) -> dict[str, int]:
     change = (
         DeltaTable.forPath(spark, path)
         .alias("old")
         .merge(labels.alias("new"), "old.item_id = new.item_id")
-        .whenMatchedUpdateAll(condition=_differs())
+        .whenMatchedUpdateAll(condition=_differs(columns))
         .whenNotMatchedInsertAll()
         .whenNotMatchedBySourceDelete()
     )
@@ -139,7 +181,15 @@ def _merged(labels: DataFrame, spark: SparkSession, path: str, metadata: Mapping
     return {name: int(metrics[f"numTargetRows{name.capitalize()}"]) for name in ("inserted", "updated", "deleted")}
 
 
-def _differs() -> Column:
+def _confirm(spark: SparkSession, path: str, metadata: Mapping[str, Any]) -> None:
+    """A commit without rows: Delta makes none of a merge that changes nothing, and the log has to say what is live."""
+    with tables.commit_metadata(metadata) as token:
+        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.confirmed' = '{token}')")
+    if tables.commit_of(spark, path, token) is None:
+        raise tables.WriteError(f"{LABELS_CURRENT.name}: no commit says that the labels of {metadata['run_id']} are live")
+
+
+def _differs(columns: Sequence[str]) -> Column:
     """Null-safe, so that a label that appears or goes is a change too; an item on one side only differs by its source."""
-    same = [F.col(f"old.{name}").eqNullSafe(F.col(f"new.{name}")) for name in LABEL_COLUMNS]
+    same = [F.col(f"old.{name}").eqNullSafe(F.col(f"new.{name}")) for name in columns]
     return ~reduce(and_, same)

@@ -247,16 +247,17 @@ def identify(
         overrides = read_overrides(spark, warehouse, settings.ds, vocabulary, taxonomy)
         told = told_categories(catalogue, overrides, taxonomy)
         inputs[EXAMPLES] = tables.content_version(told)
+    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
     parts = {
         "bundle": bundle.id,
         "calibration": bundle.calibration_id or "default",
         "vocabulary": vocabulary.version if vocabulary else "",
         "taxonomy": taxonomy.version if taxonomy else "",
         "code": code_version(),
+        "settings": json.dumps(settings.model_dump(mode="json", include=fields), sort_keys=True),
         "inputs": json.dumps(inputs, sort_keys=True),
     }
-    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
-    identity = json.dumps(parts | settings.model_dump(mode="json", include=fields), sort_keys=True)
+    identity = json.dumps(parts, sort_keys=True)
     run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     return Run(bundle, vocabulary, taxonomy, told, inputs, {"run_id": run_id} | parts)
 

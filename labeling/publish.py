@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delta.tables import DeltaTable
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
@@ -24,7 +23,6 @@ from etl.contracts import (
     ITEM_CATEGORIES,
     ITEM_TERMS,
     LABELS_CURRENT,
-    LINEAGE,
     QUALITY,
     RUNS,
     Table,
@@ -39,13 +37,14 @@ from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.audit import halves, staged, staged_run
 from labeling.examples import EXAMPLES, told_categories
+from labeling.label_changes import record_changes
+from labeling.lineage import lineage_of
 from labeling.live_labels import current_labels, merge
+from labeling.live_log import PUBLISH, LiveState, history_versions, live_metadata, live_state
 from labeling.overrides import read_overrides
 from labeling.predict import catalogue_version
 
 log = logging.getLogger(__name__)
-
-STAGE = "publish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,11 @@ class Lineage:
 
 
 class PublishConfig(SparkJobConfig):
-    """Settings of the publishing job: there is nothing to choose."""
+    """Settings of the publishing job."""
+
+    undo_rollback: bool = False
+    """Whether the day goes live though a rollback took it back; without it only newer days do, and a rerun of this one
+    goes into the history alone."""
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -86,28 +89,62 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     labels = staged_labels(spark, warehouse, settings)
     require_audit(spark, warehouse, settings.ds, run_id, labels)
     columns = lineage_columns(labels)
-    template = read_spec(warehouse.bundles / columns["bundle"]).product_text
-    catalogue = read_catalogue(spark, warehouse, settings.ds, template).persist(StorageLevel.DISK_ONLY)
+    spec = read_spec(warehouse.bundles / columns["bundle"])
+    catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text).persist(StorageLevel.DISK_ONLY)
     lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
-    overrides = lineage.overrides
-    metadata = {"stage": STAGE, "ds": settings.ds, **lineage.columns}
+    metadata = {"stage": PUBLISH, "ds": settings.ds, **lineage.columns}
     counts: dict[str, int] = {}
     for table, rows in labels.items():
         counts[table.name] = tables.write_slice(rows, warehouse.table(table), table, {"ds": settings.ds}, metadata)
-    newest = live_day(spark, warehouse)
-    counts["live"] = int(newest is None or settings.ds >= newest)
+    state = live_state(spark, warehouse)
+    counts["live"] = int(goes_live(state, settings, run_id))
     if counts["live"]:
-        live = current_labels(catalogue, labels, overrides, lineage.columns)
-        counts |= merge(live, spark, warehouse, metadata)
-    else:
-        log.warning("ds=%s is in the history; %s stays with ds=%s, which is newer", settings.ds, LABELS_CURRENT.name, newest)
+        live = current_labels(catalogue, labels, lineage.overrides, lineage.columns, spec.normalise)
+        counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history_versions(spark, warehouse, labels))
+        counts |= record_changes(spark, warehouse)
     catalogue.unpersist()
     record_stage(
-        spark, warehouse, settings.ds, STAGE,
+        spark, warehouse, settings.ds, PUBLISH,
         inputs=lineage.inputs, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
         bundle=lineage.columns["bundle"],
     )  # fmt: skip
     return counts | {"run_id": run_id, "table": warehouse.table(LABELS_CURRENT)}
+
+
+def goes_live(state: LiveState, settings: PublishConfig, run_id: str) -> bool:
+    """Whether the run goes live; the log says why not."""
+    if state.admits(settings.ds, run_id):
+        return True
+    now = state.now
+    if now is None or not now.rolled_back or settings.ds < now.ds:
+        log.warning(
+            "ds=%s is in the history; %s stays with ds=%s, which is newer", settings.ds, LABELS_CURRENT.name, state.newest
+        )
+        return False
+    if not settings.undo_rollback:
+        log.warning(
+            "ds=%s is in the history; %s stays with run %s of ds=%s, since a rollback made it live again: the next day goes "
+            "live as always, this one with --undo-rollback", settings.ds, LABELS_CURRENT.name, now.run_id, now.ds,
+        )  # fmt: skip
+    return settings.undo_rollback
+
+
+def make_live(
+    live: DataFrame,
+    spark: SparkSession,
+    warehouse: Warehouse,
+    ds: dt.date,
+    lineage: Lineage,
+    state: LiveState,
+    history: Mapping[str, int],
+) -> dict[str, int]:
+    """The one commit to LABELS_CURRENT, which a rerun of what is live makes only if a person changed a label since."""
+    again = state.now is not None and (state.now.ds, state.now.run_id) == (ds, lineage.columns["run_id"])
+    metadata = live_metadata(
+        PUBLISH, ds, lineage.columns, changes_of=max(ds, state.newest or ds), history=history,
+        rolled_back=again and state.now is not None and state.now.rolled_back,
+    )  # fmt: skip
+    return merge(live, spark, warehouse, metadata, unless_same=again)
 
 
 def staged_labels(spark: SparkSession, warehouse: Warehouse, settings: SparkJobConfig) -> dict[Table, DataFrame]:
@@ -148,9 +185,9 @@ def require_audit(
 
 def lineage_columns(labels: Mapping[Table, DataFrame]) -> dict[str, str]:
     """What every staged row says it comes from: the columns LINEAGE."""
-    row = next(iter(labels.values())).select(*(column.name for column in LINEAGE)).head()
-    assert row is not None, "staged_run found rows"
-    return row.asDict()
+    found = lineage_of(next(iter(labels.values())))
+    assert found is not None, "staged_run found rows"
+    return found
 
 
 def require_same_inputs(
@@ -188,22 +225,6 @@ def require_same_inputs(
         heading = f"the inputs of run {columns['run_id']} changed since; run `labeller embed`, `predict` and `audit` again:"
         raise InputError.of(problems, heading=heading)
     return Lineage(columns, inputs, vocabulary, taxonomy, overrides)
-
-
-def live_day(spark: SparkSession, warehouse: Warehouse) -> dt.date | None:
-    """The newest day that went live; None before the first.
-
-    Two records are read, since either may lack the newest day: RUNS after a crash between the commit and its row, the
-    commits of LABELS_CURRENT if that day changed no label.
-    """
-    days: list[str] = []
-    if is_delta(warehouse.table(LABELS_CURRENT)):
-        commits = DeltaTable.forPath(spark, warehouse.table(LABELS_CURRENT)).history().select("userMetadata").collect()
-        days += [json.loads(row[0])["ds"] for row in commits if row[0] and json.loads(row[0]).get("stage") == STAGE]
-    if is_delta(warehouse.table(RUNS)):
-        published = tables.read(spark, warehouse.table(RUNS), RUNS, stage=STAGE).select("ds", "counts").collect()
-        days += [str(row["ds"]) for row in published if json.loads(row["counts"]).get("live")]
-    return max(map(dt.date.fromisoformat, days), default=None)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from etl.warehouse import Warehouse
 from labeling.audit import halves
 from labeling.encoding import labelling_bundle
 from labeling.live_labels import current_labels
+from labeling.live_log import PUBLISH
 from labeling.predict import day_pairs
-from labeling.publish import STAGE as PUBLISH
 from labeling.publish import Lineage, lineage_columns, require_same_inputs
 from labeling.relate_config import RelateConfig
 from model.bundle import Bundle, load_bundle
@@ -65,7 +65,7 @@ def published_day(spark: SparkSession, warehouse: Warehouse, settings: RelateCon
     inputs = {**source.inputs, PAIRS.name: tables.content_version(pairs)}
     if overrides is not None:
         inputs[OVERRIDES.name] = tables.content_version(overrides)
-    live = hold(current_labels(catalogue, labels, overrides, columns), held)
+    live = hold(current_labels(catalogue, labels, overrides, columns, bundle.tokenizer.normalise), held)
     return PublishedDay(bundle, catalogue, pairs, labels, live, source, _stamps(settings, columns, inputs))
 
 

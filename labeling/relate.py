@@ -35,9 +35,9 @@ from etl.warehouse import Warehouse
 from labeling import category_mismatch, copy_keywords, query_items, similar_items, term_candidates
 from labeling.examples import EXAMPLES
 from labeling.item_index import ItemIndex, drop_unless_live, load_item_index, set_live, write_item_index
+from labeling.live_log import live_state
 from labeling.predict import constants, vectors
 from labeling.probability import Calibration
-from labeling.publish import live_day
 from labeling.published_day import PublishedDay, published_day
 from labeling.relate_config import RelateConfig
 from labeling.scoring import term_index
@@ -74,8 +74,8 @@ def run(settings: RelateConfig) -> Mapping[str, Any]:
                 counts[table.name] = tables.write_slice(
                     stamped, warehouse.table(table), table, {"ds": settings.ds}, day.stamps
                 )
-            newest = live_day(spark, warehouse)
-            if index is not None and newest is not None and settings.ds >= newest:
+            state = live_state(spark, warehouse)
+            if index is not None and state.admits(settings.ds, day.source.columns["run_id"]):
                 set_live(warehouse, index.path)
         finally:
             if index is not None:

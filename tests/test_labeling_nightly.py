@@ -37,12 +37,14 @@ from etl.contracts import (
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK
 from etl.text import normalise
 from etl.warehouse import Warehouse
-from labeling import audit, embed_catalogue, predict, publish
+from labeling import audit, embed_catalogue, predict, publish, rollback
 from labeling.embed_catalogue import encode
+from labeling.live_log import live_state
 from labeling.product_text import product_text, with_texts
 from labeling.scoring import Scorer, ScoringSettings
 from model.bundle import add_calibration
 from tests.labeling_data import NODES, TERMS, pair, taxonomy, vocabulary, write_pairs, write_small_bundle
+from tests.live_data import changes
 from tests.rows import DS, item, lay_down, node, term
 
 NEXT = DS + dt.timedelta(days=1)
@@ -193,14 +195,14 @@ def test_a_rerun_from_the_pairs_on_changes_no_row(spark, shop):
 
 def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, root):
     where = Warehouse.at(str(root))
-    assert publish.live_day(spark, where) is None
+    assert live_state(spark, where).newest is None
     days = {DS: 1, NEXT: 1, NEXT + dt.timedelta(days=1): 0}
     runs = [
         (ds, "publish", "r", "b", "c", "{}", f'{{"live": {went}}}', 1.0, dt.datetime(2024, 6, 1))
         for ds, went in days.items()
     ]
     tables.write_slice(spark.createDataFrame(runs, RUNS.ddl), where.table(RUNS), RUNS, {"stage": "publish"})
-    assert publish.live_day(spark, where) == NEXT
+    assert live_state(spark, where).newest == NEXT
 
 
 def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
@@ -303,6 +305,24 @@ def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop
     assert found["i7"]["term_reason"] == "no_text"
     assert '"overrides": "rows:' in found["i1"]["inputs"]
     assert '"overrides"' not in found["i3"]["inputs"]
+    version = live_version(spark, shop)
+    assert changes(spark, shop, live_version=version, item_id="i1").keys() == {("i1", "term"), ("i1", "category")}
+    assert {cause for _, _, cause in changes(spark, shop, live_version=version).values()} == {"override"}
+
+
+@pytest.mark.slow
+def test_what_a_cut_changed_is_taken_back_by_a_rollback_and_stays_so_when_the_day_is_published_again(spark, shop):
+    before, run_id = live(shop), live(shop)["i6"]["run_id"]
+    jobs = ((predict, ("--max-terms", "1")), (audit, ()), (publish, ()))
+    assert [job.main(argv(shop, DS, *more)) for job, more in jobs] == [EXIT_OK] * 3
+    found = changes(spark, shop, live_version=live_version(spark, shop))
+    assert {key: cause for key, (_, _, cause) in found.items()} == {("i6", "terms"): "threshold"}
+    assert rollback.main(["--root", str(shop), "--to", run_id]) == EXIT_OK
+    assert live(shop) == before
+    assert publish.main(argv(shop)) == EXIT_OK
+    assert live(shop) == before
+    assert publish.main(argv(shop, DS, "--undo-rollback")) == EXIT_OK
+    assert len(live(shop)["i6"]["terms"]) == 1
 
 
 @pytest.mark.slow
@@ -334,14 +354,14 @@ def test_titles_that_were_not_encoded_stop_the_labelling(spark, shop, capsys):
 
 
 @pytest.mark.slow
-def test_the_audit_compares_with_the_newest_earlier_day(spark, shop, capsys):
+def test_the_audit_compares_with_the_days_before(spark, shop, capsys):
     where = Warehouse.at(str(shop))
     for table in (ITEM_TERMS, ITEM_CATEGORIES):
         few = tables.read(spark, where.staged(table), table, ds=DS).where("item_id IN ('i1', 'i3', 'i4')")
         tables.write_slice(few.withColumn("ds", F.lit(NEXT)), where.staged(table), table, {"ds": NEXT})
     lay_down(spark, shop, CATALOGUE, catalogue({k: TITLES[k] for k in ("i1", "i3", "i4")}, NEXT))
     assert audit.main(argv(shop, NEXT)) == EXIT_GATE_REFUSED
-    assert "item_terms.items_against_yesterday: found -0.666667" in capsys.readouterr().err
+    assert "item_terms.items_against_median: found -0.666667" in capsys.readouterr().err
 
 
 def test_the_tree_and_the_vocabulary_are_checked_before_labelling(spark, shop, capsys):

@@ -1,0 +1,112 @@
+"""What is live and what was: the commits of LABELS_CURRENT, each of which carries the run that it made live."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import SparkSession
+
+from etl import tables
+from etl.contracts import LABELS_CURRENT, LINEAGE, RUNS, Table
+from etl.warehouse import Warehouse, is_delta
+
+PUBLISH, ROLLBACK = "publish", "rollback"
+"""Stages that make a run live."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCommit:
+    """One commit that made a run live."""
+
+    version: int
+    """Of LABELS_CURRENT, which holds what was live from then on."""
+    stage: str
+    ds: dt.date
+    """Day whose labels it made live."""
+    at: dt.datetime
+    """When (UTC)."""
+    lineage: Mapping[str, str | None]
+    """Columns LINEAGE of that run."""
+    changes_of: dt.date | None
+    """Day under which LABEL_CHANGES has what it changed; None in commits of versions of this package that did not say."""
+    rolled_back: bool
+    """Whether the run is live because a newer one was taken back."""
+    history: Mapping[str, int]
+    """Version of each history table that holds the run's rows."""
+
+    @property
+    def run_id(self) -> str:
+        return self.lineage["run_id"] or ""
+
+    @classmethod
+    def of(cls, version: int, at: dt.datetime, metadata: Mapping[str, Any]) -> LiveCommit:
+        day = metadata.get("changes_of")
+        return cls(
+            version=version,
+            stage=metadata["stage"],
+            ds=dt.date.fromisoformat(metadata["ds"]),
+            at=at,
+            lineage={column.name: metadata.get(column.name) for column in LINEAGE},
+            changes_of=dt.date.fromisoformat(day) if day else None,
+            rolled_back=metadata.get("rolled_back", False),
+            history=metadata.get("history", {}),
+        )
+
+
+def live_metadata(
+    stage: str, ds: dt.date, lineage: Mapping[str, str | None], *, changes_of: dt.date, rolled_back: bool,
+    history: Mapping[str, int],
+) -> dict[str, Any]:  # fmt: skip
+    """What a commit of LABELS_CURRENT carries; :class:`LiveCommit` says what each means."""
+    return {
+        "stage": stage, "ds": str(ds), **lineage, "changes_of": str(changes_of), "rolled_back": rolled_back,
+        "history": dict(history),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What may go live, by what did."""
+
+    newest: dt.date | None
+    """Newest day that ever went live; None before the first."""
+    now: LiveCommit | None
+    """The commit that made live what is live."""
+
+    def admits(self, ds: dt.date, run_id: str) -> bool:
+        """Whether a run may go live: of a newer day, or again; after a rollback only what it made live, or a newer day."""
+        if self.newest is None or ds > self.newest:
+            return True
+        if self.now is not None and self.now.rolled_back:
+            return run_id == self.now.run_id
+        return ds == self.newest
+
+
+def live_state(spark: SparkSession, warehouse: Warehouse) -> LiveState:
+    """Two records are read, since a warehouse of an earlier version says only in RUNS which days changed no label."""
+    commits = live_commits(spark, warehouse)
+    days = [commit.ds for commit in commits]
+    if is_delta(warehouse.table(RUNS)):
+        published = tables.read(spark, warehouse.table(RUNS), RUNS, stage=PUBLISH).select("ds", "counts").collect()
+        days += [row["ds"] for row in published if json.loads(row["counts"]).get("live")]
+    return LiveState(max(days, default=None), commits[0] if commits else None)
+
+
+def live_commits(spark: SparkSession, warehouse: Warehouse) -> list[LiveCommit]:
+    """All commits that made a run live, newest first; the log of the table keeps them for a year."""
+    path = warehouse.table(LABELS_CURRENT)
+    if not is_delta(path):
+        return []
+    rows = DeltaTable.forPath(spark, path).history().select("version", "timestamp", "userMetadata").collect()
+    found = [(row["version"], row["timestamp"].astimezone(dt.UTC), json.loads(row["userMetadata"] or "{}")) for row in rows]
+    return [LiveCommit.of(*entry) for entry in found if entry[2].get("stage") in (PUBLISH, ROLLBACK)]
+
+
+def history_versions(spark: SparkSession, warehouse: Warehouse, written: Mapping[Table, Any]) -> dict[str, int]:
+    """Versions of the history tables that hold what was just written to them."""
+    return {table.name: tables.latest_version(spark, warehouse.table(table)) for table in written}
