@@ -53,6 +53,10 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),
     ),
     "look": (
+        Command(
+            "status", "labeling.status", "say what is live and how old, the last runs, the next training, open warnings"
+        ),
+        Command("explain", "labeling.explain", "say where the label of an item comes from"),
         Command("report", "labeling.report", "say where everything is and how good it is"),
         Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),
         Command("label", "labeling.label_title", "label titles given on the command line"),
