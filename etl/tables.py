@@ -8,12 +8,13 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaMergeBuilder, DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -150,14 +151,34 @@ def write_slice(
 def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
     """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
     spark = SparkSession.active()
-    key = "spark.databricks.delta.commitInfo.userMetadata"  # MERGE takes it no other way
+    with committing(spark, metadata) as token:
+        merge.execute()
+    return commit_of(spark, path, token)
+
+
+@contextmanager
+def committing(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Let each commit of the block carry ``metadata`` and the token that is given, where a command takes it no other way."""
+    key = "spark.databricks.delta.commitInfo.userMetadata"
     token = uuid.uuid4().hex
     spark.conf.set(key, _as_json({**metadata, "write": token}))
     try:
-        merge.execute()
+        yield token
     finally:
         spark.conf.unset(key)
-    return commit_of(spark, path, token)
+
+
+def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Mapping[str, Any]) -> None:
+    """Delete rows of a table that one of our jobs wrote, and prove that they are gone.
+
+    Raises:
+        WriteError: rows that meet the condition are left.
+    """
+    with committing(spark, metadata):
+        DeltaTable.forPath(spark, path).delete(condition)
+    left = spark.read.format("delta").load(path).where(condition).count()
+    if left:
+        raise WriteError(f"{path}: {left} rows that were to be deleted are left")
 
 
 def latest_version(spark: SparkSession, path: str) -> int:
