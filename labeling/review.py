@@ -146,7 +146,7 @@ def figures(what: str, judged: Sequence[Judgement], sample: Sequence[Mapping[str
 def _checks(name: str, share: Share, stated: float) -> list[Check]:
     said = (
         f"share of labelled items that people found right: {share.judged} judged, of strata with {share.covered:.0%} of "
-        f"them; 95% interval {share.low:.4f} to {share.high:.4f} (expected to hold {stated:.4f}, the mean probability stated)"
+        f"them; 95% interval {share.low:.4f} to {share.high:.4f} (expected to hold {stated:.4f}, the mean stated)"
     )
     return [
         Check(name, round(share.value, 6), said, passed=share.low <= stated <= share.high, hard=False),
