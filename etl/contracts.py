@@ -385,9 +385,7 @@ RUNS = Table(
     "What each stage of a run read, wrote and took; the newest attempt of a stage replaces earlier ones.",
     (
         _DS,
-        Column(
-            "stage", "string", "pairs, dataset, mine, train, calibrate, embed, predict, audit, publish, relate or maintain."
-        ),
+        Column("stage", "string", "Stage, such as pairs, train, predict, publish, maintain: the name of its command."),
         Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package with a hash of its source, and the git revision where known."),

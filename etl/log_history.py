@@ -27,10 +27,9 @@ def drop_history(spark: SparkSession, path: str, metadata: Mapping[str, Any]) ->
     data files do. A commit without rows is made first: the newest entry, which has to stay, then says nothing of any file.
     Whoever reads or writes the table meanwhile fails.
     """
+    last = latest_version(spark, path)
     with committing(spark, metadata):
-        spark.sql(
-            f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.history_from' = '{latest_version(spark, path) + 1}')"
-        )
+        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.versions_dropped_to' = '{last}')")
     spark.conf.set(_CHECK, "false")
     try:
         DeltaTable.forPath(spark, path).vacuum(0)

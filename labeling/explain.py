@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
+from deltalake import DeltaTable
 from rich.markup import escape
 from rich.table import Table as RichTable
 
@@ -49,13 +50,13 @@ class Origin:
 
 
 def explain(warehouse: Warehouse, item_id: str, ds: dt.date | None = None) -> Origin:
-    """What is on record of an item: of ``ds``, else of the day that last changed its live row, else of its newest one.
+    """What is on record of an item: of ``ds``, else of the day that last changed its live row, else of the newest one.
 
     Raises:
         InputError: neither what is live nor the history holds the item (of ``ds``, if that is given).
     """
     live = next(iter(_rows(warehouse, LABELS_CURRENT, pl.col("item_id") == item_id)), None)
-    found = ds or _day_of(warehouse, item_id, live)
+    found = ds or _day_of(warehouse, live)
     of_item = (pl.col("ds") == pl.lit(found, dtype=pl.Date)) & (pl.col("item_id") == item_id)
     terms = sorted(_rows(warehouse, ITEM_TERMS, of_item), key=lambda row: row["rank"])
     category = next(iter(_rows(warehouse, ITEM_CATEGORIES, of_item)), None)
@@ -85,13 +86,10 @@ def _rows(warehouse: Warehouse, table: Table, where: pl.Expr) -> list[dict[str, 
     return local_tables.scan(path).filter(where).collect().to_dicts() if is_delta(path) else []
 
 
-def _day_of(warehouse: Warehouse, item_id: str, live: Mapping[str, Any] | None) -> dt.date | None:
-    """The day of the live row if the history still has it, else the newest day of the item; None if there is none."""
-    days: set[dt.date] = set()
-    for table in (ITEM_TERMS, ITEM_CATEGORIES):
-        if is_delta(path := warehouse.table(table)):
-            rows = local_tables.scan(path).filter(pl.col("item_id") == item_id).select("ds").unique().collect()
-            days.update(rows["ds"])
+def _day_of(warehouse: Warehouse, live: Mapping[str, Any] | None) -> dt.date | None:
+    """The day of the live row if the history still has it, else its newest day; by partitions, no row is looked at."""
+    paths = filter(is_delta, map(warehouse.table, (ITEM_TERMS, ITEM_CATEGORIES)))
+    days = {dt.date.fromisoformat(part["ds"]) for path in paths for part in DeltaTable(path).partitions()}
     return live["ds"] if live and live["ds"] in days else max(days, default=None)
 
 

@@ -128,8 +128,8 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
     saw, unknown = bundles_that_saw(warehouse, days, spark)
     for (table, path), found in rows.items():
         log.info("%s at %s: %d rows hold it", table.name, path, found)
-    for path in (*datasets, *cut_off):
-        log.info("%s holds it", path)
+    for directory in (*datasets, *cut_off):
+        log.info("%s holds it", directory)
     log.info("trained on a dataset that held it: %s; on one that is no longer there, so nobody knows: %s", saw, unknown)
     counts: dict[str, Any] = {"rows": sum(rows.values()), "datasets": len(datasets), "checkpoints": len(cut_off)}
     counts |= {"bundles": ",".join(saw) or "none", "unknown_bundles": ",".join(unknown) or "none"}

@@ -31,6 +31,7 @@ from etl.pairs_config import PairsConfig
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.warehouse import Warehouse, is_delta
+from labeling import local_tables
 from labeling.live_day import live_now
 from labeling.referred import referred_bundles, referred_datasets
 from labeling.retention import CHECKPOINTS, DATED, STAGING, MaintainConfig
@@ -44,7 +45,7 @@ STAGE = "maintain"
 
 @dataclass(frozen=True, slots=True)
 class OldRows:
-    """Partitions of one table that go: those with ``column`` before ``first``, or among ``values``."""
+    """Partitions of one table that go."""
 
     name: str
     path: str
@@ -186,7 +187,7 @@ def _old(name: str, path: str, column: str, goes: pl.Expr) -> OldRows:
     """The partitions of a table that meet a condition on ``value``, by the log alone: no data file is opened."""
     if not is_delta(path):
         return OldRows(name, path, column, (), 0, 0)
-    files = pl.DataFrame(DeltaTable(path).get_add_actions(flatten=True))
+    files = local_tables.files(path)
     if files.is_empty():
         return OldRows(name, path, column, (), 0, 0)
     found = files.select(pl.col(f"partition.{column}").alias("value"), "num_records", "size_bytes").filter(goes)
@@ -232,7 +233,8 @@ def ends(values: Sequence[Any]) -> tuple[Any, Any]:
 def compact(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig) -> int:
     """Put small files of the newest days together, and those of tables without days; returns how many there were."""
     live = live_now(warehouse)
-    if not settings.compact_days or live is None:
+    assert live is not None, "the plan counts from its day"
+    if not settings.compact_days:
         return 0
     first = live.ds - dt.timedelta(days=settings.compact_days - 1)
     merged = 0

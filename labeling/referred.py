@@ -68,11 +68,21 @@ def _in_rows(warehouse: Warehouse, since: Mapping[str, dt.date]) -> dict[str, st
     found: dict[str, str] = {}
     for name, path in places.items():
         if is_delta(path):
-            rows = local_tables.scan(path)
-            first = since.get(name.partition("/")[0])
-            kept = rows.filter(pl.col("ds") >= first) if first and name != LABELS_CURRENT.name else rows
-            found |= dict.fromkeys(kept.select("bundle").unique().collect()["bundle"], f"rows of {name}")
+            first = None if name == LABELS_CURRENT.name else since.get(name.partition("/")[0])
+            found |= dict.fromkeys(_bundles_of(path, first), f"rows of {name}")
     return found
+
+
+def _bundles_of(path: str, first: dt.date | None) -> set[str]:
+    """Bundles of the rows of a table from a day on: by the log alone where a file has one, as those of a run have."""
+    listed = local_tables.files(path)
+    if listed.is_empty():
+        return set()
+    kept = listed.filter(pl.col("partition.ds") >= first) if first else listed
+    one = kept.filter(pl.col("min.bundle") == pl.col("max.bundle"))
+    mixed = [str(Path(path) / name) for name in kept.join(one, on="path", how="anti")["path"]]
+    further = pl.scan_parquet(mixed).select("bundle").unique().collect()["bundle"] if mixed else ()
+    return {*one["min.bundle"], *further}
 
 
 def _in_settings(warehouse: Warehouse) -> dict[str, str]:
