@@ -12,7 +12,7 @@ import deltalake
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
-from etl.tables import committing, latest_version
+from etl.tables import commit_metadata, latest_version
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def drop_history(spark: SparkSession, path: str, metadata: Mapping[str, Any]) ->
     Whoever reads or writes the table meanwhile fails.
     """
     last = latest_version(spark, path)
-    with committing(spark, metadata):
+    with commit_metadata(metadata):
         spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.versions_dropped_to' = '{last}')")
     spark.conf.set(_CHECK, "false")
     try:

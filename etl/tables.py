@@ -148,17 +148,10 @@ def write_slice(
     return landed
 
 
-def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
-    """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
-    spark = SparkSession.active()
-    with committing(spark, metadata) as token:
-        merge.execute()
-    return commit_of(spark, path, token)
-
-
 @contextmanager
-def committing(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Let each commit of the block carry ``metadata`` and the token that is given, where a command takes it no other way."""
+def commit_metadata(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Let the commits made meanwhile carry ``metadata``, for commands that take it no other way; gives their token."""
+    spark = SparkSession.active()
     key = "spark.databricks.delta.commitInfo.userMetadata"
     token = uuid.uuid4().hex
     spark.conf.set(key, _as_json({**metadata, "write": token}))
@@ -168,13 +161,20 @@ def committing(spark: SparkSession, metadata: Mapping[str, Any]) -> Iterator[str
         spark.conf.unset(key)
 
 
+def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
+    """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
+    with commit_metadata(metadata) as token:
+        merge.execute()
+    return commit_of(SparkSession.active(), path, token)
+
+
 def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Mapping[str, Any]) -> None:
     """Delete rows of a table that one of our jobs wrote, and prove that they are gone.
 
     Raises:
         WriteError: rows that meet the condition are left.
     """
-    with committing(spark, metadata):
+    with commit_metadata(metadata):
         DeltaTable.forPath(spark, path).delete(condition)
     left = spark.read.format("delta").load(path).where(condition).count()
     if left:

@@ -67,7 +67,7 @@ def explain(warehouse: Warehouse, item_id: str, ds: dt.date | None = None) -> Or
         )
     made = next(iter(terms), category) or live
     assert made is not None, "otherwise refused above"
-    lineage = {name: made[name] for name in LINEAGE_NAMES}
+    lineage = {name: made.get(name) for name in LINEAGE_NAMES}  # rows of before may lack some
     return Origin(
         item_id=item_id,
         live=live,
@@ -75,8 +75,8 @@ def explain(warehouse: Warehouse, item_id: str, ds: dt.date | None = None) -> Or
         ds=found if terms or category else None,
         terms=terms,
         category=category,
-        lineage=lineage | {"inputs": json.loads(lineage["inputs"])},
-        bundle=_bundle(warehouse, lineage["bundle"]),
+        lineage=lineage | {"inputs": json.loads(made["inputs"])},
+        bundle=_bundle(warehouse, made["bundle"]),
         stages=_stages(warehouse, made["ds"]),
     )
 

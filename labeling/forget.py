@@ -196,7 +196,7 @@ def remove(spark: SparkSession, table: Table, path: str, trace: Trace) -> None:
         if table.name == "copy_keywords":  # its contract: a row says something that the title does not
             empty = (F.size("missing_terms") == 0) & (F.size(without["phrases"]) == 0)
             tables.delete_rows(spark, path, _any(listed.values()) & empty, metadata)
-        with tables.committing(spark, metadata):
+        with tables.commit_metadata(metadata):
             DeltaTable.forPath(spark, path).update(_any(listed.values()), without)
     if left := count(spark, table, path, trace):
         raise tables.WriteError(f"{path}: {left} rows still hold the query")

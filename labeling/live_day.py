@@ -30,10 +30,10 @@ class LiveDay:
 
 def live_now(warehouse: Warehouse) -> LiveDay | None:
     """What was made live last; None before the first publishing."""
-    return max((*_commits(warehouse), *_records(warehouse)), key=lambda day: (day.at, day.ds), default=None)
+    return max((*live_commits(warehouse), *_records(warehouse)), key=lambda day: (day.at, day.ds), default=None)
 
 
-def _commits(warehouse: Warehouse) -> Iterator[LiveDay]:
+def live_commits(warehouse: Warehouse) -> Iterator[LiveDay]:
     """Of the commits of LABELS_CURRENT those that a stage made for a day: no compaction, no vacuum."""
     path = warehouse.table(LABELS_CURRENT)
     for commit in DeltaTable(path).history() if is_delta(path) else ():

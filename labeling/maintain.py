@@ -244,7 +244,7 @@ def compact(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig)
         optimize = SparkDeltaTable.forPath(spark, path).optimize()
         if "ds" in table.partition_by:
             optimize = optimize.where(f"ds >= '{first}'")
-        with tables.committing(spark, {"stage": STAGE, "what": "compaction"}):
+        with tables.commit_metadata({"stage": STAGE, "what": "compaction"}):
             metrics = optimize.executeCompaction().select("metrics.numFilesRemoved").head()
         merged += int(metrics[0]) if metrics else 0
     return merged

@@ -21,7 +21,8 @@ from tests.delta_data import category_row, lay, live_row, run_row, term_row
 from tests.rows import DS
 
 OLD, BEFORE, LIVE = DS - dt.timedelta(days=100), DS - dt.timedelta(days=20), DS
-STAYS = ("of-champion", "of-candidate", "of-best", "of-live-row", "of-history", "of-settings", "newest")
+ALIASED = ("of-champion", "of-candidate", "of-best")
+STAYS = ("of-rollback", *ALIASED, "of-live-row", "of-history", "of-settings", "newest")
 
 
 def put_bundles(root: Path) -> None:
@@ -46,11 +47,12 @@ def put_tables(root: Path) -> None:
         near = {"ds": ds, "item_id": "i1", "rank": 1, "similar_item_id": "i2", "score": 0.5, "bundle": bundle}
         lay(root / "similar_items", SIMILAR_ITEMS, [near])
         lay(root / "staging" / "item_terms", ITEM_TERMS, [term_row("i1", ds=ds, bundle=bundle)])
-    commit = json.dumps({"stage": "publish", "ds": str(LIVE), "run_id": "r", "bundle": "of-champion"})
+    runs = [(BEFORE, "of-rollback"), (LIVE, "of-champion")]
+    commits = [json.dumps({"stage": "publish", "ds": str(ds), "run_id": "r", "bundle": bundle}) for ds, bundle in runs]
     bundles = {"i1": "of-champion", "i2": "of-live-row", "i3": "of-champion"}
     rows = [live_row(item, bundle=bundle) for item, bundle in bundles.items()]
-    lay(root / "labels_current", LABELS_CURRENT, rows[:1], userMetadata=commit)
-    lay(root / "labels_current", LABELS_CURRENT, rows[1:], userMetadata=commit)
+    lay(root / "labels_current", LABELS_CURRENT, rows[:1], userMetadata=commits[0])
+    lay(root / "labels_current", LABELS_CURRENT, rows[1:], userMetadata=commits[1])
     lay(root / "runs", RUNS, [run_row("publish", ds) for ds in (OLD, BEFORE, LIVE)])
     for bundle in ("unused", "of-history"):
         lay(root / "item_embeddings", ITEM_EMBEDDINGS, [{"bundle": bundle, "text_hash": "0", "dim": 0, "first_ds": OLD}])
@@ -114,13 +116,13 @@ def test_what_is_live_is_the_same_rows_in_fewer_files_and_its_earlier_version_ca
     assert len(pl.read_delta(str(kept / "labels_current"), version=0)) == 1
 
 
-def test_bundles_that_an_alias_a_setting_a_live_row_or_kept_history_refers_to_stay(kept):
+def test_bundles_that_an_alias_a_setting_a_live_row_kept_history_or_a_rollback_refers_to_stay(kept):
     assert {path.name for path in (kept / "bundles").iterdir() if path.is_dir()} == set(STAYS)
     assert pl.read_delta(str(kept / "item_embeddings"))["bundle"].to_list() == ["of-history"]
 
 
 def test_the_newest_datasets_and_those_of_champion_candidate_and_best_stay(kept):
-    trainings = {name: json.loads((kept / "bundles" / name / "manifest.json").read_text()) for name in STAYS[:3]}
+    trainings = {name: json.loads((kept / "bundles" / name / "manifest.json").read_text()) for name in ALIASED}
     assert sorted(made["lineage"]["dataset"] for made in trainings.values()) == ["2024-05-01", "2024-05-02", "2024-05-03"]
     left = sorted(path.name for path in (kept / "datasets").iterdir())
     assert left == [f"ds=2024-05-0{n}" for n in (1, 2, 3, 6, 7)]
