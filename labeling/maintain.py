@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import deltalake
 import polars as pl
-from delta.tables import DeltaTable as SparkDeltaTable
-from deltalake import DeltaTable
+from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from etl import config, tables
+from etl import config, log_history, tables
 from etl.contracts import ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, OUTPUTS, PAIRS, TITLE_GROUPS
 from etl.errors import InputError
 from etl.job import run_job
@@ -211,7 +211,7 @@ def _old_directories(
 def _dead_bytes(warehouse: Warehouse, settings: MaintainConfig) -> int:
     hours, found = settings.vacuum_days * 24, 0
     for path in _delta_paths(warehouse):
-        dead = DeltaTable(path).vacuum(retention_hours=hours, dry_run=True, full=True)
+        dead = deltalake.DeltaTable(path).vacuum(retention_hours=hours, dry_run=True, full=True)
         found += sum((Path(path) / name).stat().st_size for name in dead)
     return found
 
@@ -241,7 +241,7 @@ def compact(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig)
     for table in OUTPUTS:
         if not is_delta(path := warehouse.table(table)):
             continue
-        optimize = SparkDeltaTable.forPath(spark, path).optimize()
+        optimize = DeltaTable.forPath(spark, path).optimize()
         if "ds" in table.partition_by:
             optimize = optimize.where(f"ds >= '{first}'")
         with tables.commit_metadata({"stage": STAGE, "what": "compaction"}):
@@ -255,7 +255,7 @@ def vacuum(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig) 
     freed = 0
     for path in _delta_paths(warehouse):
         before = _data_bytes(path)
-        SparkDeltaTable.forPath(spark, path).vacuum(settings.vacuum_days * 24)
+        log_history.vacuum(spark, path, settings.vacuum_days * 24)
         freed += before - _data_bytes(path)
     return freed
 
