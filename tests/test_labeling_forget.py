@@ -95,6 +95,7 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
             yield file, str(pq.ParquetFile(file).read().to_pylist())
 
 
+@pytest.mark.slow
 def test_no_file_under_the_root_has_the_query_and_before_data_logs_and_lists_had(told, forgotten):
     had = {file.relative_to(told).parts[0] for file, text in texts(told) if SECRET in text}
     assert had == {"pairs", "item_terms", "staging", "query_items", "term_candidates", "copy_keywords"}
@@ -102,6 +103,7 @@ def test_no_file_under_the_root_has_the_query_and_before_data_logs_and_lists_had
     assert [file for file, text in texts(forgotten) if SECRET in text or "quetzal" in text] == []
 
 
+@pytest.mark.slow
 def test_what_is_not_about_the_query_stays_and_lists_lose_it_alone(forgotten):
     assert pl.read_delta(str(forgotten / "pairs"))["query"].to_list() == ["tea"]
     for place in ("item_terms", "staging/item_terms"):
@@ -112,6 +114,7 @@ def test_what_is_not_about_the_query_stays_and_lists_lose_it_alone(forgotten):
     assert (row["item_id"], [p["query"] for p in row["phrases"]]) == ("i1", ["tea"])
 
 
+@pytest.mark.slow
 def test_spark_still_writes_to_a_table_whose_history_was_dropped(spark, forgotten):
     path = str(forgotten / "item_terms")
     frame = tables.read(spark, path, ITEM_TERMS, ds=DS).where(F.col("item_id") == "i1").localCheckpoint()
@@ -119,6 +122,7 @@ def test_spark_still_writes_to_a_table_whose_history_was_dropped(spark, forgotte
     assert pl.read_delta(path)["item_id"].to_list() == ["i1"]
 
 
+@pytest.mark.slow
 def test_datasets_that_held_it_go_with_their_checkpoints_and_others_stay(forgotten):
     for parent in ("datasets", "checkpoints"):
         assert [path.name for path in (forgotten / parent).iterdir()] == ["ds=2024-05-04"]

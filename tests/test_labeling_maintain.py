@@ -98,12 +98,14 @@ def days(root: Path, table: str) -> list[dt.date]:
     return pl.read_delta(str(root / table))["ds"].unique().sort().to_list()
 
 
+@pytest.mark.slow
 def test_days_older_than_a_table_keeps_go_and_are_counted_from_the_live_day_not_from_a_slip_of_the_pen(kept):
     assert days(kept, "item_terms") == days(kept, "item_categories") == [BEFORE, LIVE]
     assert days(kept, "similar_items") == days(kept, "staging/item_terms") == [LIVE]
     assert days(kept, "runs")[:3] == [OLD, BEFORE, LIVE]
 
 
+@pytest.mark.slow
 def test_what_is_live_is_the_same_rows_in_fewer_files_and_its_earlier_version_can_still_be_read(untouched, kept):
     live = [pl.read_delta(str(root / "labels_current")).sort("item_id") for root in (untouched, kept)]
     assert live[0].equals(live[1])
@@ -116,11 +118,13 @@ def test_what_is_live_is_the_same_rows_in_fewer_files_and_its_earlier_version_ca
     assert len(pl.read_delta(str(kept / "labels_current"), version=0)) == 1
 
 
+@pytest.mark.slow
 def test_bundles_that_an_alias_a_setting_a_live_row_kept_history_or_a_rollback_refers_to_stay(kept):
     assert {path.name for path in (kept / "bundles").iterdir() if path.is_dir()} == set(STAYS)
     assert pl.read_delta(str(kept / "item_embeddings"))["bundle"].to_list() == ["of-history"]
 
 
+@pytest.mark.slow
 def test_the_newest_datasets_and_those_of_champion_candidate_and_best_stay(kept):
     trainings = {name: json.loads((kept / "bundles" / name / "manifest.json").read_text()) for name in ALIASED}
     assert sorted(made["lineage"]["dataset"] for made in trainings.values()) == ["2024-05-01", "2024-05-02", "2024-05-03"]
@@ -129,6 +133,7 @@ def test_the_newest_datasets_and_those_of_champion_candidate_and_best_stay(kept)
     assert [path.name for path in (kept / "checkpoints").iterdir()] == ["ds=2024-05-01"]
 
 
+@pytest.mark.slow
 def test_files_that_no_young_version_needs_are_removed_and_younger_ones_are_not(kept):
     left = {file.name for file in (kept / "item_terms").rglob("*.parquet")}
     assert "part-dead.parquet" not in left
@@ -178,6 +183,7 @@ def rows_of(root: Path) -> dict[str, Any]:
     return {name: len(pl.read_delta(str(root / name))) for name in ("item_terms", "similar_items", "labels_current")}
 
 
+@pytest.mark.slow
 def test_a_second_upkeep_finds_nothing_to_let_go(kept, caplog):
     before = rows_of(kept)
     with caplog.at_level("INFO"):
