@@ -92,7 +92,7 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
     for file in filter(Path.is_file, root.rglob("*")):
         yield file, file.read_bytes().decode("utf-8", "replace")
         if file.suffix == ".parquet":
-            yield file, str(pq.ParquetFile(file).read().to_pylist())
+            yield file, str(pl.read_parquet(file, hive_partitioning=False).to_dicts())
 
 
 @pytest.mark.slow
