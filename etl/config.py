@@ -33,8 +33,10 @@ SECTIONS = (
     "embed",
     "predict",
     "audit",
+    "publish",
     "relate",
     "report",
+    "maintain",
 )
 
 

@@ -409,12 +409,35 @@ LABEL_CHANGES = Table(
     },
 )
 
-QUALITY = Table(
-    "quality",
-    "Results of the checks that stand between a run and the live labels.",
+ANNOTATION_SAMPLE = Table(
+    "annotation_sample",
+    "A random sample of a day's labels by the model, stratified, for people to judge: what they say of it holds for all.",
     (
         _DS,
-        Column("run_id", "string", "Run that was checked."),
+        Column("item_id", "string", "Which item."),
+        Column("stratum", "string", "Band of the term's probability, and the category's first level."),
+        Column("stratum_items", "bigint", "Items of the day in that stratum."),
+        Column("inclusion", "double", "Probability with which each of them was drawn: one stands for 1 / inclusion items."),
+        Column("title", "string", "Its title, raw.", nullable=True),
+        Column("term_id", "string", "Its best term; null where the model abstained.", nullable=True),
+        Column("term", "string", "Its canonical form.", nullable=True),
+        Column("term_probability", "double", "Its calibrated probability.", nullable=True),
+        Column("category_id", "string", "Deepest node of its path.", nullable=True),
+        Column("category_path", "string", "Names from the root down, joined by ' > '.", nullable=True),
+        Column("category_probability", "double", "Probability of the whole path.", nullable=True),
+        *LINEAGE,
+    ),
+    keys=("ds", "item_id"),
+    partition_by=("ds",),
+    checks={"inclusion_range": "inclusion > 0 AND inclusion <= 1"},
+)
+
+QUALITY = Table(
+    "quality",
+    "Results of the checks that stand between a run and the live labels, and what people found who judged a sample.",
+    (
+        _DS,
+        Column("run_id", "string", "Run that was checked; with .review behind it where people judged it."),
         Column("check", "string", "Name of the check."),
         Column("hard", "boolean", "Whether its failure stops the publishing."),
         Column("value", "double", "What was measured.", nullable=True),
@@ -430,9 +453,7 @@ RUNS = Table(
     "What each stage of a run read, wrote and took; the newest attempt of a stage replaces earlier ones.",
     (
         _DS,
-        Column(
-            "stage", "string", "pairs, dataset, mine, train, calibrate, embed, predict, audit, publish, rollback or relate."
-        ),
+        Column("stage", "string", "Stage, such as pairs, train, predict, publish, maintain: the name of its command."),
         Column("run_id", "string", "Run, where the stage belongs to one.", nullable=True),
         Column("bundle", "string", "Encoder used or made.", nullable=True),
         Column("code", "string", "Version of this package with a hash of its source, and the git revision where known."),
@@ -562,6 +583,7 @@ OUTPUTS = (
     LABELS_CURRENT,
     LABEL_CHANGES,
     *RELATED,
+    ANNOTATION_SAMPLE,
     QUALITY,
     RUNS,
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaMergeBuilder, DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
@@ -166,6 +166,19 @@ def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, An
     with commit_metadata(metadata) as token:
         merge.execute()
     return commit_of(SparkSession.active(), path, token)
+
+
+def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Mapping[str, Any]) -> None:
+    """Delete rows of a table that one of our jobs wrote, and prove that they are gone.
+
+    Raises:
+        WriteError: rows that meet the condition are left.
+    """
+    with commit_metadata(metadata):
+        DeltaTable.forPath(spark, path).delete(condition)
+    left = spark.read.format("delta").load(path).where(condition).count()
+    if left:
+        raise WriteError(f"{path}: {left} rows that were to be deleted are left")
 
 
 def latest_version(spark: SparkSession, path: str) -> int:

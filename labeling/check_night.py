@@ -33,6 +33,7 @@ from labeling.predict import PredictConfig
 from labeling.publish import PublishConfig
 from labeling.relate_config import RelateConfig
 from labeling.report import ReportConfig
+from labeling.retention import MaintainConfig
 from model.bundle import load_bundle
 from model.launch import CHECKOUT
 from model.promote import PromoteConfig
@@ -55,6 +56,7 @@ STAGES: tuple[type[JobConfig], ...] = (
     PublishConfig,
     RelateConfig,
     ReportConfig,
+    MaintainConfig,
 )
 
 

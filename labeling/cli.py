@@ -53,7 +53,18 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("export-onnx", "labeling.export_onnx", "write the query encoder of a bundle for an online service"),
         Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),
     ),
+    "upkeep": (
+        Command("review", "labeling.review", "write the day's sample for people to judge, and take their judgements back"),
+        Command("maintain", "labeling.maintain", "let go what is old and nothing refers to, compact and vacuum tables"),
+        Command(
+            "forget", "labeling.forget", "remove a query from every table and dataset, and name the bundles that saw it"
+        ),
+    ),
     "look": (
+        Command(
+            "status", "labeling.status", "say what is live and how old, the last runs, the next training, open warnings"
+        ),
+        Command("explain", "labeling.explain", "say where the label of an item comes from"),
         Command("report", "labeling.report", "say where everything is and how good it is"),
         Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),
         Command("label", "labeling.label_title", "label titles given on the command line"),

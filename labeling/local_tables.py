@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
+from deltalake import DeltaTable
 
 from etl.contracts import CATALOGUE, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
@@ -80,6 +81,11 @@ def scan(path: str) -> pl.LazyFrame:
         raise InputError(f"{path} holds neither a Delta table nor Parquet files")
     # Optional columns may have come with a later day.
     return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
+
+
+def files(path: str) -> pl.DataFrame:
+    """Files of a Delta table by its log alone: path, size_bytes, num_records, partition.NAME, min.NAME and max.NAME."""
+    return pl.DataFrame(DeltaTable(path).get_add_actions(flatten=True))
 
 
 def _as_ours(column: Column, theirs: str, found: Collection[str]) -> pl.Expr:

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
@@ -19,6 +20,7 @@ from etl import config, tables
 from etl.catalogue import read_catalogue
 from etl.config import SparkJobConfig
 from etl.contracts import (
+    ANNOTATION_SAMPLE,
     CATALOGUE,
     ITEM_CATEGORIES,
     ITEM_TERMS,
@@ -35,6 +37,7 @@ from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
+from labeling.annotation_sample import annotation_sample
 from labeling.audit import halves, staged, staged_run
 from labeling.examples import EXAMPLES, told_categories
 from labeling.label_changes import record_changes
@@ -42,7 +45,7 @@ from labeling.lineage import lineage_of
 from labeling.live_labels import current_labels, merge
 from labeling.live_log import PUBLISH, LiveState, history_versions, live_metadata, live_state
 from labeling.overrides import read_overrides
-from labeling.predict import catalogue_version
+from labeling.predict import catalogue_version, constants
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +65,17 @@ class Lineage:
 class PublishConfig(SparkJobConfig):
     """Settings of the publishing job."""
 
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "publish")
+
     undo_rollback: bool = False
     """Whether the day goes live though a rollback took it back; without it only newer days do, and a rerun of this one
     goes into the history alone."""
+
+    annotated_items: Annotated[int, Field(ge=0)] = 200
+    """Items of annotation_sample, drawn from each stratum by its share: judged, 200 give a share to within .07 (95%)."""
+
+    annotated_per_stratum: Annotated[int, Field(ge=1)] = 2
+    """Least of them from each stratum that has so many: of one item nobody can say how much its like vary."""
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -102,6 +113,12 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
         live = current_labels(catalogue, labels, lineage.overrides, lineage.columns, spec.normalise)
         counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history_versions(spark, warehouse, labels))
         counts |= record_changes(spark, warehouse)
+    # Here and not in a stage of its own: every published day has one, backfilled ones too, and it is a pass over the labels.
+    sample = annotation_sample(catalogue, labels, settings.annotated_items, settings.annotated_per_stratum)
+    stamped = sample.withColumns(constants(settings.ds, lineage.columns))
+    counts[ANNOTATION_SAMPLE.name] = tables.write_slice(
+        stamped, warehouse.table(ANNOTATION_SAMPLE), ANNOTATION_SAMPLE, {"ds": settings.ds}, metadata
+    )
     catalogue.unpersist()
     record_stage(
         spark, warehouse, settings.ds, PUBLISH,

@@ -21,6 +21,7 @@ from etl.contracts import INPUTS, OUTPUTS, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
+from labeling.data_dictionary import data_dictionary
 from labeling.terminal import add_root_argument, console
 
 
@@ -105,11 +106,15 @@ def arg_parser() -> argparse.ArgumentParser:
     parser.add_argument("name", metavar="TABLE", nargs="?", choices=names, help="say what its columns mean, and no more")
     add_root_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+    parser.add_argument("--markdown", action="store_true", help="print the data dictionary: all tables and their columns")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arg_parser().parse_args(argv)
+    if args.markdown:
+        print(data_dictionary(), end="")
+        return EXIT_OK
     if args.name:
         console().print(columns_of(next(table for table in (*OUTPUTS, *INPUTS) if table.name == args.name)))
         return EXIT_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import os
 import sys
 
@@ -23,3 +24,11 @@ def add_root_argument(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("LABELLER_ROOT", "warehouse/sample"),
         help="the warehouse (default: $LABELLER_ROOT, else warehouse/sample; here %(default)s)",
     )
+
+
+def day(text: str) -> dt.date:
+    """A day of the command line, for ``type=`` of an argument."""
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day (expected YYYY-MM-DD)") from None

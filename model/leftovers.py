@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 RUNNING = "running"
 """File of a scratch directory, locked as long as its training runs; it names that training's checkpoints."""
 
+KILLED = ""
+
 
 @contextmanager
 def running(checkpoints: Path, ds: dt.date) -> Iterator[Path]:
@@ -40,17 +42,21 @@ def remove_leftovers(checkpoints: Path, ds: dt.date) -> None:
 
     A training that breaks every night would fill the disk otherwise: its checkpoints go when it succeeds, or a later one.
     """
-    needed = set()
     for scratch in sorted(checkpoints.glob("train-*")):
-        if (day := _day_in_use(scratch)) is not None:
-            needed.add(day)
-    for old in sorted(checkpoints.glob("ds=*")):
-        if old.name <= f"ds={ds}" and old.name not in needed:
-            _remove(old, f"checkpoints of a training that did not end, and the one of ds={ds} has")
+        if _day_in_use(scratch) == KILLED:
+            _remove(scratch, "the training there was killed")
+    for old in abandoned(checkpoints, ds):
+        _remove(old, f"checkpoints of a training that did not end, and the one of ds={ds} has")
+
+
+def abandoned(checkpoints: Path, ds: dt.date) -> list[Path]:
+    """Checkpoints of ``ds`` and the days before that no running training needs."""
+    needed = {_day_in_use(scratch) for scratch in checkpoints.glob("train-*")}
+    return [old for old in sorted(checkpoints.glob("ds=*")) if old.name <= f"ds={ds}" and old.name not in needed]
 
 
 def _day_in_use(scratch: Path) -> str | None:
-    """The checkpoints' name of the training that runs there; if it was killed, the directory is removed."""
+    """The checkpoints' name of the training that runs there; KILLED, or None if it starts or ends just now."""
     try:
         with (scratch / RUNNING).open("r+", encoding="utf-8") as file:
             try:
@@ -58,9 +64,8 @@ def _day_in_use(scratch: Path) -> str | None:
             except BlockingIOError:
                 return file.read()
     except FileNotFoundError:
-        return None  # it starts or ends just now
-    _remove(scratch, "the training there was killed")
-    return None
+        return None
+    return KILLED
 
 
 def _remove(directory: Path, why: str) -> None:

@@ -54,12 +54,7 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     Raises:
         InputError: an alias points nowhere.
     """
-    warehouse = Warehouse.of(config)
-    path = champion(warehouse)
-    if path is not None and (reason := foreign(path)):
-        return {"due": "yes", "reason": repr(f"the champion cannot label: {reason}")}
-    live = alias(warehouse, CHAMPION) if path else None
-    reason = why(config, live, alias(warehouse, CANDIDATE), other_text(config, warehouse))
+    reason = reason_to_train(config, Warehouse.of(config))
     if reason is None:
         log.info(
             "the last training is less than %d days old on %s: dataset, train, calibrate and promote are skipped",
@@ -67,6 +62,19 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
         )  # fmt: skip
         return EXIT_NOTHING_DUE
     return {"due": "yes", "reason": repr(reason)}
+
+
+def reason_to_train(config: TrainDueConfig, warehouse: Warehouse) -> str | None:
+    """Why training is due for the day of ``config``; None if it is not.
+
+    Raises:
+        InputError: an alias points nowhere.
+    """
+    path = champion(warehouse)
+    if path is not None and (reason := foreign(path)):
+        return f"the champion cannot label: {reason}"
+    live = alias(warehouse, CHAMPION) if path else None
+    return why(config, live, alias(warehouse, CANDIDATE), other_text(config, warehouse))
 
 
 def other_text(config: TrainDueConfig, warehouse: Warehouse) -> str | None:
@@ -104,13 +112,18 @@ def why(
         return "forced"
     if champion_entry is None:
         return "no champion"
-    trained = champion_entry["ds"]
-    if candidate_entry and candidate_entry.get("refused"):
-        trained = max(trained, candidate_entry["ds"])
-    age = (config.ds - dt.date.fromisoformat(trained)).days
+    age = (config.ds - last_training(champion_entry, candidate_entry)).days
     if age >= config.max_age_days:
         return f"the last training is {age} days old"
     return changed if age >= 0 else None
+
+
+def last_training(champion_entry: Mapping[str, Any], candidate_entry: Mapping[str, Any] | None) -> dt.date:
+    """Day of the last training, by what the aliases say: the champion's, or that of a candidate refused since."""
+    trained = champion_entry["ds"]
+    if candidate_entry and candidate_entry.get("refused"):
+        trained = max(trained, candidate_entry["ds"])
+    return dt.date.fromisoformat(trained)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from etl import contracts, tables
 from etl.contracts import (
+    ANNOTATION_SAMPLE,
     CATALOGUE,
     ETL_COUNTS,
     ITEM_CATEGORIES,
@@ -159,6 +160,15 @@ def test_what_is_live_after_the_first_night(first_night):
     assert set(found) == set(TITLES)
     assert (found["i1"]["term"], found["i1"]["term_source"]) == ("kettle", "model")
     assert found["i9"]["term_reason"] == found["i9"]["category_reason"] == "too_long"
+
+
+def test_a_published_day_has_a_sample_of_its_labels_for_people_to_judge(first_night):
+    sample = {row["item_id"]: row for row in pl.read_delta(str(first_night / ANNOTATION_SAMPLE.name)).to_dicts()}
+    assert set(sample) == set(TITLES)  # of nine items all are drawn
+    assert {row["inclusion"] for row in sample.values()} == {1.0}
+    assert (sample["i1"]["term_id"], sample["i1"]["category_path"]) == ("t2", live(first_night)["i1"]["category_path"])
+    assert (sample["i7"]["stratum"], sample["i7"]["term"]) == ("no term | no category", None)
+    assert sample["i1"]["run_id"].startswith(f"{DS}-")
 
 
 @pytest.mark.slow
