@@ -38,8 +38,8 @@ SECTIONS = (
 )
 
 
-class JobConfig(BaseModel):
-    """What every job takes: where the warehouse is, for which day, and what that warehouse lacks."""
+class WarehouseConfig(BaseModel):
+    """What everything takes: where the warehouse is, and what that warehouse lacks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
     sections: ClassVar[tuple[str, ...]] = ("warehouse",)
@@ -47,18 +47,31 @@ class JobConfig(BaseModel):
     root: str
     """Directory of the warehouse: input tables, output tables, bundles, reports."""
 
-    ds: dt.date
-    """Day to work for, YYYY-MM-DD (UTC)."""
-
     absent: tuple[Literal["taxonomy", "vocabulary"], ...] = ()
     """Input tables that this warehouse declares it does not have; that half is skipped, and said."""
 
     inputs: Sources = {}
     """Where the input tables are and what their columns are called, where the default does not hold."""
 
+    lock_dir: str = ""
+    """Directory for leases of days and locks of tables, the same for all that write this warehouse and only for it; empty:
+    ROOT/locks."""
 
-class SparkJobConfig(JobConfig):
-    """What every Spark job takes beside that."""
+
+class JobConfig(WarehouseConfig):
+    """What every job takes beside that: for which day."""
+
+    ds: dt.date
+    """Day to work for, YYYY-MM-DD (UTC)."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether the job writes for its day, so that no other may at the same time."""
+        return True
+
+
+class SparkConfig(WarehouseConfig):
+    """What everything that starts Spark takes."""
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark")
 
@@ -75,10 +88,16 @@ class SparkJobConfig(JobConfig):
     """Further Spark settings; on the command line as --spark-conf key=value, repeatable."""
 
 
-ConfigT = TypeVar("ConfigT", bound=JobConfig)
+class SparkJobConfig(JobConfig, SparkConfig):
+    """What every Spark job takes."""
+
+    sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark")
 
 
-def add_arguments(parser: argparse.ArgumentParser, config: type[JobConfig]) -> None:
+ConfigT = TypeVar("ConfigT", bound=WarehouseConfig)
+
+
+def add_arguments(parser: argparse.ArgumentParser, config: type[WarehouseConfig]) -> None:
     """Give ``parser`` one flag for each field of ``config``, and ``--config``."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file of settings (default: ROOT/warehouse.toml, if it is there)"
@@ -104,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser, config: type[JobConfig]) -> N
         parser.add_argument(f"--{name.replace('_', '-')}", **options)
 
 
-def arg_parser(config: type[JobConfig], prog: str, description: str) -> argparse.ArgumentParser:
+def arg_parser(config: type[WarehouseConfig], prog: str, description: str) -> argparse.ArgumentParser:
     """Parser of the job that ``config`` belongs to."""
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     add_arguments(parser, config)
@@ -136,7 +155,7 @@ def _default_file(root: str | None) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def _file_values(path: Path, config: type[JobConfig]) -> dict[str, Any]:
+def _file_values(path: Path, config: type[WarehouseConfig]) -> dict[str, Any]:
     try:
         sections = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:

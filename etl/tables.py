@@ -19,6 +19,7 @@ from pyspark.sql.types import StructType
 
 from etl.contracts import Table
 from etl.errors import InputError
+from etl.table_lock import table_lock
 from etl.warehouse import is_delta
 
 log = logging.getLogger(__name__)
@@ -40,9 +41,14 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
     Raises:
         InputError: it is there, and was made under another contract.
     """
-    if is_delta(path):
-        _require_contract(spark, path, table)
-        return
+    with table_lock(spark, path):
+        if is_delta(path):
+            _require_contract(spark, path, table)
+        else:
+            _create(spark, path, table)
+
+
+def _create(spark: SparkSession, path: str, table: Table) -> None:
     builder = DeltaTable.createIfNotExists(spark).location(path).comment(table.comment)
     schema = StructType.fromDDL(table.ddl)
     assert isinstance(schema, StructType)
@@ -121,14 +127,15 @@ def write_slice(
     predicate = " AND ".join(f"{column} = '{_literal(value)}'" for column, value in where.items())
     token = uuid.uuid4().hex
     # Counting once more would compute the frame twice; the commit's own metrics say what Spark wrote.
-    (
+    write = (
         frame.select(*table.names)
         .write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", predicate)
         .option("userMetadata", _as_json({**(metadata or {}), "write": token}))
-        .save(path)
     )
+    with table_lock(spark, path):
+        write.save(path)
     entry = commit_of(spark, path, token)
     if entry is None:
         # Delta makes no version of nothing that replaces nothing.
@@ -154,7 +161,8 @@ def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, An
     token = uuid.uuid4().hex
     spark.conf.set(key, _as_json({**metadata, "write": token}))
     try:
-        merge.execute()
+        with table_lock(spark, path):
+            merge.execute()
     finally:
         spark.conf.unset(key)
     return commit_of(spark, path, token)

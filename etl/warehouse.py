@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etl.config import JobConfig
+from etl.config import WarehouseConfig
 from etl.contracts import Table
 from etl.errors import InputError
 from etl.sources import Source
@@ -39,7 +39,7 @@ class Warehouse:
         return cls(path)
 
     @classmethod
-    def of(cls, config: JobConfig) -> Warehouse:
+    def of(cls, config: WarehouseConfig) -> Warehouse:
         """The warehouse of a job, its inputs where the settings say.
 
         Raises:

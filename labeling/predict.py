@@ -101,6 +101,11 @@ class PredictConfig(SparkJobConfig):
     """Only say what changed since the day was labelled last, what would be scored and what it would cost; nothing is
     written."""
 
+    @property
+    def writes(self) -> bool:
+        """A dry run does not."""
+        return not self.dry_run
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -53,6 +53,11 @@ class SampleConfig(JobConfig):
     if_missing: bool = False
     """Do nothing, and say so, where the input tables are there already."""
 
+    @property
+    def writes(self) -> bool:
+        """Inputs of many days, where there is no warehouse yet."""
+        return False
+
 
 def arg_parser() -> argparse.ArgumentParser:
     return config.arg_parser(SampleConfig, "labeller sample", __doc__ or "")
