@@ -42,7 +42,9 @@ def run_job(
     """Run ``work`` with its settings; returns the exit code.
 
     A job that writes for its day holds the lease of that day meanwhile (:mod:`etl.lease`); where another has it, nothing is
-    done and the exit code is 2. ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
+    done and the exit code is 2.
+
+    ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
     failed with 1; anything else is a bug and keeps its traceback (1).
     """

@@ -80,7 +80,7 @@ def hold_day(
     heartbeat: float = HEARTBEAT,
     on_loss: Callable[[LeaseCompromise], None] | None = None,
 ) -> Iterator[Lease]:
-    """Be the one writer of ``ds`` while the context lasts; within a process that was started by :meth:`Lease.child`, stay it.
+    """Be the one writer of ``ds`` while the context lasts; a process started as :meth:`Lease.child` says is it already.
 
     Args:
         directory: As :func:`lock_directory` says.
@@ -224,6 +224,6 @@ def _end_with_parent() -> None:
 
 def _end(loss: LeaseCompromise) -> None:
     log.critical(
-        "%s was lost (%s): another machine may write for this day now, so this process ends", loss.lock_file, loss.reason
+        "%s was lost (%s): another machine may write for its day now, this process ends", loss.lock_file, loss.reason
     )
     os._exit(EXIT_FAILED)

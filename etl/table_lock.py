@@ -1,7 +1,7 @@
 """A lock per table around each commit, for storage on which two of Delta's writers can overwrite each other.
 
-Delta's log store looks whether a version is there and then renames its file to that name; on a mounted path it guards the two
-steps by a lock inside one JVM only, so two processes can both make version 7, and the first one's rows are gone. The JVM
+Delta's log store looks whether a version is there and then renames its file to that name; on a mounted path it guards the
+two steps by a lock inside one JVM only, so two processes can both make version 7, and the first one's rows are gone. The JVM
 holds our lock, not this process: it is the JVM that commits, and one whose Python was killed lives on for a second.
 """
 

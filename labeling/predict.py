@@ -187,6 +187,7 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     record_stage(
         spark, warehouse, settings.ds, "predict",
         inputs=inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
+        settings=identity_settings(settings),
     )  # fmt: skip
     return counts | {"run_id": this.id, "staging": str(warehouse.root / "staging")}
 
@@ -254,10 +255,15 @@ def identify(
         "code": code_version(),
         "inputs": json.dumps(inputs, sort_keys=True),
     }
-    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
-    identity = json.dumps(parts | settings.model_dump(mode="json", include=fields), sort_keys=True)
+    identity = json.dumps(parts | identity_settings(settings), sort_keys=True)
     run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     return Run(bundle, vocabulary, taxonomy, told, inputs, {"run_id": run_id} | parts)
+
+
+def identity_settings(settings: PredictConfig) -> dict[str, Any]:
+    """Settings that the labels depend on."""
+    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
+    return settings.model_dump(mode="json", include=fields)
 
 
 def catalogue_version(catalogue: DataFrame) -> str:

@@ -33,6 +33,7 @@ from etl.errors import GateRefused, InputError
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
+from etl.table_lock import table_lock
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
@@ -94,19 +95,23 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     counts: dict[str, int] = {}
     for table, rows in labels.items():
         counts[table.name] = tables.write_slice(rows, warehouse.table(table), table, {"ds": settings.ds}, metadata)
-    newest = live_day(spark, warehouse)
-    counts["live"] = int(newest is None or settings.ds >= newest)
-    if counts["live"]:
-        live = current_labels(catalogue, labels, overrides, lineage.columns)
-        counts |= merge(live, spark, warehouse, metadata)
-    else:
-        log.warning("ds=%s is in the history; %s stays with ds=%s, which is newer", settings.ds, LABELS_CURRENT.name, newest)
+    # Of two days that are published side by side, either looks after the other is live, or before it starts.
+    with table_lock(spark, warehouse.table(LABELS_CURRENT)):
+        newest = live_day(spark, warehouse)
+        counts["live"] = int(newest is None or settings.ds >= newest)
+        if counts["live"]:
+            live = current_labels(catalogue, labels, overrides, lineage.columns)
+            counts |= merge(live, spark, warehouse, metadata)
+        else:
+            log.warning(
+                "ds=%s is in the history; %s stays with ds=%s, which is newer", settings.ds, LABELS_CURRENT.name, newest
+            )
+        record_stage(
+            spark, warehouse, settings.ds, STAGE,
+            inputs=lineage.inputs, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
+            bundle=lineage.columns["bundle"],
+        )  # fmt: skip
     catalogue.unpersist()
-    record_stage(
-        spark, warehouse, settings.ds, STAGE,
-        inputs=lineage.inputs, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
-        bundle=lineage.columns["bundle"],
-    )  # fmt: skip
     return counts | {"run_id": run_id, "table": warehouse.table(LABELS_CURRENT)}
 
 

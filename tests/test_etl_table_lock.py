@@ -34,8 +34,8 @@ from etl.session import start_session
 root, ds, commits = sys.argv[1], dt.date.fromisoformat(sys.argv[2]), int(sys.argv[3])
 spark = start_session("writer", SparkJobConfig(root=root, ds=ds, master="local[1]", driver_memory="1g"))
 for n in range(commits):
-    row = (ds, f"stage{n}", "r", "b", "c", "{}", "{}", 1.0, dt.datetime(2024, 6, 1))
-    frame = spark.createDataFrame([row[: len(RUNS.names)] + (None,) * (len(RUNS.names) - len(row))], RUNS.ddl)
+    row = (ds, f"stage{n}", "r", "b", "c", "{}", "{}", 1.0, dt.datetime(2024, 6, 1), None)
+    frame = spark.createDataFrame([row], RUNS.ddl)
     tables.write_slice(frame, f"{root}/runs", RUNS, {"ds": ds, "stage": f"stage{n}"})
 """
 
