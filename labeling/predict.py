@@ -205,7 +205,7 @@ def scoring_settings(settings: PredictConfig) -> ScoringSettings:
 
 def plan(spark: SparkSession, warehouse: Warehouse, ds: dt.date, this: Run, catalogue: DataFrame) -> dict[str, Any]:
     """What a run would do, said and as figures; writes nothing. Whatever changed, all items are scored again."""
-    items, lacking = catalogue.count(), _joined(spark, warehouse, this.bundle, catalogue).where(LACKING).count()
+    items, lacking = catalogue.count(), joined_vectors(spark, warehouse, this.bundle, catalogue).where(LACKING).count()
     changed = changes(last_lineage(spark, warehouse, ds), this.lineage)
     log.info("plan: since ds=%s was labelled last, changed: %s", ds, ", ".join(changed) or "nothing, the same rows come out")
     log.info("plan: score %d items from stored vectors of bundle %s, without the encoder", items, this.bundle.id)
@@ -277,7 +277,7 @@ def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bund
     Raises:
         InputError: the day's texts are not all encoded by this bundle.
     """
-    joined = _joined(spark, warehouse, bundle, catalogue)
+    joined = joined_vectors(spark, warehouse, bundle, catalogue)
     lacking = joined.where(LACKING).count()
     if lacking:
         raise InputError(
@@ -287,7 +287,8 @@ def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bund
     return joined.drop("text_hash")
 
 
-def _joined(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
+def joined_vectors(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
+    """Rows item_id, text_hash, text, vector, reason of a day; LACKING where a text is not encoded yet."""
     texts = catalogue.transform(with_texts(bundle.tokenizer.normalise)).select("item_id", "text_hash", "text")
     stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
     return texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")
