@@ -151,9 +151,10 @@ class _Search:
         )
 
     def _pin_catalogue(self, then: str) -> None:
-        template = (
-            read_spec(self.warehouse.bundles / self.lineage["bundle"]).product_text if not self.problems else "{title}"
-        )
+        bundle = self.warehouse.bundles / self.lineage["bundle"]
+        if not bundle.is_dir():  # a problem already, and the bundle says how a text is made of the columns
+            return
+        template = read_spec(bundle).product_text
         wanted, _, version = then.partition(" ")
 
         def content(at: Warehouse) -> str:
@@ -189,6 +190,6 @@ class _Search:
                 self.pins[table.name] = number
             return
         self.problems.append(
-            f"{table.name} was {then}, its files have changed since, and {self.warehouse.place(table)} is no Delta table that "
-            "could tell what they were"
+            f"{table.name} was {then}, its files have changed since, and {self.warehouse.place(table)} is no Delta table "
+            "that keeps what they were"
         )
