@@ -133,7 +133,7 @@ def by_cause(compared: DataFrame) -> DataFrame:
 
 
 def _cause(what: str) -> Column:
-    """All that a change may come from, since nobody can tell which of several did it; settings where nothing else differs."""
+    """All that a change may come from: nobody can tell which of several did it. Settings where nothing else differs."""
     override = (F.col(f"new.{what}_source") == "override") | (F.col(f"old.{what}_source") == "override")
     clicks = ~F.get_json_object("new.inputs", "$.pairs").eqNullSafe(F.get_json_object("old.inputs", "$.pairs"))
     named = {"title": _differs("title"), "model": _differs("bundle"), "calibration": _differs("calibration")}
