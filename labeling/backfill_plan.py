@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
 from etl import tables
@@ -95,6 +96,19 @@ class Planner:
         rows = [row.asDict() for row in tables.read(self.spark, path, RUNS).collect()]
         return {(row["ds"], row["stage"]): {"settings": None, **row} for row in rows}  # a log of before has no settings
 
+    def late(self, ds: dt.date) -> list[dt.date]:
+        """Days whose runs found clicks that the pairs of ``ds`` lack, since these were made before."""
+        runs = self.runs()
+        own = runs.get((ds, "pairs"))
+        return sorted(
+            day
+            for (day, stage), row in runs.items()
+            if own is not None
+            and stage == "pairs"
+            and str(ds) in json.loads(row["counts"]).get("affected_days", "").split()
+            and row["finished_at"] > own["finished_at"]
+        )
+
     def _exists(self, ds: dt.date, runs: Runs) -> dict[str, str]:
         published = runs.get((ds, "publish"))
         live = published is not None and json.loads(published["counts"]).get("live")
@@ -102,7 +116,7 @@ class Planner:
             "pairs": f"{rows:,}" if (rows := self.count(PAIRS, ds)) else "none",
             "dataset": "yes" if self.warehouse.dataset(ds).is_dir() else "no",
             "history": self.history_run(ds) or "none",
-            "published": "no" if published is None else "live" if live else "history only",
+            "published": "no" if published is None else "went live" if live else "history only",
         }
 
     def pinned_warehouse(self, ds: dt.date) -> Warehouse:
@@ -140,6 +154,7 @@ class _Look:
         self.planner, self.ds, self.runs = planner, ds, runs
         self.settings, self.spark = planner.settings, planner.spark
         self.base = ("--root", self.settings.root, "--ds", str(ds), *planner.passed)
+        self.late = planner.late(ds)
         self.was: AsItWas | None = None
         if self.settings.mode == "as-it-was":
             self.was = AsItWas.of(planner.spark, planner.warehouse, ds, planner.history_lineage(ds))
@@ -148,7 +163,8 @@ class _Look:
         predict = stage_settings(PredictConfig, (*self.base, *self.flags["predict"]))
         warehouse = Warehouse.of(predict)  # with the pins of the day
         bundle = load_bundle(labelling_bundle(warehouse, predict.bundle))
-        catalogue = read_catalogue(self.spark, warehouse, self.ds, bundle.tokenizer.spec.product_text).persist()
+        catalogue = read_catalogue(self.spark, warehouse, self.ds, bundle.tokenizer.spec.product_text)
+        catalogue = catalogue.persist(StorageLevel.DISK_ONLY)
         try:
             items = catalogue.count()
             lacking = self._lacking(warehouse, bundle, catalogue)
@@ -174,19 +190,6 @@ class _Look:
         found: dict[str, tuple[str, ...]] = dict.fromkeys(STAGES, ())
         return found | {"pairs": window, "embed": bundle, "predict": bundle}
 
-    @cached_property
-    def late(self) -> list[dt.date]:
-        """Days whose runs found clicks that the pairs of this day lack, since these were made before."""
-        own = self.runs.get((self.ds, "pairs"))
-        return [
-            ds
-            for (ds, stage), row in self.runs.items()
-            if own is not None
-            and stage == "pairs"
-            and str(self.ds) in json.loads(row["counts"]).get("affected_days", "").split()
-            and row["finished_at"] > own["finished_at"]
-        ]
-
     @property
     def _arrived_by(self) -> str | None:
         """Up to which partition clicks of the day's window count: as far as any run has looked."""
@@ -205,7 +208,7 @@ class _Look:
         warehouse = Warehouse.of(config)
         now = identity(config)
         then, inputs = json.loads(row["settings"] or "{}"), json.loads(row["inputs"])
-        reasons = [f"clicks came late with {ds}" for ds in sorted(self.late)]
+        reasons = [f"clicks came late with {ds}" for ds in self.late]
         for table, days in ((CLICK_LOG, config.partitions), (CATALOGUE, [self.ds])):
             version = version_of(self.spark, warehouse, table, days)
             if not same_files(self.spark, warehouse, table, days, inputs.get(table.name, ""), version):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError, StageFailed
@@ -18,6 +20,9 @@ from labeling.backfill_config import STAGES, TO_AUDIT
 from labeling.backfill_plan import DayPlan, Planner
 
 log = logging.getLogger(__name__)
+
+CODE = Path(__file__).resolve().parents[1]
+"""Where the packages of the stages lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,12 @@ def _make(planner: Planner, ds: dt.date, lease: Lease, looking: threading.Lock) 
 def _run(planner: Planner, plan: DayPlan, stage: str, lease: Lease) -> int:
     """Exit code of a stage, whose lines come to our log with its day before them."""
     flags = ("--root", planner.settings.root, "--ds", str(plan.ds), *planner.passed, *plan.flags[stage])
+    options = lease.child()
+    # This very code, wherever the command was started (-P leaves the current directory out).
+    options["env"]["PYTHONPATH"] = os.pathsep.join(filter(None, (str(CODE), os.environ.get("PYTHONPATH"))))
     with subprocess.Popen(
-        [sys.executable, "-m", "labeling.cli", stage, *flags],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **lease.child(),
+        [sys.executable, "-P", "-m", "labeling.cli", stage, *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options,
     ) as process:  # fmt: skip
         assert process.stdout is not None, "it is a pipe"
         for line in process.stdout:
