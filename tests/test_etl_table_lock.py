@@ -98,7 +98,7 @@ def test_a_place_that_cannot_be_locked_is_refused_with_the_cure(at_root, root):
 
 @pytest.mark.slow
 def test_two_processes_that_write_days_of_one_table_side_by_side_lose_and_double_nothing(root):
-    commits = 12  # without the lock one of two runs lost commits
+    commits = 6
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITE, str(root), day, str(commits)]) for day in ("2024-05-06", "2024-05-07")
     ]
