@@ -96,19 +96,6 @@ class Planner:
         rows = [row.asDict() for row in tables.read(self.spark, path, RUNS).collect()]
         return {(row["ds"], row["stage"]): {"settings": None, **row} for row in rows}  # a log of before has no settings
 
-    def late(self, ds: dt.date) -> list[dt.date]:
-        """Days whose runs found clicks that the pairs of ``ds`` lack, since these were made before."""
-        runs = self.runs()
-        own = runs.get((ds, "pairs"))
-        return sorted(
-            day
-            for (day, stage), row in runs.items()
-            if own is not None
-            and stage == "pairs"
-            and str(ds) in json.loads(row["counts"]).get("affected_days", "").split()
-            and row["finished_at"] > own["finished_at"]
-        )
-
     def _exists(self, ds: dt.date, runs: Runs) -> dict[str, str]:
         published = runs.get((ds, "publish"))
         live = published is not None and json.loads(published["counts"]).get("live")
@@ -154,7 +141,7 @@ class _Look:
         self.planner, self.ds, self.runs = planner, ds, runs
         self.settings, self.spark = planner.settings, planner.spark
         self.base = ("--root", self.settings.root, "--ds", str(ds), *planner.passed)
-        self.late = planner.late(ds)
+        self.late = late_days(ds, runs)
         self.was: AsItWas | None = None
         if self.settings.mode == "as-it-was":
             self.was = AsItWas.of(planner.spark, planner.warehouse, ds, planner.history_lineage(ds))
@@ -270,6 +257,19 @@ class _Look:
         if self.was is None or self.was.code == code_version():
             return []
         return [f"made by code {self.was.code}; this is {code_version()}, whose rows may differ"]
+
+
+def late_days(ds: dt.date, runs: Runs) -> list[dt.date]:
+    """Days whose runs found clicks that the pairs of ``ds`` lack, since these were made before."""
+    own = runs.get((ds, "pairs"))
+    return sorted(
+        day
+        for (day, stage), row in runs.items()
+        if own is not None
+        and stage == "pairs"
+        and str(ds) in json.loads(row["counts"]).get("affected_days", "").split()
+        and row["finished_at"] > own["finished_at"]
+    )
 
 
 def planned_days(planner: Planner) -> list[DayPlan]:

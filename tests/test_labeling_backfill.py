@@ -16,7 +16,7 @@ from etl.warehouse import Warehouse
 from labeling import backfill
 from labeling.backfill_config import BackfillConfig, as_flags, passed_on, stage_settings
 from labeling.backfill_pins import same_files
-from labeling.backfill_plan import Planner
+from labeling.backfill_plan import Planner, late_days
 from labeling.predict import PredictConfig, identity_settings
 from tests.labeling_data import write_small_bundle
 from tests.rows import DS, lay_down, node, small_warehouse, term
@@ -120,6 +120,6 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
         at = dt.datetime(2024, 6, 1, hour)
         row = (ds, "pairs", None, None, "c", "{}", f'{{"affected_days": "{affected}"}}', 1.0, at, "{}")
         write_slice(spark.createDataFrame([row], RUNS.ddl), f"{root}/runs", RUNS, {"ds": ds, "stage": "pairs"})
-    planner = Planner(settings(root), ())
-    assert planner.late(PREVIOUS) == [DS]
-    assert planner.late(DS) == []
+    runs = Planner(settings(root), ()).runs()
+    assert late_days(PREVIOUS, runs) == [DS]
+    assert late_days(DS, runs) == []
