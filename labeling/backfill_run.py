@@ -42,9 +42,7 @@ def run_days(planner: Planner) -> dict[str, Any]:
     """Make every day of the range; one that fails leaves the others as they are.
 
     Raises:
-        InputError: days lack something, or another process has them.
-        GateRefused: the audit refused days.
-        StageFailed: stages of days failed otherwise.
+        InputError, GateRefused, StageFailed: as :func:`refuse_failures`.
     """
     settings = planner.settings
     looking = threading.Lock()  # one plan at a time: they share a session
@@ -60,7 +58,7 @@ def run_days(planner: Planner) -> dict[str, Any]:
         outcomes = list(pool.map(make, settings.days))
     for outcome in outcomes:
         log.info("ds=%s: %s%s", outcome.ds, ", ".join(outcome.ran) or "nothing to do", outcome.failure and "; it failed")
-    _refuse_failures(outcomes)
+    refuse_failures(outcomes)
     stages = sum(len(outcome.ran) for outcome in outcomes)
     return {"days": len(outcomes), "changed": sum(bool(outcome.ran) for outcome in outcomes), "stages": stages}
 
@@ -100,7 +98,14 @@ def _run(planner: Planner, plan: DayPlan, stage: str, lease: Lease) -> int:
     return process.returncode
 
 
-def _refuse_failures(outcomes: Sequence[Outcome]) -> None:
+def refuse_failures(outcomes: Sequence[Outcome]) -> None:
+    """Nothing if all days were made.
+
+    Raises:
+        InputError: days lack something, or another process has them.
+        GateRefused: the audit refused days.
+        StageFailed: stages failed otherwise, or for different reasons.
+    """
     failed = [outcome for outcome in outcomes if outcome.code != EXIT_OK]
     if not failed:
         return

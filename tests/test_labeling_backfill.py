@@ -8,7 +8,7 @@ import pytest
 
 from etl.build_pairs import identity
 from etl.contracts import RUNS, TAXONOMY, VOCABULARY
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, GateRefused, InputError, StageFailed
 from etl.inputs import read_input
 from etl.pairs_config import PairsConfig
 from etl.tables import write_slice
@@ -17,6 +17,7 @@ from labeling import backfill
 from labeling.backfill_config import BackfillConfig, as_flags, passed_on, stage_settings
 from labeling.backfill_pins import same_files
 from labeling.backfill_plan import Planner, late_days
+from labeling.backfill_run import Outcome, refuse_failures
 from labeling.predict import PredictConfig, identity_settings
 from tests.labeling_data import write_small_bundle
 from tests.rows import DS, lay_down, node, small_warehouse, term
@@ -123,3 +124,19 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
     runs = Planner(settings(root), ()).runs()
     assert late_days(PREVIOUS, runs) == [DS]
     assert late_days(DS, runs) == []
+
+
+@pytest.mark.parametrize(
+    ("codes", "error"), [((2, 0), InputError), ((3, 0), GateRefused), ((3, 2), StageFailed), ((1,), StageFailed)]
+)
+def test_days_that_fail_are_all_named_by_an_error_of_their_kind(codes, error):
+    outcomes = [Outcome(DS - dt.timedelta(days=n), [], code, f"why {n}" if code else "") for n, code in enumerate(codes)]
+    with pytest.raises(error) as raised:
+        refuse_failures(outcomes)
+    failed = [outcome for outcome in outcomes if outcome.code]
+    assert str(raised.value).startswith(f"{len(failed)} of {len(codes)} days were not made")
+    assert all(f"ds={outcome.ds}: {outcome.failure}" in str(raised.value) for outcome in failed)
+
+
+def test_days_that_were_all_made_are_no_failure():
+    refuse_failures([Outcome(DS, ["pairs"])])
