@@ -48,13 +48,16 @@ def table_lock(spark: SparkSession, path: str) -> Iterator[None]:
         raise _unusable(file, error) from None
     try:
         try:
-            if opened.getChannel().tryLock() is None:
+            channel = opened.getChannel()
+            locked = channel.tryLock()
+            if locked is None:
                 log.info("another process commits to %s: waits for it", Path(path).name)
-                opened.getChannel().lock()
+                locked = channel.lock()
         except Py4JJavaError as error:
             raise _unusable(file, error) from None
         _held.add(file)
         yield
+        assert locked.isValid(), "kept by this reference"
     finally:
         _held.discard(file)
         opened.close()  # and with it the lock

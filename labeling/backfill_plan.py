@@ -189,8 +189,9 @@ class _Look:
         row = self.runs.get((self.ds, "pairs"))
         if row is None or exists["pairs"] == "none":
             return "not made yet"
-        if self.was is not None and self.was.has_pairs:
-            return ASKED if self.settings.force else ""
+        if self.was is not None:
+            kept = ASKED if self.settings.force else ""
+            return kept if self.was.has_pairs else "other than those that the day was labelled from"
         config = stage_settings(PairsConfig, (*self.base, *self.flags["pairs"]))
         warehouse = Warehouse.of(config)
         now = identity(config)
@@ -203,7 +204,7 @@ class _Look:
         other = sorted(name for name in now if then.get(name) != now[name])
         if other and not self.late:
             reasons.append(f"settings changed ({', '.join(other)})" if then else "settings were not recorded")
-        if self.was is None and row["code"].split()[0] != code_version():
+        if row["code"].split()[0] != code_version():
             reasons.append("code changed")
         return ", ".join(reasons) or (ASKED if self.settings.force else "")
 
