@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 
 from etl import cleaning, config, duplicates, propensity, sampling, sessions, splits, support
 from etl.catalogue import read_catalogue, with_title_id
+from etl.config import SparkJobConfig
 from etl.contracts import CATALOGUE, CLICK_LOG, ETL_COUNTS, PAIRS, SPLITS, TITLE_GROUPS
 from etl.inputs import no_rows, read_input, version_of
 from etl.job import run_job
@@ -84,8 +85,16 @@ def run(config: PairsConfig) -> Mapping[str, Any]:
     (inputs, summary), left_out = with_quarantine(work, config.max_bad_files)
     summary["bad_files"] = len(left_out)
     seconds = time.monotonic() - started
-    record_stage(spark, warehouse, config.ds, "pairs", inputs=inputs, counts=summary, seconds=seconds)
+    record_stage(
+        spark, warehouse, config.ds, "pairs", inputs=inputs, counts=summary, seconds=seconds, settings=identity(config)
+    )
     return summary | {"table": warehouse.table(PAIRS)}
+
+
+def identity(config: PairsConfig) -> dict[str, Any]:
+    """Settings that the pairs depend on."""
+    fields = set(PairsConfig.model_fields) - set(SparkJobConfig.model_fields)
+    return config.model_dump(mode="json", include=fields)
 
 
 def _build(

@@ -41,6 +41,11 @@ class CheckConfig(TextConfig, SparkJobConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark", "text")
 
+    @property
+    def writes(self) -> bool:
+        """It only looks."""
+        return False
+
 
 def arg_parser() -> argparse.ArgumentParser:
     return config.arg_parser(CheckConfig, "labeller check", __doc__)

@@ -11,10 +11,11 @@ import datetime as dt
 import tomllib
 import types
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from etl.contracts import INPUTS
 from etl.errors import InputError, did_you_mean
 from etl.sources import Sources
 
@@ -55,12 +56,33 @@ class WarehouseConfig(BaseModel):
     inputs: Sources = {}
     """Where the input tables are and what their columns are called, where the default does not hold."""
 
+    pins: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Delta versions of input tables to read instead of the newest; on the command line as --pins table=version,
+    repeatable."""
+
+    lock_dir: str = ""
+    """Directory for leases of days and locks of tables, the same for all that write this warehouse and only for it; empty:
+    ROOT/locks."""
+
+    @field_validator("pins")
+    @classmethod
+    def _are_inputs(cls, value: dict[str, int]) -> dict[str, int]:
+        known = [table.name for table in INPUTS]
+        if unknown := sorted(set(value) - set(known)):
+            raise ValueError(f"{', '.join(unknown)} is no input table (expected some of {', '.join(known)})")
+        return value
+
 
 class JobConfig(WarehouseConfig):
     """What every job takes beside that: for which day."""
 
     ds: dt.date
     """Day to work for, YYYY-MM-DD (UTC)."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether the job writes for its day, so that no other may at the same time."""
+        return True
 
 
 class SparkConfig(WarehouseConfig):
@@ -86,6 +108,8 @@ class SparkJobConfig(JobConfig, SparkConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark")
 
+
+_DAYS = ("ds", "from_", "to")
 
 ConfigT = TypeVar("ConfigT", bound=WarehouseConfig)
 
@@ -113,7 +137,12 @@ def add_arguments(parser: argparse.ArgumentParser, config: type[WarehouseConfig]
             options |= {"nargs": "*", "metavar": _metavar(get_args(kind)[0], name)}
         else:
             options["metavar"] = _metavar(kind, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", **options)
+        parser.add_argument(flag(name), **options)
+
+
+def flag(name: str) -> str:
+    """The flag of a field; ``from_`` is one whose name Python keeps for itself."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def arg_parser(config: type[WarehouseConfig], prog: str, description: str) -> argparse.ArgumentParser:
@@ -170,7 +199,7 @@ def _sentence(error: Any) -> str:
     """One problem as pydantic found it, in our words where its own are for programmers."""
     name = ".".join(map(str, error["loc"])) or "settings"
     if error["type"] == "missing":
-        return f"{name} is not given: say --{name.replace('_', '-')}" + (" YYYY-MM-DD" if name == "ds" else "")
+        return f"{name.rstrip('_')} is not given: say {flag(name)}" + (" YYYY-MM-DD" if name in _DAYS else "")
     if error["type"].startswith("date"):
         return f"{name}: {error['input']!r} is no day (expected YYYY-MM-DD)"
     if error["type"] == "value_error":  # a sentence of our own, which says what was found
@@ -181,7 +210,7 @@ def _sentence(error: Any) -> str:
 def _key_value(name: str, entry: str) -> tuple[str, str]:
     key, found, value = entry.partition("=")
     if not found:
-        raise InputError(f"--{name.replace('_', '-')} {entry!r}: expected KEY=VALUE")
+        raise InputError(f"{flag(name)} {entry!r}: expected KEY=VALUE")
     return key, value
 
 

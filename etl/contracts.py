@@ -461,6 +461,12 @@ RUNS = Table(
         Column("counts", "string", "Rows read, written, reused, and days whose pairs lack late events, as JSON."),
         Column("seconds", "double", "Wall time of the stage."),
         Column("finished_at", "timestamp", "When it ended (UTC)."),
+        Column(
+            "settings",
+            "string",
+            "Settings of the stage that its rows depend on, as JSON; null for a stage without any.",
+            nullable=True,
+        ),
     ),
     keys=("ds", "stage"),
     partition_by=("ds",),

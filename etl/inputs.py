@@ -156,6 +156,7 @@ def _of_catalogue(
     _refuse_to_leave_out(without, table, source.table)
     if metastore.is_delta_table(spark, source.table):
         return spark.read.option("versionAsOf", _pinned(spark, warehouse, table)).table(source.table)
+    _refuse_pin(warehouse, table)
     if days is not None or not table.partition_by:
         files = metastore.parquet_files(spark, source.table, _of_days(frame, table, source, days))
         partitions = metastore.partition_columns(spark, source.table)
@@ -177,6 +178,7 @@ def _of_path(
         if is_delta(path):
             _refuse_to_leave_out(without, table, path)
             return spark.read.format("delta").option("versionAsOf", _pinned(spark, warehouse, table)).load(path)
+        _refuse_pin(warehouse, table)
         paths, reader = [path], spark.read.option("basePath", path)
         if days is not None or without or not table.partition_by:
             footers = _checked_files(warehouse, table, days, without)
@@ -222,6 +224,14 @@ def _say_what_is_lacking(table: Table, footers: Mapping[Path, Mapping[str, str]]
                 "%s: %d of %d files lack the column %s, which is null there: %s to %s",
                 table.name, len(lacking), len(names), name, min(lacking), max(lacking),
             )  # fmt: skip
+
+
+def _refuse_pin(warehouse: Warehouse, table: Table) -> None:
+    if table.name in warehouse.pins:
+        raise InputError(
+            f"input table {table.name} at {warehouse.place(table)} is no Delta table, so there is no version "
+            f"{warehouse.pins[table.name]} of it to read (expected a table that keeps its versions): leave the pin out"
+        )
 
 
 def _refuse_to_leave_out(without: frozenset[str], table: Table, place: str) -> None:

@@ -9,12 +9,15 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from etl.config import ConfigT, from_args
+from etl.config import ConfigT, JobConfig, WarehouseConfig, from_args
 from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError, StageFailed
+from etl.lease import hold_day, lock_directory
 from etl.quarantine import naming_bad_files
 from etl.session import remove_checkpoints
+from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,9 @@ def run_job(
 ) -> int:
     """Run ``work`` with its settings; returns the exit code.
 
+    A job that writes for its day holds the lease of that day meanwhile (:mod:`etl.lease`); where another has it, nothing is
+    done and the exit code is 2.
+
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
     failed with 1; anything else is a bug and keeps its traceback (1).
@@ -49,7 +55,7 @@ def run_job(
         config = from_args(config_type, args)
         log.info("%s settings, others as --help says: %s", parser.prog, json.dumps(_settings(config)))
         try:
-            with naming_bad_files():
+            with naming_bad_files(), _lease(config, parser.prog):
                 summary = work(config)
         finally:
             remove_checkpoints()
@@ -67,6 +73,13 @@ def run_job(
     figures = " ".join(f"{key}={value}" for key, value in summary.items())
     log.info("%s done: %s seconds=%.1f", parser.prog, figures, time.monotonic() - started)
     return EXIT_OK
+
+
+def _lease(config: WarehouseConfig, prog: str) -> AbstractContextManager[object]:
+    if not isinstance(config, JobConfig) or not config.writes:
+        return nullcontext()
+    Warehouse.of(config)  # a misspelt root is no place for a directory of locks
+    return hold_day(lock_directory(config), config.ds, f"{prog} --root {config.root} --ds {config.ds}")
 
 
 def _settings(config: Any) -> dict[str, Any]:

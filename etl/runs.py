@@ -34,6 +34,7 @@ def record_stage(
     seconds: float,
     run_id: str | None = None,
     bundle: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the row of RUNS of one finished stage; it replaces the row of an earlier attempt.
 
@@ -47,6 +48,7 @@ def record_stage(
         seconds: Wall time.
         run_id: The labelling run it belongs to.
         bundle: The encoder it used or made.
+        settings: Settings that its rows depend on, as JSON knows them.
     """
     row = {
         "ds": ds,
@@ -58,6 +60,7 @@ def record_stage(
         "counts": json.dumps(dict(counts), sort_keys=True),
         "seconds": round(seconds, 3),
         "finished_at": dt.datetime.now(dt.UTC),
+        "settings": None if settings is None else json.dumps(dict(settings), sort_keys=True),
     }
     frame = spark.createDataFrame([tuple(row[name] for name in RUNS.names)], RUNS.ddl)
     write_slice(frame, warehouse.table(RUNS), RUNS, {"ds": ds, "stage": stage}, _without_times(row))

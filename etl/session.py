@@ -12,8 +12,10 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from etl import table_lock
 from etl.config import SparkConfig
 from etl.errors import InputError
+from etl.lease import lock_directory
 
 LOGGING = Path(__file__).with_name("log4j2.properties")
 """Where the driver's loggers are set."""
@@ -63,6 +65,7 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
+        table_lock.DIRECTORY: str(lock_directory(config)),
     }
     java = [f"-Dlog4j2.configurationFile={LOGGING.as_uri()}"]
     if config.master.startswith("local"):

@@ -20,6 +20,7 @@ from pyspark.sql.types import StructType
 
 from etl.contracts import Table
 from etl.errors import InputError
+from etl.table_lock import table_lock
 from etl.warehouse import is_delta
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,14 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
     Raises:
         InputError: it is there, and was made under another contract.
     """
-    if is_delta(path):
-        _require_contract(spark, path, table)
-        return
+    with table_lock(spark, path):
+        if is_delta(path):
+            _require_contract(spark, path, table)
+        else:
+            _create(spark, path, table)
+
+
+def _create(spark: SparkSession, path: str, table: Table) -> None:
     builder = DeltaTable.createIfNotExists(spark).location(path).comment(table.comment)
     schema = StructType.fromDDL(table.ddl)
     assert isinstance(schema, StructType)
@@ -122,14 +128,15 @@ def write_slice(
     predicate = " AND ".join(f"{column} = '{_literal(value)}'" for column, value in where.items())
     token = uuid.uuid4().hex
     # Counting once more would compute the frame twice; the commit's own metrics say what Spark wrote.
-    (
+    write = (
         frame.select(*table.names)
         .write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", predicate)
         .option("userMetadata", _as_json({**(metadata or {}), "write": token}))
-        .save(path)
     )
+    with table_lock(spark, path):
+        write.save(path)
     entry = commit_of(spark, path, token)
     if entry is None:
         # Delta makes no version of nothing that replaces nothing.
@@ -163,7 +170,7 @@ def commit_metadata(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
     """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
-    with commit_metadata(metadata) as token:
+    with commit_metadata(metadata) as token, table_lock(SparkSession.active(), path):
         merge.execute()
     return commit_of(SparkSession.active(), path, token)
 
@@ -174,7 +181,7 @@ def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Map
     Raises:
         WriteError: rows that meet the condition are left.
     """
-    with commit_metadata(metadata):
+    with commit_metadata(metadata), table_lock(spark, path):
         DeltaTable.forPath(spark, path).delete(condition)
     left = spark.read.format("delta").load(path).where(condition).count()
     if left:

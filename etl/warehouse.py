@@ -24,7 +24,8 @@ class Warehouse:
     """Input tables that lie elsewhere or are written otherwise, by name."""
 
     pins: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
-    """Delta version of each input from the first look at it on: a job scans its log five times while others append."""
+    """Delta version of each input, as asked for or from the first look at it on: a job scans its log five times while others
+    append."""
 
     @classmethod
     def at(cls, root: str) -> Warehouse:
@@ -45,7 +46,7 @@ class Warehouse:
         Raises:
             InputError: as :meth:`at`.
         """
-        return cls(cls.at(config.root).root, config.inputs)
+        return cls(cls.at(config.root).root, config.inputs, dict(config.pins))
 
     def source(self, table: Table) -> Source:
         return self.sources.get(table.name, Source())

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from etl import config, tables
 from etl.catalogue import read_catalogue
-from etl.config import SparkJobConfig
+from etl.config import SparkJobConfig, WarehouseConfig
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, PAIRS, QUALITY, Table
 from etl.errors import GateRefused, InputError
 from etl.job import run_job
@@ -146,7 +146,7 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- what is staged
 
 
-def halves(settings: SparkJobConfig) -> list[Table]:
+def halves(settings: WarehouseConfig) -> list[Table]:
     """The label tables that this warehouse has inputs for."""
     return [
         table for table, half in ((ITEM_TERMS, "vocabulary"), (ITEM_CATEGORIES, "taxonomy")) if half not in settings.absent

@@ -49,6 +49,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("rollback", "labeling.rollback", "make live again what an earlier publishing made live"),
         Command("relate", "labeling.relate", "write similar items, recall lists and what else the vectors give"),
     ),
+    "past days": (Command("backfill", "labeling.backfill", "plan, make or compare the labels of days of the past"),),
     "online": (
         Command("export-onnx", "labeling.export_onnx", "write the query encoder of a bundle for an online service"),
         Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),

@@ -62,6 +62,11 @@ class EmbedConfig(SparkJobConfig):
     dry_run: bool = False
     """Only say what would be encoded and what it would cost; nothing is written."""
 
+    @property
+    def writes(self) -> bool:
+        """A dry run does not."""
+        return not self.dry_run
+
 
 def arg_parser() -> argparse.ArgumentParser:
     return config.arg_parser(EmbedConfig, "labeller embed", __doc__)

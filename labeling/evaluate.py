@@ -51,6 +51,11 @@ class EvaluateConfig(JobConfig):
     """CSV file with the columns query and item_id, a row for each item that is right for a query: an evaluation set of your
     own, asked against the catalogue of the day; the dataset's held-out queries unless given."""
 
+    @property
+    def writes(self) -> bool:
+        """Its files are of a bundle, and no stage reads them: a night need not end before somebody may measure."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

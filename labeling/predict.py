@@ -102,6 +102,11 @@ class PredictConfig(SparkJobConfig):
     """Only say what changed since the day was labelled last, what would be scored and what it would cost; nothing is
     written."""
 
+    @property
+    def writes(self) -> bool:
+        """A dry run does not."""
+        return not self.dry_run
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -188,6 +193,7 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
     record_stage(
         spark, warehouse, settings.ds, "predict",
         inputs=inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
+        settings=identity_settings(settings),
     )  # fmt: skip
     return counts | {"run_id": this.id, "staging": str(warehouse.root / "staging")}
 
@@ -205,7 +211,7 @@ def scoring_settings(settings: PredictConfig) -> ScoringSettings:
 
 def plan(spark: SparkSession, warehouse: Warehouse, ds: dt.date, this: Run, catalogue: DataFrame) -> dict[str, Any]:
     """What a run would do, said and as figures; writes nothing. Whatever changed, all items are scored again."""
-    items, lacking = catalogue.count(), _joined(spark, warehouse, this.bundle, catalogue).where(LACKING).count()
+    items, lacking = catalogue.count(), joined_vectors(spark, warehouse, this.bundle, catalogue).where(LACKING).count()
     changed = changes(last_lineage(spark, warehouse, ds), this.lineage)
     log.info("plan: since ds=%s was labelled last, changed: %s", ds, ", ".join(changed) or "nothing, the same rows come out")
     log.info("plan: score %d items from stored vectors of bundle %s, without the encoder", items, this.bundle.id)
@@ -247,19 +253,24 @@ def identify(
         overrides = read_overrides(spark, warehouse, settings.ds, vocabulary, taxonomy)
         told = told_categories(catalogue, overrides, taxonomy)
         inputs[EXAMPLES] = tables.content_version(told)
-    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
     parts = {
         "bundle": bundle.id,
         "calibration": bundle.calibration_id or "default",
         "vocabulary": vocabulary.version if vocabulary else "",
         "taxonomy": taxonomy.version if taxonomy else "",
         "code": code_version(),
-        "settings": json.dumps(settings.model_dump(mode="json", include=fields), sort_keys=True),
+        "settings": json.dumps(identity_settings(settings), sort_keys=True),
         "inputs": json.dumps(inputs, sort_keys=True),
     }
     identity = json.dumps(parts, sort_keys=True)
     run_id = f"{settings.ds}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     return Run(bundle, vocabulary, taxonomy, told, inputs, {"run_id": run_id} | parts)
+
+
+def identity_settings(settings: PredictConfig) -> dict[str, Any]:
+    """Settings that the labels depend on."""
+    fields = set(PredictConfig.model_fields) - set(SparkJobConfig.model_fields) - {"partitions", "bundle", "dry_run"}
+    return settings.model_dump(mode="json", include=fields)
 
 
 def catalogue_version(catalogue: DataFrame) -> str:
@@ -273,7 +284,7 @@ def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bund
     Raises:
         InputError: the day's texts are not all encoded by this bundle.
     """
-    joined = _joined(spark, warehouse, bundle, catalogue)
+    joined = joined_vectors(spark, warehouse, bundle, catalogue)
     lacking = joined.where(LACKING).count()
     if lacking:
         raise InputError(
@@ -283,7 +294,8 @@ def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bund
     return joined.drop("text_hash")
 
 
-def _joined(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
+def joined_vectors(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
+    """Rows item_id, text_hash, text, vector, reason of a day; LACKING where a text is not encoded yet."""
     texts = catalogue.transform(with_texts(bundle.tokenizer.normalise)).select("item_id", "text_hash", "text")
     stored = tables.read(spark, warehouse.table(ITEM_EMBEDDINGS), ITEM_EMBEDDINGS, bundle=bundle.id)
     return texts.join(stored.select("text_hash", "vector", "reason"), on="text_hash", how="left")

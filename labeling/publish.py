@@ -33,6 +33,7 @@ from etl.errors import GateRefused, InputError
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import start_session
+from etl.table_lock import table_lock
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
@@ -107,24 +108,27 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     counts: dict[str, int] = {}
     for table, rows in labels.items():
         counts[table.name] = tables.write_slice(rows, warehouse.table(table), table, {"ds": settings.ds}, metadata)
-    state = live_state(spark, warehouse)
-    counts["live"] = int(goes_live(state, settings, run_id))
-    if counts["live"]:
-        live = current_labels(catalogue, labels, lineage.overrides, lineage.columns, spec.normalise)
-        counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history_versions(spark, warehouse, labels))
-        counts |= record_changes(spark, warehouse)
-    # Here and not in a stage of its own: every published day has one, backfilled ones too, and it is a pass over the labels.
-    sample = annotation_sample(catalogue, labels, settings.annotated_items, settings.annotated_per_stratum)
-    stamped = sample.withColumns(constants(settings.ds, lineage.columns))
-    counts[ANNOTATION_SAMPLE.name] = tables.write_slice(
-        stamped, warehouse.table(ANNOTATION_SAMPLE), ANNOTATION_SAMPLE, {"ds": settings.ds}, metadata
-    )
+    # Of two days that are published side by side, either looks after the other is live, or before it starts.
+    with table_lock(spark, warehouse.table(LABELS_CURRENT)):
+        state = live_state(spark, warehouse)
+        counts["live"] = int(goes_live(state, settings, run_id))
+        if counts["live"]:
+            live = current_labels(catalogue, labels, lineage.overrides, lineage.columns, spec.normalise)
+            history = history_versions(spark, warehouse, labels)
+            counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history)
+            counts |= record_changes(spark, warehouse)
+        # Here and not in a stage of its own: every published day has one, backfilled ones too, by a pass over the labels.
+        sample = annotation_sample(catalogue, labels, settings.annotated_items, settings.annotated_per_stratum)
+        stamped = sample.withColumns(constants(settings.ds, lineage.columns))
+        counts[ANNOTATION_SAMPLE.name] = tables.write_slice(
+            stamped, warehouse.table(ANNOTATION_SAMPLE), ANNOTATION_SAMPLE, {"ds": settings.ds}, metadata
+        )
+        record_stage(
+            spark, warehouse, settings.ds, PUBLISH,
+            inputs=lineage.inputs, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
+            bundle=lineage.columns["bundle"],
+        )  # fmt: skip
     catalogue.unpersist()
-    record_stage(
-        spark, warehouse, settings.ds, PUBLISH,
-        inputs=lineage.inputs, counts=counts, seconds=time.monotonic() - started, run_id=run_id,
-        bundle=lineage.columns["bundle"],
-    )  # fmt: skip
     return counts | {"run_id": run_id, "table": warehouse.table(LABELS_CURRENT)}
 
 

@@ -19,6 +19,7 @@ from etl.contracts import (
     CATEGORY_MISMATCH,
     COPY_KEYWORDS,
     ITEM_CATEGORIES,
+    LABELS_CURRENT,
     QUERY_ITEMS,
     RELATED,
     SIMILAR_ITEMS,
@@ -30,6 +31,7 @@ from etl.inputs import read_input
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import hold, start_session
+from etl.table_lock import table_lock
 from etl.text import words
 from etl.warehouse import Warehouse
 from labeling import category_mismatch, copy_keywords, query_items, similar_items, term_candidates
@@ -74,9 +76,10 @@ def run(settings: RelateConfig) -> Mapping[str, Any]:
                 counts[table.name] = tables.write_slice(
                     stamped, warehouse.table(table), table, {"ds": settings.ds}, day.stamps
                 )
-            state = live_state(spark, warehouse)
-            if index is not None and state.admits(settings.ds, day.source.columns["run_id"]):
-                set_live(warehouse, index.path)
+            with table_lock(spark, warehouse.table(LABELS_CURRENT)):  # a newer day may be going live
+                state = live_state(spark, warehouse)
+                if index is not None and state.admits(settings.ds, day.source.columns["run_id"]):
+                    set_live(warehouse, index.path)
         finally:
             if index is not None:
                 drop_unless_live(warehouse, index.path)

@@ -37,6 +37,11 @@ class TrainDueConfig(TextConfig):
     force: bool = False
     """Train in any case."""
 
+    @property
+    def writes(self) -> bool:
+        """It only looks."""
+        return False
+
 
 def arg_parser() -> argparse.ArgumentParser:
     return settings.arg_parser(TrainDueConfig, "labeller train-due", __doc__ or "")

@@ -208,7 +208,7 @@ def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, roo
     assert live_state(spark, where).newest is None
     days = {DS: 1, NEXT: 1, NEXT + dt.timedelta(days=1): 0}
     runs = [
-        (ds, "publish", "r", "b", "c", "{}", f'{{"live": {went}}}', 1.0, dt.datetime(2024, 6, 1))
+        (ds, "publish", "r", "b", "c", "{}", f'{{"live": {went}}}', 1.0, dt.datetime(2024, 6, 1), None)
         for ds, went in days.items()
     ]
     tables.write_slice(spark.createDataFrame(runs, RUNS.ddl), where.table(RUNS), RUNS, {"stage": "publish"})

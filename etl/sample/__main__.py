@@ -53,6 +53,11 @@ class SampleConfig(JobConfig):
     if_missing: bool = False
     """Do nothing, and say so, where the input tables are there already."""
 
+    @property
+    def writes(self) -> bool:
+        """Inputs of many days, where there is no warehouse yet."""
+        return False
+
 
 def arg_parser() -> argparse.ArgumentParser:
     return config.arg_parser(SampleConfig, "labeller sample", __doc__ or "")
@@ -81,7 +86,8 @@ def run(settings: SampleConfig) -> Mapping[str, Any]:
     log.info("drew %d items of %d terms in %d series", len(shelf.items), n_terms, len(world.series))
     traffic = plan_traffic(world, shelf, settings.seed, settings.clicks, len(days))
     events = click_log(world, shelf, settings.seed, traffic, days)
-    kept = settings.model_dump(mode="json", exclude={"root", "absent", "if_missing"}) | {"items": n_items, "terms": n_terms}
+    elsewhere = {"root", "absent", "pins", "lock_dir", "if_missing"}
+    kept = settings.model_dump(mode="json", exclude=elsewhere) | {"items": n_items, "terms": n_terms}
     figures = lay_down(root, world, shelf, events, days, kept, min_users=3 if settings.clicks >= 50_000 else 2)
     return {"generated": 1, "root": root, "days": len(days), "terms": n_terms, **figures}
 

@@ -1,0 +1,108 @@
+"""The lock around a table's commits, between real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import polars as pl
+import pytest
+
+from etl import table_lock as module
+from etl import tables
+from etl.contracts import RUNS
+from etl.errors import InputError
+from etl.table_lock import lock_file, table_lock
+
+# Java's locks are the kernel's record locks, which another process may take as well as another JVM.
+HOLD = """
+import fcntl, sys
+with open(sys.argv[1], "w") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+WRITE = """
+import datetime as dt, sys
+from etl import tables
+from etl.config import SparkJobConfig
+from etl.contracts import RUNS
+from etl.session import start_session
+root, ds, commits = sys.argv[1], dt.date.fromisoformat(sys.argv[2]), int(sys.argv[3])
+spark = start_session("writer", SparkJobConfig(root=root, ds=ds, master="local[1]", driver_memory="1g"))
+for n in range(commits):
+    row = (ds, f"stage{n}", "r", "b", "c", "{}", "{}", 1.0, dt.datetime(2024, 6, 1), None)
+    frame = spark.createDataFrame([row], RUNS.ddl)
+    tables.write_slice(frame, f"{root}/runs", RUNS, {"ds": ds, "stage": f"stage{n}"})
+"""
+
+
+@pytest.fixture
+def at_root(spark, root):
+    """A session whose locks lie in this warehouse."""
+    before = spark.conf.get(module.DIRECTORY)
+    spark.conf.set(module.DIRECTORY, str(root / "locks"))
+    yield spark
+    spark.conf.set(module.DIRECTORY, before)
+
+
+def test_a_commit_waits_for_that_of_another_process(at_root, root):
+    (root / "locks").mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock_file(at_root, f"{root}/runs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline() == b"held\n"
+    ended = []
+    threading.Timer(1.5, lambda: (ended.append(time.monotonic()), other.communicate(b"\n"))).start()
+    tables.ensure(at_root, f"{root}/runs", RUNS)
+    assert time.monotonic() >= ended[0]
+
+
+def test_a_holder_that_is_killed_frees_the_table(at_root, root):
+    (root / "locks").mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock_file(at_root, f"{root}/runs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout.readline() == b"held\n"
+    other.kill()
+    other.communicate()
+    with table_lock(at_root, f"{root}/runs"):
+        pass
+
+
+def test_whoever_holds_a_table_may_take_it_again_and_others_wait_until_all_is_over(at_root, root):
+    path = f"{root}/runs"
+    probe = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    ask = [sys.executable, "-c", probe, str(lock_file(at_root, path))]
+    with table_lock(at_root, path):
+        with table_lock(at_root, path):
+            pass
+        assert b"BlockingIOError" in subprocess.run(ask, capture_output=True, check=False).stderr
+    assert subprocess.run(ask, check=False).returncode == 0
+
+
+def test_staged_tables_have_locks_of_their_own(at_root, root):
+    names = [lock_file(at_root, f"{root}/{name}").name for name in ("item_terms", "staging/item_terms")]
+    assert names == ["item_terms.lock", "staging.item_terms.lock"]
+
+
+def test_a_place_that_cannot_be_locked_is_refused_with_the_cure(at_root, root):
+    (root / "locks").write_text("a file")
+    with pytest.raises(InputError, match=r"\[warehouse\] lock_dir"):
+        tables.ensure(at_root, f"{root}/runs", RUNS)
+    assert not (root / "runs").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_that_write_days_of_one_table_side_by_side_lose_and_double_nothing(root):
+    commits = 6
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITE, str(root), day, str(commits)]) for day in ("2024-05-06", "2024-05-07")
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    rows = pl.read_delta(str(root / "runs"))
+    assert rows.height == rows.unique(["ds", "stage"]).height == 2 * commits
+    assert rows.group_by("ds").len()["len"].to_list() == [commits, commits]
