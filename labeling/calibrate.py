@@ -168,7 +168,6 @@ def calibrate_terms(
     normalise, labeller = bundle.tokenizer.normalise, TermLabeller(index)
     forms = [(form, int(term)) for form, term in zip(index.forms, index.form_terms, strict=True)]
     weights = (0.0, *settings.lexical_weights)
-    fitted_for = {"max_similarity": settings.max_similarity}
     content: dict[str, Any] = {}
     for splits in HELD_OUT:
         items = clicked_items(pairs, texts, forms, splits, settings.max_items)
@@ -178,13 +177,14 @@ def calibrate_terms(
         told = [labeller.distinct(of, settings.max_similarity) for of in ranked[chosen]]
         content = fit_terms(items, told, [language_of(text) for text in normal], settings)
         content |= {"lexical_weight": weights[chosen], "hit@1": dict(zip(map(str, weights), hits, strict=True))}
+        content["max_similarity"] = settings.max_similarity
         if content["calibrated"]:
-            return content | {"source": splits[0]} | fitted_for
+            return content | {"source": splits[0]}
     log.warning(
         "terms stay uncalibrated: %d items of %d queries (expected >= %d of >= %d)",
         content["cases"], content["queries"], settings.min_cases, settings.min_queries,
     )  # fmt: skip
-    return content | fitted_for
+    return content
 
 
 def term_prototypes(

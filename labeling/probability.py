@@ -98,7 +98,7 @@ class Calibration:
     lexical_weight: float
     """What a term that stands in the item's text gets beside its cosine."""
     max_similarity: float | None
-    """That the curves of terms were fitted for, of candidates that say no more than others; None: of all candidates."""
+    """That the curves of terms were fitted for: of candidates that say no more than others. None if there are none."""
     terms_calibrated: bool
     categories_calibrated: bool
 
