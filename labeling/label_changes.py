@@ -131,7 +131,7 @@ def record_changes(spark: SparkSession, warehouse: Warehouse) -> dict[str, int]:
 
     Rows depend on the table's log alone, so whoever comes next writes what the one that crashed would have.
     """
-    commits = live_commits(spark, warehouse)
+    commits = live_commits(warehouse)
     recorded = -1
     if is_delta(warehouse.table(LABEL_CHANGES)):
         newest = tables.read(spark, warehouse.table(LABEL_CHANGES), LABEL_CHANGES).agg(F.max("live_version")).collect()[0][0]

@@ -15,7 +15,7 @@ from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, OUTPUTS, 
 from etl.dataset_config import DatasetConfig
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
-from labeling.live_day import live_commits
+from labeling.live_log import live_commits
 from model.bundle import CANDIDATE, CHAMPION, MANIFEST_FILE, alias
 from model.bundle_layout import read_json
 from model.train_config import TrainConfig
@@ -34,7 +34,9 @@ def referred_bundles(warehouse: Warehouse, since: Mapping[str, dt.date], newest:
     found |= _in_rows(warehouse, since)
     found |= _in_settings(warehouse)
     found |= {
-        day.bundle: "a rollback may make it live" for day in live_commits(warehouse) if day.ds >= since[ITEM_TERMS.name]
+        commit.bundle: "a rollback may make it live"
+        for commit in live_commits(warehouse)
+        if commit.ds >= since[ITEM_TERMS.name]
     }
     return found | _in_aliases(warehouse)
 

@@ -23,7 +23,7 @@ from etl.contracts import QUALITY, RUNS
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
-from labeling.live_day import LiveDay, live_now
+from labeling.live_log import LiveCommit, live_state
 from labeling.terminal import add_root_argument, console, day
 from model.bundle import CANDIDATE, CHAMPION, alias
 from model.train_due import TrainDueConfig, last_training, reason_to_train
@@ -34,7 +34,7 @@ class Status:
     """How a warehouse stands on a day."""
 
     now: dt.date
-    live: LiveDay | None
+    live: LiveCommit | None
     """None before the first publishing."""
     age_days: int | None
     """Days from the day that is live to ``now``; the night after a day labels it, so 1 is as new as it gets."""
@@ -57,7 +57,7 @@ def status(warehouse: Warehouse, due: TrainDueConfig) -> Status:
     Raises:
         InputError: an alias of the bundles points nowhere.
     """
-    live, champion = live_now(warehouse), alias(warehouse, CHAMPION)
+    live, champion = live_state(warehouse).now, alias(warehouse, CHAMPION)
     last = {row["stage"]: row for row in _rows(warehouse)}  # the newest is the last to be put there
     audit = last.get("audit")
     next_due = None

@@ -21,6 +21,7 @@ from labeling import audit, backfill, embed_catalogue, predict, publish
 from labeling.backfill_config import BackfillConfig
 from labeling.backfill_diff import diff_days
 from labeling.backfill_plan import Planner
+from labeling.live_log import live_state
 from model.bundle import set_alias
 from tests.labeling_data import NODES, TERMS, write_small_bundle
 from tests.rows import DS, event, item, lay_down, term
@@ -181,7 +182,7 @@ def test_days_side_by_side_are_made_once_and_a_second_run_changes_no_row(spark, 
     assert backfill.main(argv("run", shop, PREVIOUS, DS, *options)) == EXIT_OK
     made = contents(shop)
     assert made["item_terms"].filter(pl.col("rank") <= 1).group_by("ds").len().sort("ds")["len"].to_list() == [6, 6]
-    assert publish.live_day(spark, Warehouse.at(str(shop))) == DS
+    assert live_state(Warehouse.at(str(shop))).newest == DS
     versions = {name: tables.latest_version(spark, str(shop / name)) for name in [*made, RUNS.name]}
     caplog.clear()
     assert backfill.main(argv("run", shop, PREVIOUS, DS, *options)) == EXIT_OK

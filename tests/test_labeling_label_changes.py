@@ -177,6 +177,6 @@ def test_what_a_crash_left_unrecorded_is_written_by_whoever_comes_next(spark, ro
 def test_a_day_that_changes_no_label_goes_live_by_a_commit_and_is_what_the_next_is_compared_with(spark, root):
     go_live(spark, root, DS, [live_row("i1")], lineage("r1"))
     go_live(spark, root, NEXT, [live_row("i1")], lineage("r2", bundle="b2"))
-    assert [commit.run_id for commit in live_commits(spark, Warehouse.at(str(root)))] == ["r2", "r1"]
+    assert [commit.run_id for commit in live_commits(Warehouse.at(str(root)))] == ["r2", "r1"]
     go_live(spark, root, THIRD, [live_row("i1", ["pot"])], lineage("r3", bundle="b2", vocabulary="v2"))
     assert changes(spark, root, ds=THIRD) == {("i1", "term"): ("kettle", "pot", "vocabulary")}

@@ -205,14 +205,14 @@ def test_a_rerun_from_the_pairs_on_changes_no_row(spark, shop):
 
 def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, root):
     where = Warehouse.at(str(root))
-    assert live_state(spark, where).newest is None
+    assert live_state(where).newest is None
     days = {DS: 1, NEXT: 1, NEXT + dt.timedelta(days=1): 0}
     runs = [
         (ds, "publish", "r", "b", "c", "{}", f'{{"live": {went}}}', 1.0, dt.datetime(2024, 6, 1), None)
         for ds, went in days.items()
     ]
     tables.write_slice(spark.createDataFrame(runs, RUNS.ddl), where.table(RUNS), RUNS, {"stage": "publish"})
-    assert live_state(spark, where).newest == NEXT
+    assert live_state(where).newest == NEXT
 
 
 def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
