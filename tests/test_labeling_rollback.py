@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from etl.contracts import ITEM_TERMS, LABEL_CHANGES, LABELS_CURRENT, OVERRIDES, RUNS, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.log_history import vacuum
 from etl.tables import latest_version, read, write_slice
 from etl.warehouse import Warehouse
 from labeling import rollback
@@ -181,9 +182,7 @@ def test_a_day_that_was_never_live_is_refused_and_those_that_were_are_named(spar
 
 def test_a_day_whose_files_were_vacuumed_is_refused(spark, shop, capsys):
     before = live(spark, shop)
-    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-    spark.sql(f"VACUUM delta.`{shop / LABELS_CURRENT.name}` RETAIN 0 HOURS").collect()
-    spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    vacuum(spark, str(shop / LABELS_CURRENT.name), hours=0)
     assert back(shop, DS) == EXIT_BAD_INPUT
     assert "files of labels_current version 1 are gone" in capsys.readouterr().err
     assert live(spark, shop) == before
