@@ -41,8 +41,8 @@ class TrainDueConfig(TextConfig):
 
     max_new_words: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the day's clicks on queries with a word that the last training saw in no query and no title, from which on
-    the next is due at once. A night later it is .001 in the sample; if all queries were new ones of the same shop it would be
-    .24 (Home Depot's, one half against the other). So .1 is a season or an assortment that has changed."""
+    the next is due at once. A night later it is .001 in the sample; if all queries were new ones of the same shop it would
+    be .24 (Home Depot's, one half against the other). So .1 is a season or an assortment that has changed."""
 
     force: bool = False
     """Train in any case."""
