@@ -72,6 +72,11 @@ def commands(directory: Path) -> list[list[str]]:
     return [json.loads(line) for line in (directory / "ran").read_text().splitlines()]
 
 
+def connection(host: str, **extra: str) -> dict[str, str]:
+    """The variable by which Airflow knows a connection without a database."""
+    return {"AIRFLOW_CONN_LABELLER_ALERTS": json.dumps({"conn_type": "http", "host": host, "extra": extra})}
+
+
 @contextmanager
 def http_sink() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """An HTTP server on loopback: its address, and the requests that came (path, headers, body)."""

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from tests.airflow_env import ask, http_sink
+from tests.airflow_env import ask, connection, http_sink
 
 URL = "http://localhost:8080/dags/{}/runs/{}"
-
-
-def connection(host: str, **extra: str) -> dict[str, str]:
-    """The variable by which Airflow knows a connection without a database."""
-    return {"AIRFLOW_CONN_LABELLER_ALERTS": json.dumps({"conn_type": "http", "host": host, "extra": extra})}
 
 
 @pytest.fixture(scope="module")
@@ -71,4 +64,4 @@ def test_without_a_connection_nobody_is_told_and_nothing_fails(alerts: tuple) ->
 def test_an_endpoint_that_is_down_fails_the_callback_of_a_deadline(alerts: tuple) -> None:
     well, error = alerts[1][1]
     assert not well
-    assert "ConnectionError" in error
+    assert "AlertNotSent: connection labeller_alerts: ConnectionError, no answer (3 tries)" in error
