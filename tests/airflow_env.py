@@ -19,7 +19,7 @@ BIN = CHECKOUT / ".venv-airflow" / "bin"
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """Variables of an Airflow that knows nothing but our DAGs, whatever the caller's shell has set."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "LABELLER", "PYTHONPATH"))}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "LABELLER"))}
     own = {"HOME": str(home), "CORE__DAGS_FOLDER": str(DAGS), "CORE__LOAD_EXAMPLES": "False"}
     return inherited | {f"AIRFLOW_{'_' * ('__' in k)}{k}": v for k, v in own.items()} | variables
 
