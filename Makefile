@@ -28,6 +28,8 @@ export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 # One attempt only: a person who watches wants the error now, not after five minutes.
 export LABELLER_RETRIES ?= 0
+# Airflow's one-process runner watches no deadline, and fails at a DAG with one.
+export LABELLER_DEADLINE_HOURS ?= 0
 
 .PHONY: help setup benchmarks-setup system-packages preflight nightly label sample wheel doctor tables test test-slow lint types format
 .PHONY: lock clean test-hosts test-spark
@@ -71,7 +73,8 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-airflow
 	@$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python requirements/airflow.txt
 	@mkdir -p $(AIRFLOW_HOME)
-	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
+	@{ $(AIRFLOW_BIN)/airflow db migrate && $(AIRFLOW_BIN)/airflow pools import airflow_dags/pools.json; } \
+	  >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
 
 system-packages:  ## Install the Debian packages that the tests of many machines need; as root

@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
     ),
     "model": (
         Command("mine", "labeling.mine_negatives", "give the dataset's pairs hard negatives, found by the champion"),
-        Command("train-due", "model.train_due", "exit 0 if training is due, 99 if the champion is young enough"),
+        Command("train-due", "model.train_due", "say whether the night has to train: exit code 0 if so, 99 if not"),
         Command("train", "model.train", "train the encoder and write the candidate bundle"),
         Command("calibrate", "labeling.calibrate", "turn the candidate's scores into probabilities"),
         Command("promote", "model.promote", "make the candidate the champion if it passes the gate"),
@@ -93,7 +93,8 @@ def arg_parser() -> argparse.ArgumentParser:
         usage="labeller COMMAND [options]",
         description="Labels a shop's whole catalogue from its own click log, every night.",
         epilog=overview() + "\n\nOptions of a command: labeller COMMAND --help\n"
-        "Exit codes: 0 done, 2 bad input, 3 a gate refused, 99 nothing due or the candidate is not promoted, 1 a bug.",
+        "Exit codes: 0 done, 2 bad input, 3 a gate refused, 75 another process writes for the day, 99 nothing due or the "
+        "candidate is not promoted, 1 a bug.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
