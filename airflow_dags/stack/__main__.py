@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from airflow_dags.stack import settings
@@ -29,7 +29,9 @@ from airflow_dags.stack.processes import run, start, tail, together, wait_for_on
 log = logging.getLogger("airflow_dags.stack")
 
 CHECKOUT = settings.DAGS.parent
+STATE = CHECKOUT / "build" / "airflow-stack"
 AIRFLOW = str(Path(sys.executable).with_name("airflow"))
+POOLS = settings.DAGS / "pools.json"
 POOL = "labelling"
 COMPONENTS = {
     # A log server would listen on all addresses; the API server reads the files.
@@ -44,15 +46,17 @@ READY_SECONDS = 300.0
 
 def arg_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m airflow_dags.stack", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--state", type=Path, default=CHECKOUT / "build" / "airflow-stack", help="directory of all that it keeps")
+    parser.add_argument(
+        "--state", type=Path, default=STATE, help="directory of all that it keeps (default build/airflow-stack)"
+    )
     parser.add_argument("--port", type=int, default=8080, help="of the web interface, on the loopback (default 8080)")
-    parser.add_argument("--slots", type=int, default=2, help=f"tasks of pool {POOL} that run side by side (default 2)")
+    parser.add_argument("--slots", type=int, help="jobs that run side by side (default as airflow_dags/pools.json says)")
     parser.add_argument("--account", default="nobody", help="who runs it where root calls (default nobody)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run until Ctrl-C (0) or until a component ends by itself (1); bad input is 2."""
+    """Run until Ctrl-C (0); 2 with the reason where it cannot start, or where a component ends by itself."""
     args = arg_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="airflow: %(message)s")
     state = args.state.resolve()
@@ -69,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _serve(state: Path, port: int, slots: int) -> int:
+def _serve(state: Path, port: int, slots: int | None) -> int:
     try:
         with (state / "lock").open("w") as lock:
-            _check(lock.fileno(), state, port)
+            check(lock.fileno(), state, port)
             return _run(state, port, slots)
     except StackError as error:
         log.error("%s", error)
         return 2
 
 
-def _check(lock: int, state: Path, port: int) -> None:
+def check(lock: int, state: Path, port: int) -> None:
     """Refuse what could not work.
 
     Raises:
@@ -94,15 +98,19 @@ def _check(lock: int, state: Path, port: int) -> None:
         try:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
-            raise StackError(f"port {port} of the loopback cannot be had ({error.strerror}): name another with --port") from None
+            raise StackError(
+                f"port {port} of the loopback is not to be had ({error.strerror}): name another with --port"
+            ) from None
     root = os.environ.get("LABELLER_ROOT")
     if root and Path(root).exists():
         closed = [path for path in (Path(root), *Path(root).iterdir()) if path.is_dir() and not os.access(path, os.W_OK)]
         if closed:
-            raise StackError(f"the jobs will run under user id {os.geteuid()}, which may not write {closed[0]}: `chown -R` it")
+            raise StackError(f"the jobs run under user id {os.geteuid()}, which may not write {closed[0]}: `chown -R` it")
 
 
-def _run(state: Path, port: int, slots: int) -> int:
+def _run(state: Path, port: int, asked: int | None) -> int:
+    pool = json.loads(POOLS.read_text())[POOL]
+    slots = asked or pool["slots"]
     home = state / "airflow"
     logs = state / "logs"
     logs.mkdir(exist_ok=True)
@@ -115,32 +123,31 @@ def _run(state: Path, port: int, slots: int) -> int:
     server = start(database.command, environment, database.log)
     database.wait(lambda: server.poll() is None)
     run([AIRFLOW, "db", "migrate"], environment, logs / "migrate.log")
-    about = "Tasks of labelling that run side by side, of nights and backfills together"
-    run([AIRFLOW, "pools", "set", POOL, str(slots), about], environment, logs / "pools.log")
+    run([AIRFLOW, "pools", "set", POOL, str(slots), pool["description"]], environment, logs / "pools.log")
 
     log.info("%s", ", ".join(COMPONENTS))
-    names = {server.pid: "postgres"}
-    started = [server]
-    for name, words in COMPONENTS.items():
-        component = start([AIRFLOW, *words], environment, logs / f"{name}.log")
-        names[component.pid] = name
-        started.append(component)
-    _wait_until_well(port, started)
+    started = {name: start([AIRFLOW, *words], environment, logs / f"{name}.log") for name, words in COMPONENTS.items()}
+    started["postgres"] = server
+    _wait_until_well(port, started, logs)
     log.info("http://127.0.0.1:%d, user %s, password in %s", port, settings.USER, settings.password_file(home))
     log.info("new DAGs are paused until you switch them on; Ctrl-C ends everything")
+    names = {process.pid: name for name, process in started.items()}
     pid, code = wait_for_one(names)
-    raise StackError(f"{names[pid]} ended by itself with {code}; {tail(logs / f'{names[pid]}.log')}")
+    raise _ended(names[pid], code, logs)
 
 
-def _wait_until_well(port: int, started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Return when every component has reported itself, or as soon as one has ended.
+def _wait_until_well(port: int, started: Mapping[str, subprocess.Popen[bytes]], logs: Path) -> None:
+    """Return when every component has reported itself.
 
     Raises:
-        StackError: they did not within READY_SECONDS.
+        StackError: one has ended, or they are not well within READY_SECONDS.
     """
     deadline = time.monotonic() + READY_SECONDS
     found: object = "no answer"
-    while all(process.poll() is None for process in started):
+    while time.monotonic() < deadline:
+        for name, process in started.items():
+            if process.poll() is not None:
+                raise _ended(name, process.returncode, logs)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5) as answer:
                 found = {name: part["status"] for name, part in json.load(answer).items()}
@@ -148,9 +155,12 @@ def _wait_until_well(port: int, started: Sequence[subprocess.Popen[bytes]]) -> N
             found = error
         if isinstance(found, dict) and set(found.values()) == {"healthy"}:
             return
-        if time.monotonic() > deadline:
-            raise StackError(f"not all components are well after {READY_SECONDS:.0f} s: {found}; see their logs")
         time.sleep(0.5)
+    raise StackError(f"not all components are well after {READY_SECONDS:.0f} s ({found}): look at their logs in {logs}")
+
+
+def _ended(name: str, code: int, logs: Path) -> StackError:
+    return StackError(f"{name} ended by itself with {code}; {tail(logs / f'{name}.log')}")
 
 
 if __name__ == "__main__":

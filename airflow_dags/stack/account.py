@@ -101,9 +101,10 @@ def _uncover(paths: Iterable[Path], account: pwd.struct_passwd) -> None:
             path.mkdir(parents=True, exist_ok=True)
             _mount("--bind", str(_ASIDE / str(number)), str(path))
     except (OSError, subprocess.CalledProcessError) as error:
+        below, above = (", ".join(sorted({str(path) for path in paths})) for paths in (closed, closed.values()))
         raise StackError(
-            f"{account.pw_name} may not enter {', '.join(sorted(map(str, closed.values())))}, where {', '.join(map(str, closed))} "
-            f"lie, and they cannot be mounted for it ({error}): run as an ordinary user, or lay them elsewhere"
+            f"{account.pw_name} may not enter {above}, where {below} lie, and they cannot be mounted for it ({error}): "
+            "run as an ordinary user, or lay them elsewhere"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Airflow's metadata in a PostgreSQL of our own, which listens on a Unix socket alone and knows its owner without a password."""
+"""Airflow's metadata in a PostgreSQL of our own, on a Unix socket alone, which and knows its owner without a password."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def find_programs(debian: Path = Path("/usr/lib/postgresql")) -> Path:
     if found and all((Path(found).resolve().parent / name).exists() for name in PROGRAMS):
         return Path(found).resolve().parent
     raise StackError(
-        f"PostgreSQL's programs ({', '.join(PROGRAMS)}) are neither under {debian} nor on the PATH: install Debian's package "
-        "`postgresql` (`make system-packages` as root does)"
+        f"PostgreSQL's programs ({', '.join(PROGRAMS)}) are neither under {debian} nor on the PATH: install Debian's "
+        "package `postgresql` (`make system-packages` as root does)"
     )
 
 
@@ -88,7 +88,8 @@ class Postgres:
             StackError: it ended, or said nothing for a minute.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        while subprocess.run([self.programs / "pg_isready", "-q", "-h", self.socket, "-d", "postgres"], check=False).returncode:
+        ask = [self.programs / "pg_isready", "-q", "-h", self.socket, "-d", "postgres"]
+        while subprocess.run(ask, check=False).returncode:
             if not alive() or time.monotonic() > deadline:
                 raise StackError(f"PostgreSQL did not start; {tail(self.log)}")
             time.sleep(0.2)

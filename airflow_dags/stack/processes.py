@@ -2,8 +2,8 @@
 
 Two processes of ours stand above all others: the one that the caller started, and a keeper below it that starts and watches
 the components. Each is a subreaper: what outlives its own parent becomes its child (tasks put themselves into sessions
-of their own, where no signal to a process group gets). If the caller's process is killed, the keeper reads the end of a
-pipe and ends everything; if the keeper is killed, everything becomes the child of the first, which does the same.
+of their own, where no signal to a process group gets). If the caller's process is killed, the kernel tells the keeper, which
+ends everything; if the keeper is killed, everything becomes the child of the first, which does the same.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import logging
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -27,57 +26,53 @@ from airflow_dags.stack.errors import StackError
 log = logging.getLogger(__name__)
 
 GRACE = 15.0
-"""Seconds between SIGTERM and SIGKILL: a Spark driver takes 3 s to end, Airflow's API server 5."""
+"""Seconds for all to end by themselves: a Spark driver takes 3, Airflow's API server 5."""
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _DATABASE = "postgres"
 
 
-def together(body: Callable[[], int]) -> int:
+def together(body: Callable[[], int], grace: float = GRACE) -> int:
     """Run ``body`` in a process of its own and return its exit code; nothing that it started is left afterwards.
 
-    SIGINT, SIGTERM and SIGHUP end it with code 0.
+    SIGINT, SIGTERM, SIGHUP and the end of our parent end it with code 0; what runs ``grace`` seconds later is killed.
     """
-    _adopt_orphans()
-    alive, held = os.pipe()
+    _control(_PR_SET_CHILD_SUBREAPER, 1)
+    first = os.getpid()
     keeper = os.fork()
     if keeper == 0:
-        os.close(held)
         os.setsid()  # Ctrl-C on the terminal reaches the keeper once, from its parent
-        _run_keeper(body, alive)
-    os.close(alive)
+        _run_keeper(body, first, grace)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: os.kill(keeper, signal.SIGTERM))
+    _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
     _, code = wait_for_one([keeper])
-    end_all()
+    end_all(grace)
     return code
 
 
-def _run_keeper(body: Callable[[], int], alive: int) -> None:
+def _run_keeper(body: Callable[[], int], parent: int, grace: float) -> NoReturn:
     """Run ``body``, end what it started, leave with its exit code."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise SystemExit(0)
 
-    def watch() -> None:
-        os.read(alive, 1)  # returns when the last holder of the other end is gone
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    _adopt_orphans()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=watch, daemon=True).start()
+    code = 1
     try:
-        code = body()
-    except SystemExit as leaving:
-        code = int(leaving.code or 0)
-    except BaseException:  # a bug: said here, since this process leaves without the interpreter's own end
+        _control(_PR_SET_CHILD_SUBREAPER, 1)
+        _control(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == parent:  # else it is gone already, and the kernel has told nobody
+            code = body()
+    except SystemExit:
+        code = 0
+    except Exception:  # a bug: said here, since this process leaves without the interpreter's own end
         log.exception("the stack ends")
-        code = 1
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    end_all()
-    sys.stderr.flush()
+    log.info("ending all processes")
+    end_all(grace)
     os._exit(code)
 
 
@@ -117,7 +112,7 @@ def wait_for_one(pids: Collection[int]) -> tuple[int, int]:
             return pid, os.waitstatus_to_exitcode(status)
 
 
-def end_all(grace: float = GRACE) -> None:
+def end_all(grace: float) -> None:
     """End all descendants of this process: first those that use the database, then it."""
     _end(lambda process: process.name() != _DATABASE, signal.SIGTERM, grace)
     # The eldest ends its own. SIGTERM would have it wait for its clients, SIGINT does not.
@@ -153,7 +148,7 @@ def _descendants(which: Callable[[psutil.Process], bool]) -> list[psutil.Process
     return found
 
 
-def _adopt_orphans() -> None:
+def _control(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    if libc.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
