@@ -72,7 +72,8 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-airflow
 	@$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python requirements/airflow.txt
 	@mkdir -p $(AIRFLOW_HOME)
-	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
+	@{ $(AIRFLOW_BIN)/airflow db migrate && $(AIRFLOW_BIN)/airflow pools import airflow_dags/pools.json; } \
+	  >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
 
 # Debian keeps PostgreSQL's programs off the PATH.
@@ -103,6 +104,8 @@ lock: .venv-uv/.ready  ## Refresh the pinned requirements from the .in files
 
 # One attempt only: a person who watches wants the error now, not after five minutes.
 nightly: export LABELLER_RETRIES ?= 0
+# Airflow's one-process runner watches no deadline, and fails at a DAG with one.
+nightly: export LABELLER_DEADLINE_HOURS ?= 0
 nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a generated sample
 	@if [ -n "$(ROOT)" ] && [ -z "$(DS)" ]; then echo "nightly: say which day to label, as in 'make nightly ROOT=$(ROOT) DS=$(SAMPLE_DS)'." >&2; exit 2; fi
 	@$(BIN)/python -c 'import json, sys; root, ds, clicks = sys.argv[1:]; \

@@ -13,8 +13,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from etl.config import ConfigT, JobConfig, WarehouseConfig, from_args
-from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError, StageFailed
-from etl.lease import hold_day, lock_directory
+from etl.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DAY_TAKEN,
+    EXIT_FAILED,
+    EXIT_GATE_REFUSED,
+    EXIT_OK,
+    GateRefused,
+    InputError,
+    StageFailed,
+)
+from etl.lease import DayTaken, hold_day, lock_directory
 from etl.quarantine import naming_bad_files
 from etl.session import remove_checkpoints
 from etl.warehouse import Warehouse
@@ -42,7 +51,7 @@ def run_job(
     """Run ``work`` with its settings; returns the exit code.
 
     A job that writes for its day holds the lease of that day meanwhile (:mod:`etl.lease`); where another has it, nothing is
-    done and the exit code is 2.
+    done and the exit code is 75.
 
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
@@ -61,7 +70,7 @@ def run_job(
             remove_checkpoints()
     except InputError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return EXIT_DAY_TAKEN if isinstance(error, DayTaken) else EXIT_BAD_INPUT
     except GateRefused as error:
         print(f"{parser.prog}: gate refused: {error}", file=sys.stderr)
         return EXIT_GATE_REFUSED

@@ -93,7 +93,8 @@ def arg_parser() -> argparse.ArgumentParser:
         usage="labeller COMMAND [options]",
         description="Labels a shop's whole catalogue from its own click log, every night.",
         epilog=overview() + "\n\nOptions of a command: labeller COMMAND --help\n"
-        "Exit codes: 0 done, 2 bad input, 3 a gate refused, 99 nothing due or the candidate is not promoted, 1 a bug.",
+        "Exit codes: 0 done, 2 bad input, 3 a gate refused, 75 another process writes for the day, 99 nothing due or the "
+        "candidate is not promoted, 1 a bug.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
