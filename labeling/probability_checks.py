@@ -15,7 +15,8 @@ from labeling.reliability import reliability
 FRESH = "test"
 """Split whose queries neither training nor calibration has seen, so that what they led to is news on the first night too."""
 
-_MOST_ITEMS = 5_000  # with as many, chance makes an error of .01
+MOST_ITEMS = 5_000
+"""With as many, chance makes an error of .01."""
 
 
 def stated_and_clicked(
@@ -27,7 +28,7 @@ def stated_and_clicked(
     query of training led to; a right term that nobody clicked counts as wrong.
     """
     labelled = rows.select("item_id", F.lit("").alias("text")).distinct()
-    items = clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), _MOST_ITEMS)
+    items = clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), MOST_ITEMS)
     ids = [term.term_id for term in vocabulary.terms]
     trained = {(item.item_id, ids[term]) for item in items for term in item.trained}
     held_out = {(item.item_id, ids[term]) for item in items for term in item.held_out}
