@@ -137,11 +137,14 @@ def _headline(
     if value is not None and known:
         points = [*known, value]
         trend = sparkline(points, f"{label}, last {len(points)} nights: {', '.join(map(shown, points))}")
-    before = shown(known[-1]) if known else "none"
     return Headline(
-        name=name, label=label, value=value, trend=trend,
-        shown="not known" if value is None else shown(value), before=f"last night on record: {before}",
-    )  # fmt: skip
+        name=name,
+        label=label,
+        value=value,
+        shown="not known" if value is None else shown(value),
+        before=f"before: {shown(known[-1])}" if known else "no earlier night",
+        trend=trend,
+    )
 
 
 def nights_part(nights: Sequence[Night]) -> Part:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from labeling.report_charts import Picture
 from labeling.sections import Section, is_number
@@ -70,7 +71,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     template = templates.get_template("report.html")
-    return template.render(page=page, results=RESULTS, numeric=_numeric)
+    return template.render(page=page, results=RESULTS, numeric=_numeric, code=_code)
 
 
 def write_page(page: Page, file: Path) -> None:
@@ -78,6 +79,14 @@ def write_page(page: Page, file: Path) -> None:
     aside = file.with_name(f".{file.name}")
     aside.write_text(render(page), encoding="utf-8")
     aside.replace(file)
+
+
+def _code(text: str) -> Markup:
+    """A text whose `commands` stand between backticks."""
+    parts = list(map(escape, text.split("`")))
+    if len(parts) % 2 == 0:  # one of them has no other
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
 
 
 def _numeric(table: Section) -> list[bool]:
