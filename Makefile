@@ -74,11 +74,11 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
 
-system-packages:  ## Install the Debian packages that the tests of many machines need; as root
-	@for program in pdsh sshd ip ssh; do command -v $$program >/dev/null || missing=1; done; \
+system-packages:  ## Install the Debian packages that the tests of many machines and of the report need; as root
+	@for program in pdsh sshd ip ssh chromium; do command -v $$program >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 >/dev/null; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 chromium >/dev/null; \
 	fi
 
 benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training and .encoding compare with

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -23,7 +24,7 @@ from etl.warehouse import Warehouse, is_delta
 # Types that input tables may bring instead of the contract's and that are cast.
 _CAST = {"string": pl.String, "date": pl.Date, "bigint": pl.Int64, "int": pl.Int32}
 
-_PLAIN = _CAST | {"double": pl.Float64, "boolean": pl.Boolean, "timestamp": pl.Datetime(time_zone="UTC")}
+_PLAIN: dict[str, Any] = _CAST | {"double": pl.Float64, "boolean": pl.Boolean, "timestamp": pl.Datetime(time_zone="UTC")}
 # Of an output table's columns; the others are lists.
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ SIZE = (4.2, 2.8)
 
 SPARK_SIZE = (1.5, 0.36)
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # letters as text: a tenth of the size
     "svg.hashsalt": "report",  # the same figures make the same bytes
     "font.family": "sans-serif",

@@ -80,7 +80,7 @@ def _night(ds: dt.date, runs: pl.DataFrame, checks: pl.DataFrame, changed: int |
         bundle=stages.get("predict", made)["bundle"] or "",
         live=bool(counts.get("publish", {}).get("live")),
         items=counts.get("predict", {}).get("items"),
-        seconds=runs["seconds"].sum(),
+        seconds=float(runs["seconds"].sum()),
         checks=checks.filter((pl.col("ds") == ds) & (pl.col("run_id") == made["run_id"])).to_dicts(),
         changed=changed,
     )
