@@ -85,4 +85,4 @@ def _truth_part(report: Report, risk: Path | None) -> Part:
         src = f"data:image/png;base64,{base64.b64encode(risk.read_bytes()).decode()}"
         caption = "Share of wrong category paths by the share of items that are answered, most probable first"
         pictures.append(Picture(src, f"{caption}; the table below has its values at 50, 80 and 100%.", caption))
-    return Part(name="truth", title="Against the truth", pictures=pictures, tables=[*terms(report), *categories(report)])
+    return Part(name="quality", title="Against the truth", pictures=pictures, tables=[*terms(report), *categories(report)])

@@ -43,7 +43,8 @@ def bundle(root: Path, metrics: dict[str, Any] = METRICS, **lineage: Any) -> Pat
 def test_the_card_says_what_it_was_trained_on_and_from_whom_clicks_may_come(root):
     card = model_card(bundle(root, code="0.1.0+abc 1234567", inputs={"pairs": "delta:3"}))
     for said in (
-        "Clicks of 14 days up to 2024-05-07", "at least 10 distinct users", "| events | 1,838,716 |", "| personal_data | 769 |",
+        "Clicks of 14 days up to 2024-05-07", "at least 10 distinct users", "| events | 1,838,716 |",
+        "| personal_data | 769 |",
         "| pairs | 82,131 |", "| queries to train on, latin | 5,219 |", "400 steps in 3.6 minutes", "from 6.940 to 1.397",
         "code 0.1.0+abc 1234567", "| input pairs | delta:3 |", "The training started from random weights.",
     ):  # fmt: skip
