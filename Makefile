@@ -79,12 +79,12 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 # Debian keeps PostgreSQL's programs off the PATH.
 DEBIAN_POSTGRESQL ?= /usr/lib/postgresql
 
-system-packages:  ## Install the Debian packages that `make airflow` and the tests of many machines need; as root
+system-packages:  ## Install the Debian packages that `make airflow` and the tests of many machines and of the report need; as root
 	@PATH="$$PATH:$$(printf '%s:' $(DEBIAN_POSTGRESQL)/*/bin)"; \
-	for program in pdsh sshd ip ssh initdb; do command -v $$program >/dev/null || missing=1; done; \
+	for program in pdsh sshd ip ssh initdb chromium; do command -v $$program >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 postgresql >/dev/null; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 postgresql chromium >/dev/null; \
 	fi
 
 benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training and .encoding compare with

@@ -8,11 +8,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
 
-from etl.contracts import CATALOGUE, TAXONOMY, VOCABULARY, Column, Table
+from etl.contracts import CATALOGUE, OUTPUTS, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
 from etl.product_template import ProductTemplate
 from etl.sources import Source
@@ -23,6 +24,9 @@ from etl.warehouse import Warehouse, is_delta
 # Types that input tables may bring instead of the contract's and that are cast.
 _CAST = {"string": pl.String, "date": pl.Date, "bigint": pl.Int64, "int": pl.Int32}
 
+_PLAIN: dict[str, Any] = _CAST | {"double": pl.Float64, "boolean": pl.Boolean, "timestamp": pl.Datetime(time_zone="UTC")}
+# Of an output table's columns; the others are lists.
+
 
 def read(
     warehouse: Warehouse,
@@ -32,6 +36,8 @@ def read(
     further: tuple[str, ...] = (),
 ) -> pl.DataFrame:
     """Rows of an input or output table, of one day if ``ds`` is given; columns as the contract names and types them.
+
+    Columns that an output table of an earlier version lacks are null.
 
     ``further`` names columns beside the contract; they come as strings.
 
@@ -49,7 +55,9 @@ def read(
     wanted = [column for column in table.columns if not columns or column.name in columns]
     wanted += [Column(name, "string", "[text] product_text names it", nullable=True) for name in further]
     theirs = {column.name: source.theirs(column.name) for column in wanted}
-    if missing := [source.named(c.name) for c in wanted if theirs[c.name] not in found and not c.optional]:
+    # As Spark jobs have it: an output table of before a column was there lacks one that may be null.
+    spared = {column.name for column in wanted if column.optional or (table in OUTPUTS and column.nullable)}
+    if missing := [source.named(name) for name in theirs if theirs[name] not in found and name not in spared]:
         raise InputError(f"table {table.name} at {warehouse.table(table)} lacks {', '.join(missing)} (found {found})")
     if ds is not None:
         frame = frame.filter(_day(source, frame) == ds)
@@ -81,6 +89,21 @@ def scan(path: str) -> pl.LazyFrame:
         raise InputError(f"{path} holds neither a Delta table nor Parquet files")
     # Optional columns may have come with a later day.
     return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
+
+
+def written(warehouse: Warehouse, table: Table) -> pl.LazyFrame:
+    """An output table as it is, perhaps of before a column was; without rows if it was never written."""
+    path = warehouse.table(table)
+    if is_delta(path):
+        return pl.scan_delta(path)
+    return pl.LazyFrame(schema={column.name: _PLAIN.get(column.type, pl.List(pl.String)) for column in table.columns})
+
+
+def days(warehouse: Warehouse, table: Table) -> list[dt.date]:
+    """Days of an output table, ascending, by its log alone; none if it was never written."""
+    path = warehouse.table(table)
+    parts = DeltaTable(path).partitions() if is_delta(path) else []
+    return sorted({dt.date.fromisoformat(part["ds"]) for part in parts})
 
 
 def files(path: str) -> pl.DataFrame:

@@ -17,13 +17,14 @@ from labeling.reliability import reliability
 FRESH = "test"
 """Split whose queries neither training nor calibration has seen, so that what they led to is news on the first night too."""
 
-_MOST_ITEMS = 5_000  # with as many, chance makes an error of .01
+MOST_ITEMS = 5_000
+"""With as many, chance makes an error of .01."""
 
 
 def clicked_for(rows: DataFrame, pairs: DataFrame, vocabulary: Vocabulary, normalise: Normaliser) -> list[Clicked]:
     """ITEM_TERMS and PAIRS of a day -> its items whose main term only held-out queries led to, drawn by hash."""
     labelled = rows.select("item_id", F.lit("").alias("text")).distinct()
-    return clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), _MOST_ITEMS)
+    return clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), MOST_ITEMS)
 
 
 def stated_and_clicked(rows: DataFrame, items: Sequence[Clicked], vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

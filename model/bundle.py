@@ -2,7 +2,8 @@
 
 ``model.safetensors``, ``encoder.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, what
 sentence-transformers reads (:mod:`model.bundle_layout`), and ``manifest.json`` with the SHA-256 of each;
-``calibration.json`` is added later, carries its own identity, and names the files beside it that belong to it.
+``calibration.json`` is added later, carries its own identity, and names the files beside it that belong to it;
+``gate.json`` and ``MODEL_CARD.md`` (:mod:`model.model_card`) are for people, no job reads them.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from torch.distributed import distributed_c10d as c10d
 from etl.dataset import ROW_PARTS, Manifest, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
 from etl.job import configure_logging
+from etl.runs import code_version, revision
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from model.bundle import write_bundle
@@ -33,6 +34,7 @@ from model.engines import EngineName
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
 from model.hosts import name_interface
+from model.model_card import write_card
 from model.ranks import Ranks
 from model.row_groups import ReaderStalled
 from model.tracking import MLflow, TensorBoard, Tracker, closing_trackers
@@ -233,6 +235,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         "languages": dict(manifest.languages),
         "scripts": dict(manifest.scripts),
         "counts": {part: manifest.rows(part) for part in ROW_PARTS},
+        "cleaning": dict(manifest.cleaning),
         "settings": dict(fitted.settings),
         "curve": fitted.curve.points,
         "seconds": round(fitted.curve.seconds, 1),
@@ -244,9 +247,14 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         "tokenizer": manifest.tokenizer,
         "normaliser": manifest.normaliser,
         "inputs": dict(manifest.inputs),
+        "code": f"{code_version()} {revision()}".strip(),
     }
     if (pretrained := config.pretrained()) is not None:
-        lineage["init"] = {"directory": str(pretrained.directory), "digest": pretrained.digest}
+        lineage["init"] = {
+            "directory": str(pretrained.directory),
+            "digest": pretrained.digest,
+            "licence": pretrained.licence,
+        }
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
         metrics["initial"] = evaluate(start, config.dataset, manifest, device, "pretrained start").figures()
@@ -254,7 +262,9 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
             log.info("%s, as it started: %s", split, figures)
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
-    return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
+    path = write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
+    write_card(path)
+    return path
 
 
 def _by_name(figures: Mapping[str, Mapping[str, float]], what: str) -> dict[str, float]:

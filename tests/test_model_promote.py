@@ -25,6 +25,7 @@ from model.bundle import (
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
+from model.model_card import CARD_FILE
 from model.promote import Best, Difference, PromoteConfig, gate
 from model.train_config import TrainConfig
 from tests.bundles import bare_bundle
@@ -128,6 +129,8 @@ def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, enc
     assert f"champion {good.name} stays" in caplog.text
     refused = json.loads((shop_root / "bundles" / "candidate.json").read_text())["refused"]
     assert "no better than untrained" in refused[0]
+    assert "Passed, on the held-out queries" in (good / CARD_FILE).read_text()
+    assert f"- {refused[0]}" in (bad / CARD_FILE).read_text()
 
 
 def test_candidate_and_champion_answer_the_same_queries_and_the_difference_is_kept(shop_root, encoders, caplog):

@@ -59,19 +59,19 @@ def test_a_python_of_another_version_is_refused(bare: Path) -> None:
     assert "PYTHON=/usr/bin/python3.11" in done.stderr
 
 
-@pytest.mark.parametrize("lacking", ["pdsh", "initdb"])
+@pytest.mark.parametrize("lacking", ["pdsh", "initdb", "chromium"])
 def test_debian_is_asked_for_packages_only_where_a_program_is_missing(bare: Path, lacking: str) -> None:
     program(bare, "apt-get", f'echo "$@" >> {bare}/asked')
     env = {"PATH": str(bare), "HOME": os.environ["HOME"]}
     debian = bare / "postgresql"
     (debian / "15" / "bin").mkdir(parents=True)
     command = ["make", "system-packages", f"DEBIAN_POSTGRESQL={debian}"]
-    places = dict.fromkeys(("ip", "ssh", "sshd", "pdsh"), bare) | {"initdb": debian / "15" / "bin"}
+    places = dict.fromkeys(("ip", "ssh", "sshd", "pdsh", "chromium"), bare) | {"initdb": debian / "15" / "bin"}
     for name in set(places) - {lacking}:
         program(places[name], name, "exit 0")
     subprocess.run(command, cwd=CHECKOUT, env=env, check=True)
     asked = (bare / "asked").read_text()
-    assert {"pdsh", "openssh-server", "postgresql"} <= set(asked.split())
+    assert {"pdsh", "openssh-server", "postgresql", "chromium"} <= set(asked.split())
     program(places[lacking], lacking, "exit 0")
     subprocess.run(command, cwd=CHECKOUT, env=env, check=True)
     assert (bare / "asked").read_text() == asked
