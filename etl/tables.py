@@ -79,8 +79,13 @@ def _require_contract(spark: SparkSession, path: str, table: Table) -> None:
         # A version of this package that writes more of a row must not cost the history that earlier ones wrote.
         before = table.names[table.names.index(column.name) - 1]  # the first column is a key
         comment = column.comment.replace("\\", "\\\\").replace("'", "\\'")
-        spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMN {column.name} {column.type} COMMENT '{comment}' AFTER {before}")
+        spark.sql(f"ALTER TABLE {sql_name(path)} ADD COLUMN {column.name} {column.type} COMMENT '{comment}' AFTER {before}")
         log.info("%s: added the column %s, null in earlier rows", table.name, column.name)
+
+
+def sql_name(path: str) -> str:
+    """The table at a path for the text of a statement that takes no parameters: whatever is in the path stays a name."""
+    return "delta.`" + path.replace("`", "``") + "`"
 
 
 def read(spark: SparkSession, path: str, table: Table, *, version: int | None = None, **where: Any) -> DataFrame:

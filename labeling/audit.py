@@ -196,7 +196,7 @@ def write_quality(spark: SparkSession, warehouse: Warehouse, ds: dt.date, run_id
 def against_clicks(rows: DataFrame, vocabulary: Vocabulary, warehouse: Warehouse, settings: AuditConfig) -> list[Check]:
     """ITEM_TERMS -> checks of their probabilities against the day's clicks for held-out queries."""
     pairs = tables.read(rows.sparkSession, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
-    normalise = read_spec(warehouse.bundles / _first(rows)["bundle"]).normalise
+    normalise = read_spec(warehouse.bundle(_first(rows)["bundle"])).normalise
     stated, clicked = stated_and_clicked(rows, pairs, vocabulary, normalise)
     # Without a calibration a probability is no frequency, which is warned of by a check of its own, and blocks nothing.
     block = settings.block_calibration_error if _calibration(rows, warehouse).terms_calibrated else 1.0
@@ -204,7 +204,7 @@ def against_clicks(rows: DataFrame, vocabulary: Vocabulary, warehouse: Warehouse
 
 
 def _calibration(rows: DataFrame, warehouse: Warehouse) -> Calibration:
-    stored = read_calibration(warehouse.bundles / _first(rows)["bundle"]) or {}
+    stored = read_calibration(warehouse.bundle(_first(rows)["bundle"])) or {}
     return Calibration.of(stored.get("calibration"), stored.get("id", ""))
 
 

@@ -90,7 +90,7 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
             "training %r on %d rank%s (%s) of %s by %s",
             config.preset, ranks, "s" * (ranks > 1), pinned.device, where, config.engine,
         )  # fmt: skip
-        bundle = warehouse.bundles / _launch(pinned, scratch, ranks, reached)
+        bundle = warehouse.bundle(_launch(pinned, scratch, ranks, reached))
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
     remove_leftovers(warehouse.checkpoints, config.ds)
