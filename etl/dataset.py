@@ -180,7 +180,7 @@ def verify(directory: Path) -> Manifest:
     """The manifest of a dataset whose files are exactly those that it lists, byte for byte.
 
     Raises:
-        InputError: no manifest; a part lacks a column; a file is missing, changed, not listed or a link. All of them are named.
+        InputError: no manifest; a part lacks a column; a file is missing, changed, not listed, or a link. All are named.
     """
     manifest = Manifest.read(directory)
     if lacking := _lacking(manifest):

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from model.hosts import KEEP_MEMORY, ReachedHosts, labels
+from model.hosts import KEEP_MEMORY, Hosts, ReachedHosts, labels
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,22 @@ def run_on_hosts(module: str, arguments: Sequence[str], reached: ReachedHosts, d
     return run_watched(
         [*_WITH_GUARD, *argv], variables | hosts.ssh_variables(), directory=directory, hosts=list(hosts.slots)
     )
+
+
+def run_as_node(module: str, arguments: Sequence[str], hosts: Hosts, node: int, device: str) -> int:
+    """Run the ranks of this machine alone, one of several that something else starts; returns the launcher's exit code.
+
+    Args:
+        module: What each rank runs.
+        arguments: Of the module.
+        hosts: All machines, with the address of the first.
+        node: This one's place among them.
+        device: Where to train.
+    """
+    where = ["--hostfile", str(hosts.file), "--no_ssh", "--node_rank", str(node), "--master_addr", hosts.master_addr]
+    argv = _deepspeed(*where, "--master_port", str(hosts.master_port), "--module", module, *arguments)
+    ranks = list(hosts.slots.values())[node]
+    return run_watched(argv, environment(ranks, device, local=False) | hosts.interface_variables())
 
 
 def torch_command(module: str, arguments: Sequence[str], *, ranks: int, directory: Path) -> list[str]:
