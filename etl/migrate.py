@@ -94,6 +94,20 @@ def planned(warehouse: Warehouse) -> Iterator[Plan]:
             yield Plan(table, path, tuple(found))
 
 
+def require_contracts(warehouse: Warehouse) -> None:
+    """See that the jobs of a night can write their tables, by the tables' logs alone.
+
+    Raises:
+        InputError: some were made under another contract; everything that stands against it is named.
+    """
+    found = [
+        f"{plan.table.name} at {plan.path}: {each}" for plan in planned(warehouse) for each in plan.found if each.blocks
+    ]
+    if found:
+        heading = "tables made under another contract; run `labeller migrate` and it says what can be mended:"
+        raise InputError.of(found, heading=heading)
+
+
 def migrate(spark: SparkSession, plan: Plan) -> list[str]:
     """Do it; returns what could not be done, since rows stand against it: nothing of that table was changed then."""
     name = tables.sql_name(plan.path)

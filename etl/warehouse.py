@@ -36,9 +36,13 @@ class Warehouse:
         """The warehouse under ``root``.
 
         Raises:
-            InputError: the directory does not exist.
+            InputError: the directory does not exist, or Delta cannot have tables there.
         """
         path = Path(root).expanduser().resolve()
+        if "`" in str(path):
+            raise InputError(
+                f"warehouse {root!r} holds a ` (expected none: Delta takes it for the end of a name): rename it"
+            )
         if not path.is_dir():
             raise InputError(f"warehouse {root!r} is no directory: give --root a directory with the input tables in it")
         return cls(path)

@@ -184,8 +184,8 @@ class TrainConfig(JobConfig):
     """With a hostfile: port of the hosts' sshd; none: as ssh's configuration says."""
 
     node_rank: Annotated[int, Field(ge=0)] | None = None
-    """With a hostfile: this machine's place in it, from 0, where something else (a Kubernetes Job) starts the command on each
-    machine; none: this command starts the others, by ssh."""
+    """With a hostfile: this machine's place in it, from 0, where something else (a Kubernetes Job) starts the command on
+    each machine; none: this command starts the others, by ssh."""
 
     interface: str = ""
     """With a hostfile: network interface of the collectives (gloo, NCCL); empty: each host's way to the first host."""
@@ -262,7 +262,9 @@ class TrainConfig(JobConfig):
         """
         if not self.hostfile:
             if self.node_rank is not None:
-                raise InputError(f"node_rank is {self.node_rank}, but there is no hostfile to have a place in: give --hostfile")
+                raise InputError(
+                    f"node_rank is {self.node_rank}, but there is no hostfile to have a place in: give --hostfile"
+                )
             return None
         if self.engine == "torch":
             raise InputError(
