@@ -184,7 +184,7 @@ def verify(directory: Path) -> Manifest:
     """The manifest of a dataset whose files are exactly those that it lists, byte for byte.
 
     Raises:
-        InputError: no manifest; a part lacks a column; a file is missing, changed or not listed. All of them are named.
+        InputError: no manifest; a part lacks a column; a file is missing, changed, not listed, or a link. All are named.
     """
     manifest = Manifest.read(directory)
     if lacking := _lacking(manifest):
@@ -193,6 +193,7 @@ def verify(directory: Path) -> Manifest:
     present = {p.relative_to(directory).as_posix(): p for p in data_files(directory)}
     problems = [f"{path} is missing" for path in sorted(listed.keys() - present.keys())]
     problems += [f"{path} is not in the manifest" for path in sorted(present.keys() - listed.keys())]
+    problems += [f"{path} is a link (expected a file)" for path, file in present.items() if file.is_symlink()]
     both = sorted(listed.keys() & present.keys())
     with ThreadPoolExecutor() as pool:  # other ranks wait at a barrier; hashing leaves the interpreter's lock alone
         problems += filter(None, pool.map(lambda path: _difference(present[path], listed[path]), both))

@@ -14,7 +14,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from etl.table_lock import table_lock
-from etl.tables import commit_metadata, latest_version
+from etl.tables import commit_metadata, latest_version, sql_name
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def drop_history(spark: SparkSession, path: str, metadata: Mapping[str, Any]) ->
     with table_lock(spark, path):
         last = latest_version(spark, path)
         with commit_metadata(metadata):
-            spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.versions_dropped_to' = '{last}')")
+            spark.sql(f"ALTER TABLE {sql_name(path)} SET TBLPROPERTIES ('labeller.versions_dropped_to' = '{last}')")
         vacuum(spark, path, 0)
         newest = deltalake.DeltaTable(path)
         newest.create_checkpoint()

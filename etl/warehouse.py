@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from etl.config import WarehouseConfig
-from etl.contracts import Table
+from etl.contracts import INPUTS, Table
 from etl.errors import InputError
 from etl.sources import Source
+
+_BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_INPUTS = frozenset(table.name for table in INPUTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +36,13 @@ class Warehouse:
         """The warehouse under ``root``.
 
         Raises:
-            InputError: the directory does not exist.
+            InputError: the directory does not exist, or Delta cannot have tables there.
         """
         path = Path(root).expanduser().resolve()
+        if "`" in str(path):
+            raise InputError(
+                f"warehouse {root!r} holds a ` (expected none: Delta takes it for the end of a name): rename it"
+            )
         if not path.is_dir():
             raise InputError(f"warehouse {root!r} is no directory: give --root a directory with the input tables in it")
         return cls(path)
@@ -48,6 +56,20 @@ class Warehouse:
         """
         return cls(cls.at(config.root).root, config.inputs, dict(config.pins))
 
+    def inside(self, path: Path) -> Path:
+        """A place of ours as it is given: jobs write and remove there, so no link in it may lead out of the root.
+
+        Raises:
+            InputError: one does.
+        """
+        there = path.resolve()
+        if not there.is_relative_to(self.root.resolve()):
+            raise InputError(
+                f"{path} is a link to {there} (expected a place under {self.root}, where jobs write and remove what is "
+                "theirs): move it there, or mount the other place there"
+            )
+        return path
+
     def source(self, table: Table) -> Source:
         return self.sources.get(table.name, Source())
 
@@ -55,7 +77,7 @@ class Warehouse:
         """Directory of a table.
 
         Raises:
-            InputError: it is an input that has a name in Spark's catalogue instead.
+            InputError: it is an input that has a name in Spark's catalogue instead, or a table of ours outside of the root.
         """
         source = self.source(table)
         if source.table:
@@ -64,7 +86,8 @@ class Warehouse:
                 f"(expected a directory): give [warehouse.inputs.{table.name}] the path of its files"
             )
         # As Spark writes it, whose errors name files: no ".." in it, links kept.
-        return os.path.normpath(self.root / Path(source.path or table.name).expanduser())
+        path = os.path.normpath(self.root / Path(source.path or table.name).expanduser())
+        return path if table.name in _INPUTS else str(self.inside(Path(path)))
 
     def place(self, table: Table) -> str:
         """Where an input is, for a message."""
@@ -73,26 +96,36 @@ class Warehouse:
 
     def staged(self, table: Table) -> str:
         """Where a run lays a table down until it is audited."""
-        return str(self.root / "staging" / table.name)
+        return str(self.inside(self.root / "staging" / table.name))
 
     def dataset(self, ds: dt.date) -> Path:
-        return self.root / "datasets" / f"ds={ds.isoformat()}"
+        return self.inside(self.root / "datasets" / f"ds={ds.isoformat()}")
 
     @property
     def bundles(self) -> Path:
-        return self.root / "bundles"
+        return self.inside(self.root / "bundles")
+
+    def bundle(self, name: str) -> Path:
+        """Directory of a bundle, which need not be there.
+
+        Raises:
+            InputError: the name is none of a directory there, or that is a link out of the warehouse.
+        """
+        if not _BUNDLE.fullmatch(name):
+            raise InputError(f"bundle {name!r} is not under {self.bundles}: give the name of a directory there")
+        return self.inside(self.bundles / name)
 
     @property
     def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
+        return self.inside(self.root / "checkpoints")
 
     def training_checkpoints(self, ds: dt.date) -> Path:
         """Where the training on the dataset of ``ds`` leaves its checkpoints until it is over."""
-        return self.checkpoints / f"ds={ds}"
+        return self.inside(self.checkpoints / f"ds={ds}")
 
     def training_figures(self, ds: dt.date) -> Path:
         """TensorBoard's event files of the last training on the dataset of ``ds``."""
-        return self.root / "training" / f"ds={ds}"
+        return self.inside(self.root / "training" / f"ds={ds}")
 
     @property
     def truth(self) -> Path:
@@ -102,10 +135,10 @@ class Warehouse:
     @property
     def item_indexes(self) -> Path:
         """Persisted faiss indexes of the items; ``live.json`` names the one of what is live."""
-        return self.root / "item_index"
+        return self.inside(self.root / "item_index")
 
     def report(self, ds: dt.date) -> Path:
-        return self.root / "reports" / f"ds={ds.isoformat()}"
+        return self.inside(self.root / "reports" / f"ds={ds.isoformat()}")
 
     def has(self, table: Table) -> bool:
         """Whether a table is there; one whose place is configured is meant to be, and reading it tells."""

@@ -212,7 +212,7 @@ def against_clicks(
         settings: What may be.
     """
     pairs = tables.read(rows.sparkSession, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
-    normalise = read_spec(warehouse.bundles / _first(rows)["bundle"]).normalise
+    normalise = read_spec(warehouse.bundle(_first(rows)["bundle"])).normalise
     items = clicked_for(rows, pairs, vocabulary, normalise)
     before = None if history is None else newest(history)
     least = settings.min_calibration_cases
@@ -224,7 +224,7 @@ def against_clicks(
 
 
 def _calibration(rows: DataFrame, warehouse: Warehouse) -> Calibration:
-    stored = read_calibration(warehouse.bundles / _first(rows)["bundle"]) or {}
+    stored = read_calibration(warehouse.bundle(_first(rows)["bundle"])) or {}
     return Calibration.of(stored.get("calibration"), stored.get("id", ""))
 
 

@@ -23,6 +23,7 @@ from etl.config import arg_parser as config_parser
 from etl.dataset_config import DatasetConfig
 from etl.errors import InputError
 from etl.job import run_job
+from etl.migrate import require_contracts
 from etl.pairs_config import PairsConfig
 from etl.warehouse import Warehouse
 from labeling.audit import AuditConfig
@@ -76,12 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: NightConfig) -> Mapping[str, Any]:
-    """Check settings, then inputs; returns the figures of the summary.
+    """Check settings, then our own tables, then inputs; returns the figures of the summary.
 
     Raises:
         InputError: everything that stands in the way of a run.
     """
     check_settings(config)
+    require_contracts(Warehouse.of(config))
     return check_inputs.run(config)
 
 

@@ -56,6 +56,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
     ),
     "upkeep": (
         Command("review", "labeling.review", "write the day's sample for people to judge, and take their judgements back"),
+        Command("migrate", "etl.migrate", "bring tables of an earlier version of this package up to its contracts"),
         Command("maintain", "labeling.maintain", "let go what is old and nothing refers to, compact and vacuum tables"),
         Command(
             "forget", "labeling.forget", "remove a query from every table and dataset, and name the bundles that saw it"

@@ -101,7 +101,7 @@ def _overrides(warehouse: Warehouse, item_id: str) -> list[dict[str, Any]]:
 
 
 def _bundle(warehouse: Warehouse, bundle_id: str) -> dict[str, Any]:
-    path = warehouse.bundles / bundle_id
+    path = warehouse.bundle(bundle_id)
     if not (path / MANIFEST_FILE).is_file():
         return {"id": bundle_id, "missing": f"no longer at {path}"}
     manifest, calibration = read_json(path / MANIFEST_FILE), read_calibration(path)

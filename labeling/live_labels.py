@@ -186,7 +186,7 @@ def _merged(
 def _confirm(spark: SparkSession, path: str, metadata: Mapping[str, Any]) -> None:
     """A commit without rows: Delta makes none of a merge that changes nothing, and the log has to say what is live."""
     with tables.commit_metadata(metadata) as token:
-        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.confirmed' = '{token}')")
+        spark.sql(f"ALTER TABLE {tables.sql_name(path)} SET TBLPROPERTIES ('labeller.confirmed' = '{token}')")
     if tables.commit_of(spark, path, token) is None:
         raise tables.WriteError(f"{LABELS_CURRENT.name}: no commit says that the labels of {metadata['run_id']} are live")
 

@@ -46,7 +46,7 @@ def referred_datasets(warehouse: Warehouse, newest: int) -> dict[str, str]:
     present = sorted((path.name for path in warehouse.dataset(dt.date.min).parent.glob("ds=*")), reverse=True)
     found = dict.fromkeys(present[:newest], "one of the newest")
     for bundle, reason in _in_aliases(warehouse).items():
-        file = warehouse.bundles / bundle / MANIFEST_FILE
+        file = warehouse.bundle(bundle) / MANIFEST_FILE
         trained_on = read_json(file)["lineage"].get("dataset") if file.is_file() else None
         if trained_on:
             found[f"ds={trained_on}"] = f"{reason} was trained on it"

@@ -108,13 +108,13 @@ def measure(
 
 def bundle_metrics(warehouse: Warehouse, bundle: str) -> dict[str, Any]:
     """What training measured on held-out queries; empty if the bundle is gone by now."""
-    path = warehouse.bundles / bundle / METRICS_FILE
+    path = warehouse.bundle(bundle) / METRICS_FILE
     return json.loads(path.read_text(encoding="utf-8")).get("heldout", {}) if path.is_file() else {}
 
 
 def trained_on(warehouse: Warehouse, bundle: str) -> str:
     """Day of the dataset that a bundle was trained and measured on, ISO; empty if the bundle is gone by now."""
-    path = warehouse.bundles / bundle / MANIFEST_FILE
+    path = warehouse.bundle(bundle) / MANIFEST_FILE
     return str(json.loads(path.read_text(encoding="utf-8"))["ds"]) if path.is_file() else ""
 
 
