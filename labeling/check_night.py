@@ -33,7 +33,7 @@ from labeling.mine_negatives import MineConfig
 from labeling.predict import PredictConfig
 from labeling.publish import PublishConfig
 from labeling.relate_config import RelateConfig
-from labeling.report import ReportConfig
+from labeling.report.__main__ import ReportConfig
 from labeling.retention import MaintainConfig
 from model.bundle import load_bundle
 from model.launch import CHECKOUT

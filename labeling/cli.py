@@ -49,7 +49,9 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("rollback", "labeling.rollback", "make live again what an earlier publishing made live"),
         Command("relate", "labeling.relate", "write similar items, recall lists and what else the vectors give"),
     ),
-    "past days": (Command("backfill", "labeling.backfill", "plan, make or compare the labels of days of the past"),),
+    "past days": (
+        Command("backfill", "labeling.backfill.__main__", "plan, make or compare the labels of days of the past"),
+    ),
     "online": (
         Command("export-onnx", "labeling.export_onnx", "write the query encoder of a bundle for an online service"),
         Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),
@@ -67,7 +69,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
             "status", "labeling.status", "say what is live and how old, the last runs, the next training, open warnings"
         ),
         Command("explain", "labeling.explain", "say where the label of an item comes from"),
-        Command("report", "labeling.report", "say where everything is and how good it is"),
+        Command("report", "labeling.report.__main__", "say where everything is and how good it is"),
         Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),
         Command("label", "labeling.label_title", "label titles given on the command line"),
         Command("score-pairs", "labeling.score_pairs", "score given pairs of query and item, for a ranker"),

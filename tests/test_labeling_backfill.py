@@ -15,12 +15,12 @@ from etl.lease import DayTaken
 from etl.pairs_config import PairsConfig
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
-from labeling import backfill
-from labeling.backfill_config import BackfillConfig, as_flags, passed_on, stage_settings
-from labeling.backfill_diff import count_items, with_all_causes
-from labeling.backfill_pins import same_files
-from labeling.backfill_plan import Planner, late_days
-from labeling.backfill_run import Outcome, refuse_failures
+from labeling.backfill import __main__ as backfill
+from labeling.backfill.config import BackfillConfig, as_flags, passed_on, stage_settings
+from labeling.backfill.diff import count_items, with_all_causes
+from labeling.backfill.pins import same_files
+from labeling.backfill.plan import Planner, late_days
+from labeling.backfill.run import Outcome, refuse_failures
 from labeling.label_changes import label_changes
 from labeling.predict import PredictConfig, identity_settings
 from tests.labeling_data import write_small_bundle

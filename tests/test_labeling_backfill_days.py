@@ -17,10 +17,11 @@ from etl.contracts import CATALOGUE, CLICK_LOG, LABELS_CURRENT, OUTPUTS, RUNS, T
 from etl.errors import EXIT_BAD_INPUT, EXIT_DAY_TAKEN, EXIT_GATE_REFUSED, EXIT_OK
 from etl.lease import hold_day
 from etl.warehouse import Warehouse
-from labeling import audit, backfill, embed_catalogue, predict, publish
-from labeling.backfill_config import BackfillConfig
-from labeling.backfill_diff import diff_days
-from labeling.backfill_plan import Planner
+from labeling import audit, embed_catalogue, predict, publish
+from labeling.backfill import __main__ as backfill
+from labeling.backfill.config import BackfillConfig
+from labeling.backfill.diff import diff_days
+from labeling.backfill.plan import Planner
 from labeling.live_log import live_state
 from model.bundle import set_alias
 from tests.labeling_data import NODES, TERMS, write_small_bundle

@@ -22,12 +22,13 @@ from etl.tables import ensure, write_slice
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
-from labeling import report, tables
+from labeling import tables
 from labeling.baselines import Bm25Terms, LongestMatch, clicked_terms
 from labeling.day_labels import Labels
 from labeling.figures import ALL, LACKING, UNCLICKED, CategoryFigures, category_figures, term_figures
-from labeling.report import next_query
-from labeling.report_sections import DEEP, Report, categories
+from labeling.report import __main__ as report
+from labeling.report.__main__ import next_query
+from labeling.report.summary import DEEP, Report, categories
 from labeling.truth import Truth, load_truth
 from tests.rows import DS, item, lay_down, node, term
 

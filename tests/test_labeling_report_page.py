@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from labeling import report
-from labeling.report_training import tracked
+from labeling.report import __main__ as report
+from labeling.report.training import tracked
 from model.tracking import TensorBoard
 from tests.needs import require_or_skip
 from tests.report_shop import CURVE, HOSTILE, HOSTILE_TERM, NEXT, SECRET, lay_down_shop

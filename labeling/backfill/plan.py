@@ -23,8 +23,8 @@ from etl.pairs_config import PairsConfig
 from etl.runs import code_version, expected_cost
 from etl.session import start_session
 from etl.warehouse import Warehouse, is_delta
-from labeling.backfill_config import STAGES, BackfillConfig, as_flags, stage_settings
-from labeling.backfill_pins import AsItWas, same_files
+from labeling.backfill.config import STAGES, BackfillConfig, as_flags, stage_settings
+from labeling.backfill.pins import AsItWas, same_files
 from labeling.encoding import labelling_bundle
 from labeling.lineage import changes, last_lineage, lineage_of
 from labeling.predict import LACKING, PredictConfig, identify, joined_vectors

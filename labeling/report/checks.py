@@ -10,9 +10,9 @@ import polars as pl
 from etl.contracts import QUALITY
 from etl.warehouse import Warehouse
 from labeling import local_tables
-from labeling.report_charts import lines
-from labeling.report_nights import Night
-from labeling.report_page import Part
+from labeling.report.charts import lines
+from labeling.report.nights import Night
+from labeling.report.page import Part
 from labeling.sections import Section
 from model.bundle import CANDIDATE, CHAMPION, alias
 

@@ -24,8 +24,8 @@ from etl.errors import (
     StageFailed,
 )
 from etl.lease import DayTaken, Lease, hold_day, lock_directory
-from labeling.backfill_config import STAGES, TO_AUDIT
-from labeling.backfill_plan import DayPlan, Planner
+from labeling.backfill.config import STAGES, TO_AUDIT
+from labeling.backfill.plan import DayPlan, Planner
 
 log = logging.getLogger(__name__)
 

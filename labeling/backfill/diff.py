@@ -21,7 +21,7 @@ from etl.tokenizer_spec import read_spec
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse
 from labeling.audit import halves, staged
-from labeling.backfill_plan import Planner
+from labeling.backfill.plan import Planner
 from labeling.label_changes import label_changes
 from labeling.lineage import last_lineage
 from labeling.live_labels import current_labels

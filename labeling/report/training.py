@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from etl.warehouse import Warehouse
-from labeling.report_charts import Picture, lines
-from labeling.report_page import Part
+from labeling.report.charts import Picture, lines
+from labeling.report.page import Part
 from labeling.sections import Section
 from model.bundle import MANIFEST_FILE, METRICS_FILE
 from model.bundle_layout import read_json

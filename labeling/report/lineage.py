@@ -11,7 +11,7 @@ import polars as pl
 from etl.contracts import RUNS
 from etl.warehouse import Warehouse
 from labeling import local_tables
-from labeling.report_page import Part
+from labeling.report.page import Part
 from labeling.sections import Section
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABEL_CHANGES, Table
 from etl.warehouse import Warehouse
 from labeling import local_tables
-from labeling.report_page import Part
+from labeling.report.page import Part
 from labeling.sections import Section
 
 MOVERS = 10

@@ -27,9 +27,9 @@ from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.day_labels import Labels, examples, read_labels
 from labeling.figures import CategoryFigures, TermFigures, category_figures, term_figures
-from labeling.nightly_page import nightly_page
-from labeling.report_page import write_page
-from labeling.report_sections import Report, report_sections
+from labeling.report.page import write_page
+from labeling.report.parts import nightly_page
+from labeling.report.summary import Report, report_sections
 from labeling.sections import markdown, show
 from labeling.selective import draw
 from labeling.tables import survey

@@ -13,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from labeling.report_charts import Picture
+from labeling.report.charts import Picture
 from labeling.sections import Section, is_number
 
 RESULTS = ("passed", "warning", "failed")
@@ -64,7 +64,7 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML."""
     templates = Environment(
-        loader=PackageLoader("labeling"),
+        loader=PackageLoader("labeling.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -13,8 +13,8 @@ import polars as pl
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABEL_CHANGES, QUALITY, RUNS
 from etl.warehouse import Warehouse
 from labeling import local_tables
-from labeling.report_charts import sparkline
-from labeling.report_page import Headline, Part
+from labeling.report.charts import sparkline
+from labeling.report.page import Headline, Part
 from labeling.sections import Section
 
 NIGHTS = 14

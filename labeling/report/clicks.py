@@ -22,8 +22,8 @@ from labeling import local_tables
 from labeling.clicked import TRAIN, Clicked, as_clicked, term_forms
 from labeling.probability_checks import FRESH, MOST_ITEMS
 from labeling.reliability import bins_of_equal_mass, expected_calibration_error
-from labeling.report_charts import reliability_diagram
-from labeling.report_page import Part
+from labeling.report.charts import reliability_diagram
+from labeling.report.page import Part
 from labeling.sections import Section
 
 LEAST_CASES = 40

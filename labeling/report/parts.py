@@ -13,16 +13,16 @@ from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, Table
 from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.day_labels import Labels
-from labeling.report_changes import churn_part, day_labels, movers_part
-from labeling.report_charts import Picture
-from labeling.report_checks import drift_part, gates_part, judged_checks, promotion_words
-from labeling.report_clicks import calibration_part
-from labeling.report_labels import coverage_part, samples_part
-from labeling.report_lineage import lineage_part
-from labeling.report_nights import Night, headlines, last_nights, nights_part
-from labeling.report_page import Page, Part
-from labeling.report_sections import Report, categories, places, retrieval, terms
-from labeling.report_training import training_part
+from labeling.report.changes import churn_part, day_labels, movers_part
+from labeling.report.charts import Picture
+from labeling.report.checks import drift_part, gates_part, judged_checks, promotion_words
+from labeling.report.clicks import calibration_part
+from labeling.report.labels import coverage_part, samples_part
+from labeling.report.lineage import lineage_part
+from labeling.report.nights import Night, headlines, last_nights, nights_part
+from labeling.report.page import Page, Part
+from labeling.report.summary import Report, categories, places, retrieval, terms
+from labeling.report.training import training_part
 
 
 def nightly_page(warehouse: Warehouse, config: JobConfig, labels: Labels, report: Report, risk: Path | None) -> Page:

@@ -17,10 +17,10 @@ from rich.table import Table as RichTable
 from etl import config
 from etl.errors import EXIT_OK
 from etl.job import run_job
-from labeling.backfill_config import BackfillConfig, passed_on
-from labeling.backfill_diff import diff_days, show_diff
-from labeling.backfill_plan import DayPlan, Planner, planned_days
-from labeling.backfill_run import run_days
+from labeling.backfill.config import BackfillConfig, passed_on
+from labeling.backfill.diff import diff_days, show_diff
+from labeling.backfill.plan import DayPlan, Planner, planned_days
+from labeling.backfill.run import run_days
 from labeling.terminal import console
 
 

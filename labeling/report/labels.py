@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, Table
-from labeling.report_changes import NAMES
-from labeling.report_charts import histogram
-from labeling.report_page import Part
+from labeling.report.changes import NAMES
+from labeling.report.charts import histogram
+from labeling.report.page import Part
 from labeling.sections import Section
 
 BINS = 20
@@ -26,7 +26,7 @@ def coverage_part(now: Mapping[Table, pl.DataFrame], reasons: Mapping[str, int])
     """How many items have labels, and how probable these are stated to be.
 
     Args:
-        now: Label tables of the warehouse -> their :func:`labeling.report_changes.day_labels`.
+        now: Label tables of the warehouse -> their :func:`labeling.report.changes.day_labels`.
         reasons: Why items have no term -> items.
     """
     stated = {f"{NAMES[table]}s": labels["probability"].drop_nulls() for table, labels in now.items()}
