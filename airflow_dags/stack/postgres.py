@@ -88,7 +88,7 @@ class Postgres:
             StackError: it ended, or said nothing for a minute.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        ask = [self.programs / "pg_isready", "-q", "-h", self.socket, "-d", "postgres"]
+        ask = [str(self.programs / "pg_isready"), "-q", "-h", str(self.socket), "-d", "postgres"]
         while subprocess.run(ask, check=False).returncode:
             if not alive() or time.monotonic() > deadline:
                 raise StackError(f"PostgreSQL did not start; {tail(self.log)}")
