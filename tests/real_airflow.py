@@ -70,6 +70,7 @@ class Airflow:
         password = json.loads((self.state / "airflow" / "passwords.json").read_text())["admin"]
         answer = self.ask("POST", "/auth/token", {"username": "admin", "password": password})
         self.token = answer["access_token"]
+        self.seen.clear()  # the first process was root's before it became another account's
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """One request to the REST API."""
