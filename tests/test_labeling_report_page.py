@@ -214,6 +214,11 @@ def test_it_prints_without_navigation_and_without_loss_at_the_margin(chromium, p
     assert (tmp_path / "report.pdf").read_bytes().count(b"/Type /Page\n") > 2
 
 
+def test_the_same_tables_make_the_same_page(shop, page_file):
+    root = str(page_file.parents[2])
+    assert write(shop, NEXT).read_text().replace(str(shop), root) == page_file.read_text()
+
+
 # ---------------------------------------------------------------- what is missing is said in words
 
 

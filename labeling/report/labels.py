@@ -72,7 +72,7 @@ def samples_part(now: Mapping[Table, pl.DataFrame], titles: Mapping[str, str | N
         )
         for name, count in sizes.head(LARGEST).iter_rows():
             drawn = _draw(items.filter(pl.col("level_1") == name), OF_EACH)
-            tables.append(_items(f"{name}: {OF_EACH} of {count:,} items", drawn, titles))
+            tables.append(_items(f"{name}: {len(drawn)} of {count:,} items", drawn, titles))
         words.append(
             f"Drawn by the hash of their id: {OF_EACH} items of each of the {LARGEST} largest categories at the top."
         )

@@ -71,7 +71,7 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     template = templates.get_template("report.html")
-    return template.render(page=page, results=RESULTS, numeric=_numeric, code=_code)
+    return template.render(page=page, results=RESULTS, numeric=_numeric, code=_code, breakable=_breakable)
 
 
 def write_page(page: Page, file: Path) -> None:
@@ -87,6 +87,11 @@ def _code(text: str) -> Markup:
     if len(parts) % 2 == 0:  # one of them has no other
         return escape(text)
     return Markup("").join(Markup("<code>{}</code>").format(part) if n % 2 else part for n, part in enumerate(parts))
+
+
+def _breakable(text: str) -> Markup:
+    """A name that a narrow screen may break after its dots and underscores."""
+    return escape(text).replace("_", Markup("_<wbr>")).replace(".", Markup(".<wbr>"))
 
 
 def _numeric(table: Section) -> list[bool]:
