@@ -143,7 +143,7 @@ test: setup lint types  ## Run all tests that take less than half an hour togeth
 
 test-hosts: setup  ## Run the slow tests of training: several hosts, ranks that die or change in number, four ranks
 	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_resume.py \
-	  tests/test_model_loss.py
+	  tests/test_model_loss.py tests/test_run_at_scale.py
 
 test-slow: setup  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests

@@ -15,6 +15,8 @@ from etl.errors import InputError
 from etl.sources import Source
 
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ODD = re.compile("[`%]")
+"""In a path: Delta takes the first for the end of a name, delta-rs the second for the start of an escape."""
 _INPUTS = frozenset(table.name for table in INPUTS)
 
 
@@ -36,12 +38,12 @@ class Warehouse:
         """The warehouse under ``root``.
 
         Raises:
-            InputError: the directory does not exist, or Delta cannot have tables there.
+            InputError: the directory does not exist, or tables there could not be read.
         """
         path = Path(root).expanduser().resolve()
-        if "`" in str(path):
+        if odd := sorted(set(_ODD.findall(str(path)))):
             raise InputError(
-                f"warehouse {root!r} holds a ` (expected none: Delta takes it for the end of a name): rename it"
+                f"warehouse {root!r} holds {' '.join(map(repr, odd))}, which readers of its tables misread: rename it"
             )
         if not path.is_dir():
             raise InputError(f"warehouse {root!r} is no directory: give --root a directory with the input tables in it")

@@ -23,7 +23,7 @@ from tests.model_data import DS, small_shop, write_dataset
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLES = CHECKOUT / "docs" / "run_at_scale"
-SETTINGS = {"ROOT": "/data/my shop", "DS": "2024-05-07", "API": "https://api:6443", "IMAGE": "labeller:1"}
+SETTINGS = {"ROOT": "/data/shop", "DS": "2024-05-07", "API": "https://api:6443", "IMAGE": "labeller:1"}
 JARS = ["io.delta_delta-spark_2.13-4.0.1.jar", "io.delta_delta-storage-4.0.1.jar"]
 STAGES = ("check", "pairs", "dataset", "mine", "calibrate", "embed", "predict", "audit", "publish", "relate")
 """Those that run on Spark."""
@@ -129,6 +129,7 @@ def test_pods_of_the_job_are_the_hosts_of_its_hostfile_and_find_rank_0_by_its_na
     assert {port} == {p["port"] for p in service["spec"]["ports"]} == {p["containerPort"] for p in container["ports"]}
 
 
+@pytest.mark.slow
 def test_two_machines_that_are_started_alike_train_together_and_the_first_leaves_the_bundle(root):
     write_dataset(root / "datasets" / f"ds={DS}", small_shop())
     (root / "hostfile").write_text("localhost slots=1\n127.0.0.1 slots=1\n")

@@ -4,10 +4,12 @@
 set -eu
 LABELLER=${LABELLER:-/opt/labeller}      # the checkout here, whose spark-submit is the image's
 CLAIM=volumes.persistentVolumeClaim.warehouse
-exec "$LABELLER/.venv/bin/spark-submit" \
+export PATH="$LABELLER/.venv/bin:$PATH" # spark-submit asks python3 where Spark lies
+exec spark-submit \
   --master "k8s://$API" --deploy-mode cluster --name "labeller-${STAGE:-embed}-$DS" \
   --driver-memory 4g --executor-memory 16g \
   --jars "$(echo "$LABELLER"/.venv/jars/*.jar | tr ' ' ',' | sed "s#$LABELLER#local:///opt/labeller#g")" \
+  --driver-java-options "-Dlog4j2.configurationFile=file:/opt/labeller/etl/log4j2.properties" \
   --conf spark.kubernetes.namespace=labeller \
   --conf spark.kubernetes.authenticate.driver.serviceAccountName=spark \
   --conf spark.kubernetes.container.image="$IMAGE" \
