@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection
-from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable
 
+from etl import storage
 from etl.contracts import CATALOGUE, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
 from etl.product_template import ProductTemplate
@@ -76,7 +76,8 @@ def scan(path: str) -> pl.LazyFrame:
     """A Delta table or a directory of Parquet files, partitions by their names."""
     if is_delta(path):
         return pl.scan_delta(path)
-    files = sorted(str(file) for file in Path(path).rglob("*.parquet") if not _is_hidden(file.relative_to(path)))
+    found = ((file.path, storage.shown(file.path, path)) for file in storage.files_under(path))
+    files = [file for file, name in found if name.endswith(".parquet") and not _is_hidden(name)]
     if not files:
         raise InputError(f"{path} holds neither a Delta table nor Parquet files")
     # Optional columns may have come with a later day.
@@ -121,5 +122,5 @@ def taxonomy(warehouse: Warehouse) -> Taxonomy:
     return Taxonomy.of(read(warehouse, TAXONOMY).to_dicts())
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.parts)
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in path.split("/"))
