@@ -1,16 +1,18 @@
 """Set-up step: fetch Spark's jars once, so that every later start finds them with no network.
 
-Delta's come with the set-up; those of a store only when asked for, since S3's SDK alone is 558 MB.
+Delta's come with the set-up; those of a store only when asked for, since S3's SDK is a download of 558 MB.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ class Packages:
     """Pattern of the jar that tells whether they are there."""
     without: tuple[str, ...] = ()
     """What they ask for and need not have."""
+    needless: str = ""
+    """Pattern of what is in them and never called, see :func:`leave_out`."""
 
 
 # A faster TLS that Hadoop takes if it is there; its parents do not resolve everywhere.
@@ -43,7 +47,11 @@ PACKAGES = {
     "delta": Packages(("io.delta:delta-spark_2.13:4.0.1",), "io.delta_delta-spark*.jar"),
     # The version of the SDK that this Hadoop was built with.
     "s3a": Packages(
-        (f"org.apache.hadoop:hadoop-aws:{HADOOP}", "software.amazon.awssdk:bundle:2.24.6"), MARKS["s3a"], _OPENSSL
+        (f"org.apache.hadoop:hadoop-aws:{HADOOP}", "software.amazon.awssdk:bundle:2.24.6"),
+        MARKS["s3a"],
+        _OPENSSL,
+        # Of the services hadoop-aws names s3 and sts, and the other two log in for them. Spark has a newer slf4j.
+        r"software/amazon/awssdk/services/(?!(s3|sts|sso|ssooidc)/)|org/slf4j/",
     ),
     "abfs": Packages((f"org.apache.hadoop:hadoop-azure:{HADOOP}",), MARKS["abfs"], _OPENSSL),
 }
@@ -72,8 +80,24 @@ def fetch(packages: Packages, target: Path) -> list[Path]:
         found = sorted(Path(ivy).glob("jars/*.jar"))
         if done.returncode or not found:
             raise RuntimeError("\n".join((done.stdout + done.stderr).strip().splitlines()[-8:]))
+        for jar in found:
+            if packages.needless:
+                leave_out(packages.needless, jar)
         target.mkdir(parents=True, exist_ok=True)
         return [Path(shutil.copy2(jar, target / jar.name)) for jar in found]
+
+
+def leave_out(needless: str, jar: Path) -> None:
+    """Write a jar again without what the pattern matches: of the bundle of AWS's SDK 22 MB of 558 are left.
+
+    Spark copies the jars of a session to every executor, also to the one in a local driver.
+    """
+    aside = jar.with_suffix(".aside")
+    with zipfile.ZipFile(jar) as whole, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as slim:
+        for entry in whole.infolist():
+            if not entry.is_dir() and not re.match(needless, entry.filename):
+                slim.writestr(entry, whole.read(entry))
+    aside.rename(jar)
 
 
 def arg_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -96,9 +96,7 @@ def entries(path: str) -> list[str]:
 def files_under(path: str) -> list[StoredFile]:
     """Every file below a directory, hidden ones too, by their paths; none where there is no such directory."""
     if is_uri(path):
-        authority = _authority(path)
-        found = (info for info in _listed(path, recursive=True) if info.is_file)
-        return sorted(StoredFile(f"{authority}/{info.path}", info.size, info.mtime_ns or 0) for info in found)
+        return sorted(_stored_files(path))
     local = ((file, file.stat()) for file in Path(path).rglob("*") if file.is_file())
     return sorted(StoredFile(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in local)
 
@@ -162,13 +160,23 @@ def remove(path: str) -> None:
         files.delete_file(inside)
 
 
+def _stored_files(path: str) -> Iterator[StoredFile]:
+    """Files without the empty objects by which some tools mark a directory, and which are listed like files."""
+    found = [info for info in _listed(path, recursive=True) if info.is_file]
+    parents = {str(parent) for info in found for parent in PurePosixPath(info.path).parents}
+    for info in found:
+        file = f"{_authority(path)}/{info.path}"
+        if info.path not in parents and (info.size or is_file(file)):
+            yield StoredFile(file, info.size, info.mtime_ns or 0)
+
+
 def _listed(path: str, *, recursive: bool) -> list[Any]:
     import pyarrow.fs
 
     with _said_by_store(path):
         files, inside = _opened(path)
         selector = pyarrow.fs.FileSelector(inside, allow_not_found=True, recursive=recursive)
-        return list(files.get_file_info(selector))
+        return [info for info in files.get_file_info(selector) if info.path != inside]
 
 
 def _opened(path: str) -> tuple[Any, str]:
