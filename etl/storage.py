@@ -150,6 +150,16 @@ def read_schema(path: str) -> pa.Schema:
     return pq.read_schema(inside, filesystem=files)
 
 
+def read_parquet(path: str) -> pa.Table:
+    """A Parquet file on a store, whole."""
+    import pyarrow.parquet as pq
+
+    with _said_by_store(path):
+        files, inside = _opened(path)
+        with files.open_input_file(inside) as file:
+            return pq.ParquetFile(file).read()
+
+
 def remove(path: str) -> None:
     """Delete one file."""
     if not is_uri(path):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow.fs
 from deltalake.fs import DeltaStorageHandler
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 BUCKET = "shop"
 KEY, SECRET = "shop-key", "shop-secret-hush"
 PARTS = ("master.port", "volume.port", "filer.port", "s3.port")
@@ -83,4 +84,4 @@ def upload(directory: Path, uri: str) -> None:
 
 def environment(store: dict[str, str]) -> dict[str, str]:
     """That of a command which works with the store, with this checkout's code."""
-    return os.environ | store | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    return os.environ | store | {"PYTHONPATH": str(CHECKOUT)}
