@@ -31,7 +31,7 @@ export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
 .PHONY: help setup benchmarks-setup system-packages preflight nightly airflow label sample wheel doctor tables test test-slow lint types format
-.PHONY: lock clean test-hosts test-spark
+.PHONY: lock clean test-hosts test-spark store-jars
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 18
@@ -87,6 +87,9 @@ system-packages:  ## Install the Debian packages that `make airflow` and the tes
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 postgresql chromium >/dev/null; \
 	fi
 
+store-jars: setup  ## Fetch Spark's jars for tables on S3 (STORE=abfs: on Azure)
+	@$(BIN)/python -m etl.jars $(or $(STORE),s3a)
+
 benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training and .encoding compare with
 
 .venv-benchmarks/.ready: requirements/benchmarks.txt | .venv-uv/.ready preflight
@@ -110,7 +113,7 @@ nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a gene
 	@if [ -n "$(ROOT)" ] && [ -z "$(DS)" ]; then echo "nightly: say which day to label, as in 'make nightly ROOT=$(ROOT) DS=$(SAMPLE_DS)'." >&2; exit 2; fi
 	@$(BIN)/python -c 'import json, sys; root, ds, clicks = sys.argv[1:]; \
 	  print(json.dumps({"root": root or "$(SAMPLE_ROOT)", "ds": ds, "sample": not root, "sample_clicks": int(clicks)}))' \
-	  "$(and $(ROOT),$(abspath $(ROOT)))" "$(or $(DS),$(SAMPLE_DS))" "$(CLICKS)" >build/nightly.json
+	  "$(if $(findstring ://,$(ROOT)),$(ROOT),$(and $(ROOT),$(abspath $(ROOT))))" "$(or $(DS),$(SAMPLE_DS))" "$(CLICKS)" >build/nightly.json
 	@started=$$SECONDS; \
 	$(AIRFLOW_BIN)/airflow dags test nightly_labeling --conf "$$(cat build/nightly.json)" 2>&1 \
 	  | tee build/nightly.log | sed -unEf airflow_dags/readable.sed; \
@@ -145,7 +148,7 @@ test-hosts: setup  ## Run the slow tests of training: several hosts, ranks that 
 	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_resume.py \
 	  tests/test_model_loss.py tests/test_run_at_scale.py
 
-test-slow: setup  ## Run the slow tests
+test-slow: setup store-jars  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests
 
 lint: setup  ## Check style

@@ -113,7 +113,7 @@ def adapted_warehouse(root: str, public_set: str) -> Warehouse:
         InputError: it is none.
     """
     warehouse = Warehouse.at(root)
-    if _marked_as(warehouse.root / MARKER) != public_set:
+    if _marked_as(warehouse.files / MARKER) != public_set:
         raise InputError(
             f"{warehouse.root} is no {public_set} warehouse: "
             f"run `python -m benchmarks.{public_set} warehouse` with this --root first"

@@ -73,7 +73,7 @@ def evaluate(config: HomeDepotConfig) -> Mapping[str, Any]:
         "gains": {f"{name} less {part}": gain for name, part, gain in gains(answers)},
         "typos": {name: found | {"kept": _kept(found, figures[name])} for name, found in with_typos.items()},
     }
-    target = write_result(warehouse.root / "reports" / SET, result)
+    target = write_result(warehouse.files / "reports" / SET, result)
     if curve := bundle.metrics.get("curve"):  # an untrained bundle has none
         draw_one(curve, target.with_name("loss.png"), f"Home Depot, bundle {bundle.id}")
     return {"queries": len(relevant), "titles": len(titles), "bundle": bundle.id, "path": target}

@@ -61,8 +61,8 @@ def study_root(studies: Path, ds: dt.date, cell: Cell, seed: int, miner: Callabl
         keep_share(dataset, mined.dataset(ds), 1.0)
         shutil.copytree(bundle, mined.bundles / bundle.name, dirs_exist_ok=True)
         set_alias(mined, CHAMPION, mined.bundles / bundle.name)
-        mine_negatives.run(settings_of(MineConfig, mined.root, ds))
-    return mined.root
+        mine_negatives.run(settings_of(MineConfig, mined.files, ds))
+    return mined.files
 
 
 def _beside(root: Path, name: str) -> Path:

@@ -167,7 +167,7 @@ def known_tokenizer(config: DatasetConfig) -> Tokenizer | None:
 def _tokenizer_directory(config: DatasetConfig) -> Path | None:
     """Where the tokenizer lies that is taken over; None: nowhere, as with champion before the first promotion."""
     if config.tokenizer_from == "champion":
-        alias = Warehouse.at(config.root).bundles / "champion.json"
+        alias = Warehouse.of(config).bundles / "champion.json"
         if not alias.is_file():
             log.info("tokenizer_from is champion, and there is none yet: the tokenizer is made anew")
             return None

@@ -10,15 +10,17 @@ import argparse
 import datetime as dt
 import tomllib
 import types
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from etl import storage
 from etl.contracts import INPUTS
 from etl.errors import InputError, did_you_mean
 from etl.redaction import HIDDEN, SECRET
 from etl.sources import Sources
+
+SETTINGS_FILE = "warehouse.toml"
 
 SECTIONS = (
     "warehouse",
@@ -49,7 +51,12 @@ class WarehouseConfig(BaseModel):
     sections: ClassVar[tuple[str, ...]] = ("warehouse",)
 
     root: str
-    """Directory of the warehouse: input tables, output tables, bundles, reports."""
+    """Directory of the warehouse: input tables, output tables, bundles, reports; or, of its tables, a URI on a store (s3a://,
+    abfs://, hdfs://), with local_dir for all else."""
+
+    local_dir: str = ""
+    """Mounted directory of what is no table (bundles, datasets, checkpoints, reports, locks), the same for all machines that
+    work on this warehouse; empty: ROOT."""
 
     absent: tuple[Literal["taxonomy", "vocabulary"], ...] = ()
     """Input tables that this warehouse declares it does not have; that half is skipped, and said."""
@@ -63,7 +70,31 @@ class WarehouseConfig(BaseModel):
 
     lock_dir: str = ""
     """Directory for leases of days and locks of tables, the same for all that write this warehouse and only for it; empty:
-    ROOT/locks."""
+    locks/ beside the bundles."""
+
+    @field_validator("root")
+    @classmethod
+    def _is_path_or_known(cls, value: str) -> str:
+        if storage.is_uri(value):
+            storage.require_known(value)
+        return value
+
+    @field_validator("local_dir", "lock_dir")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        if storage.is_uri(value):
+            raise ValueError(f"{value} is on a store, which has no locks and no renames (expected a mounted directory)")
+        return value
+
+    @model_validator(mode="after")
+    def _has_local_dir(self) -> Self:
+        if storage.is_uri(self.root) and not self.local_dir:
+            raise ValueError(
+                f"root {self.root} is on a store, which holds tables only: name a mounted directory for bundles, datasets, "
+                f"checkpoints, reports and locks, the same for all machines that work on this warehouse, as local_dir under "
+                f"[warehouse] in {_settings_file(self.root)}"
+            )
+        return self
 
     @field_validator("pins")
     @classmethod
@@ -118,7 +149,7 @@ ConfigT = TypeVar("ConfigT", bound=WarehouseConfig)
 def add_arguments(parser: argparse.ArgumentParser, config: type[WarehouseConfig]) -> None:
     """Give ``parser`` one flag for each field of ``config``, and ``--config``."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file of settings (default: ROOT/warehouse.toml, if it is there)"
+        "--config", metavar="FILE", help="TOML file of settings (default: ROOT/warehouse.toml, if it is there)"
     )
     for name, field in config.model_fields.items():
         if name == "inputs":  # tables of tables: they stand in the file
@@ -173,14 +204,25 @@ def from_args(config: type[ConfigT], args: argparse.Namespace) -> ConfigT:
         raise InputError.of(problems, heading=f"settings refused ({source}):") from None
 
 
-def _default_file(root: str | None) -> Path | None:
-    path = Path(root) / "warehouse.toml" if root and "://" not in root else None
-    return path if path and path.is_file() else None
+def _default_file(root: str | None) -> str | None:
+    if not root:
+        return None
+    if storage.is_uri(root):
+        try:
+            storage.require_known(root)
+        except ValueError:  # the field says so, with all else that is wrong
+            return None
+    path = _settings_file(root)
+    return path if storage.is_file(path) else None
 
 
-def _file_values(path: Path, config: type[WarehouseConfig]) -> dict[str, Any]:
+def _settings_file(root: str) -> str:
+    return f"{root.rstrip('/')}/{SETTINGS_FILE}"
+
+
+def _file_values(path: str, config: type[WarehouseConfig]) -> dict[str, Any]:
     try:
-        sections = tomllib.loads(path.read_text(encoding="utf-8"))
+        sections = tomllib.loads(storage.read_text(path))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     unknown = [name for name in sections if name not in SECTIONS]

@@ -8,34 +8,34 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_type
 
+from etl import storage
 from etl.contracts import CLICK_LOG, Table
 from etl.errors import InputError, UnreadableFiles
 from etl.sources import Source
+from etl.storage import StoredFile, shown
 
 
-def data_files(path: str, source: Source, days: Iterable[dt.date] | None = None) -> list[Path]:
+def data_files(path: str, source: Source, days: Iterable[dt.date] | None = None) -> list[StoredFile]:
     """Files that Spark would read in a directory; of ``days`` only, if it has directories of days.
 
     Hidden ones are left out as Spark does; the ending of a name says nothing (Hive writes ``000000_0``).
     """
-    root = Path(path)
-    found = (file for directory in day_directories(path, source, days) for file in directory.rglob("*"))
-    return sorted(file for file in found if not _is_hidden(file.relative_to(root)) and file.is_file())
+    found = (file for directory in day_directories(path, source, days) for file in storage.files_under(directory))
+    return sorted(file for file in found if not is_hidden(shown(file.path, path)))
 
 
-def day_directories(path: str, source: Source, days: Iterable[dt.date] | None) -> list[Path]:
+def day_directories(path: str, source: Source, days: Iterable[dt.date] | None) -> list[str]:
     """Directories of ``days`` under ``path``, there or not; ``path`` itself if it has none of any day, or all are meant."""
-    root, key = Path(path), source.theirs("ds")
-    if days is None or not any(entry.name.startswith(f"{key}=") for entry in root.iterdir()):
-        return [root]
-    return [root / f"{key}={source.day(day)}" for day in days]
+    key = source.theirs("ds")
+    if days is None or not any(name.startswith(f"{key}=") for name in storage.entries(path)):
+        return [path]
+    return [storage.join(path, f"{key}={source.day(day)}") for day in days]
 
 
 def without_derived_day(table: Table, source: Source, found: Collection[str]) -> Table:
@@ -45,10 +45,9 @@ def without_derived_day(table: Table, source: Source, found: Collection[str]) ->
     return replace(table, columns=tuple(column for column in table.columns if column.name != "ds"))
 
 
-def files_version(path: str, files: Iterable[Path]) -> str:
+def files_version(path: str, files: Iterable[StoredFile]) -> str:
     """Version of plain files under ``path``: a hash over their names, sizes and times of change."""
-    stats = ((str(file.relative_to(path)), file.stat()) for file in files)
-    return listing_version("parquet", ((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+    return listing_version("parquet", ((shown(file.path, path), file.size, file.changed_ns) for file in files))
 
 
 def listing_version(kind: str, files: Iterable[tuple[str, int, int]]) -> str:
@@ -75,8 +74,8 @@ def schema_problems(found: Mapping[str, str], table: Table, source: Source | Non
 
 
 def check_files(
-    place: str, table: Table, source: Source, files: Sequence[Path], known: Mapping[str, str] | None = None
-) -> dict[Path, dict[str, str]]:
+    place: str, table: Table, source: Source, files: Sequence[str], known: Mapping[str, str] | None = None
+) -> dict[str, dict[str, str]]:
     """Compare each Parquet file with the contract; returns the columns of each that the contract knows, name -> Spark type.
 
     Spark takes the schema of one file for all of them: a column that this one lacks is null in all, and one that has
@@ -86,7 +85,7 @@ def check_files(
         place: Where the table is, for messages; names of files are told relative to it.
         table: The contract.
         source: Their names of its columns.
-        files: The files to compare.
+        files: The paths of the files to compare.
         known: Columns that files need not hold, their name -> Spark type: those of partitions of a table whose types
             stand in a metastore; None where Spark finds the types in the files.
 
@@ -105,7 +104,7 @@ def check_files(
     if known is None:
         problems += _mixed_types(held, table, source, place)
     if problems:
-        reasons = [f"{_shown(file, place)}: {reason}" for file, reason in damaged.items()]
+        reasons = [f"{shown(file, place)}: {reason}" for file, reason in damaged.items()]
         raise InputError.of(problems + reasons, heading=f"input table {table.name} at {place} does not fit its contract:")
     if damaged:
         # Whole paths: with_quarantine lists these reasons beside others', under a heading that names no table.
@@ -113,16 +112,16 @@ def check_files(
             [f"{file}: {reason}" for file, reason in damaged.items()],
             heading=f"input table {table.name} at {place} has files that cannot be read, write them again:",
         )
-        error.files = frozenset(map(str, damaged))
+        error.files = frozenset(damaged)
         raise error
     return held
 
 
-def _mixed_types(held: Mapping[Path, Mapping[str, str]], table: Table, source: Source, place: str) -> list[str]:
+def _mixed_types(held: Mapping[str, Mapping[str, str]], table: Table, source: Source, place: str) -> list[str]:
     """Columns that are of one type in some files and of another in others, each of which would do alone."""
     problems = []
     for column in table.columns:
-        files: dict[str, list[Path]] = {}
+        files: dict[str, list[str]] = {}
         for file, footer in held.items():
             theirs = source.fold(source.theirs(column.name))
             for name, kind in footer.items():
@@ -130,27 +129,27 @@ def _mixed_types(held: Mapping[Path, Mapping[str, str]], table: Table, source: S
                     # Spark reads both as the same; INT96, which older writers use, says nothing of the zone.
                     files.setdefault(kind.removesuffix("_ntz"), []).append(file)
         if len(files) > 1:
-            kinds = " and ".join(f"{kind} in {len(f)} files ({_shown(f[0], place)})" for kind, f in sorted(files.items()))
+            kinds = " and ".join(f"{kind} in {len(f)} files ({shown(f[0], place)})" for kind, f in sorted(files.items()))
             cure = "expected one type in all that are read: write some again"
             problems.append(f"{source.named(column.name)} is {kinds} ({cure})")
     return problems
 
 
-def _by_file(problems: Mapping[Path, list[str]], place: str) -> list[str]:
+def _by_file(problems: Mapping[str, list[str]], place: str) -> list[str]:
     """One line for what is wrong with every file, else one for each file."""
     counts = Counter(problem for of_file in problems.values() for problem in of_file)
     common = [problem for problem, count in counts.items() if count == len(problems) > 1]
-    single = [f"{_shown(file, place)}: {p}" for file, of_file in problems.items() for p in of_file if p not in common]
+    single = [f"{shown(file, place)}: {p}" for file, of_file in problems.items() for p in of_file if p not in common]
     return [f"in all {len(problems)} files: {problem}" for problem in common] + single
 
 
-def _footer(file: Path, wanted: Collection[str]) -> dict[str, str] | str:
+def _footer(file: str, wanted: Collection[str]) -> dict[str, str] | str:
     """Spark types of the columns that are wanted, or the reason why the file cannot be read."""
     folded = {name.lower() for name in wanted}
     try:
-        schema = pq.read_schema(file)
+        schema = storage.read_schema(file)
     except (pa.ArrowException, OSError) as error:
-        return f"{file.stat().st_size if file.exists() else 'no'} bytes, {error}"
+        return f"{storage.size_of(file)} bytes, {error}"
     return {field.name: _spark_type(field.type) for field in schema if field.name.lower() in folded}
 
 
@@ -163,16 +162,13 @@ def _spark_type(kind: pa.DataType) -> str:
         return str(kind)
 
 
-def _partitions(file: Path, place: str) -> dict[str, str]:
+def _partitions(file: str, place: str) -> dict[str, str]:
     """Columns that stand in the names of directories; their values are text."""
-    inside = file.relative_to(place).parts[:-1] if file.is_relative_to(place) else ()
-    return {part.partition("=")[0]: "string" for part in inside if "=" in part}
+    inside = shown(file, place)
+    return {part.partition("=")[0]: "string" for part in PurePosixPath(inside).parts[:-1] if inside != file and "=" in part}
 
 
-def _shown(file: Path, place: str) -> str:
-    return str(file.relative_to(place) if file.is_relative_to(place) else file)
-
-
-def _is_hidden(path: Path) -> bool:
-    """As Spark has it: ``_x=1`` is a partition."""
-    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.parts)
+def is_hidden(path: str) -> bool:
+    """Whether a file below a table is none of its own, as Spark has it: ``_x=1`` is a partition."""
+    parts = PurePosixPath(path).parts
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in parts)

@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
@@ -14,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from etl import contracts, metastore
+from etl import contracts, metastore, storage
 from etl.contracts import Table
 from etl.errors import InputError
 from etl.files import (
@@ -130,7 +129,7 @@ def version_of(
     path = warehouse.table(table)
     if is_delta(path):
         return f"delta:{_pinned(spark, warehouse, table)}"
-    return files_version(path, (file for file in data_files(path, source, days) if str(file) not in without))
+    return files_version(path, (file for file in data_files(path, source, days) if file.path not in without))
 
 
 def _pinned(spark: SparkSession, warehouse: Warehouse, table: Table) -> int:
@@ -169,7 +168,7 @@ def _of_path(
 ) -> DataFrame:
     """Rows as they are in a directory; of Parquet only the days asked for, where they have directories."""
     path = warehouse.table(table)
-    if not (Path(path).is_dir() and any(Path(path).iterdir())):
+    if not storage.entries(path):
         cure = f"put it there, or say where it is under [warehouse.inputs.{table.name}]"
         if table.name in ("taxonomy", "vocabulary"):
             cure += f', or declare `absent = ["{table.name}"]` under [warehouse] in {warehouse.root}/warehouse.toml'
@@ -183,7 +182,7 @@ def _of_path(
         if days is not None or without or not table.partition_by:
             footers = _checked_files(warehouse, table, days, without)
             directories = day_directories(path, warehouse.source(table), days)
-            paths = list(map(str, footers)) if without else [str(d) for d in directories if d.is_dir()] or paths
+            paths = list(footers) if without else [d for d in directories if storage.is_directory(d)] or paths
             if len({frozenset(footer) for footer in footers.values()}) > 1:
                 reader = reader.schema(_schema_of_all(spark, footers))
                 _say_what_is_lacking(table, footers, path)
@@ -194,31 +193,31 @@ def _of_path(
 
 def _checked_files(
     warehouse: Warehouse, table: Table, days: Iterable[dt.date] | None, without: frozenset[str]
-) -> dict[Path, dict[str, str]]:
+) -> dict[str, dict[str, str]]:
     path, source = warehouse.table(table), warehouse.source(table)
-    files = data_files(path, source, days)
-    left = [file for file in files if str(file) not in without]
+    files = [file.path for file in data_files(path, source, days)]
+    left = [file for file in files if file not in without]
     if files and not left:
         raise InputError(f"input table {table.name} at {path}: none of {len(files)} files can be read (expected >= 1)")
     return check_files(path, table, source, left)
 
 
-def _schema_of_all(spark: SparkSession, footers: Mapping[Path, Mapping[str, str]]) -> StructType:
+def _schema_of_all(spark: SparkSession, footers: Mapping[str, Mapping[str, str]]) -> StructType:
     """Spark's schema of files of which some lack columns that others have.
 
     ``mergeSchema`` would do the same for columns that nobody asked for, and fail where their types differ.
     """
-    first: dict[frozenset[str], Path] = {}
+    first: dict[frozenset[str], str] = {}
     for file, footer in footers.items():
         first.setdefault(frozenset(footer), file)
-    fields = {field.name.lower(): field for file in first.values() for field in spark.read.parquet(str(file)).schema}
+    fields = {field.name.lower(): field for file in first.values() for field in spark.read.parquet(file).schema}
     return StructType(list(fields.values()))
 
 
-def _say_what_is_lacking(table: Table, footers: Mapping[Path, Mapping[str, str]], place: str) -> None:
+def _say_what_is_lacking(table: Table, footers: Mapping[str, Mapping[str, str]], place: str) -> None:
     names = {file: {name.lower() for name in footer} for file, footer in footers.items()}
     for name in sorted(set().union(*names.values())):
-        lacking = [str(file.relative_to(place)) for file in names if name not in names[file]]
+        lacking = [storage.shown(file, place) for file in names if name not in names[file]]
         if lacking:
             log.warning(
                 "%s: %d of %d files lack the column %s, which is null there: %s to %s",

@@ -3,7 +3,8 @@
 Two things together are the lease of a day. The file ``ds=DAY.lock`` is locked by the kernel, which releases it with the last
 process that has it open, however that ends; file systems that pass such locks on (NFS, CephFS, Lustre) do the same for other
 machines. For those that do not, ``ds=DAY.lease`` is made exclusively and touched while the work goes on; another machine
-takes it once it has seen it untouched for :data:`DURATION`. Both lie under ``ROOT/locks``, or where ``lock_dir`` says.
+takes it once it has seen it untouched for :data:`DURATION`. Both lie under ``ROOT/locks`` (of a root on a store, under
+``local_dir``), or where ``lock_dir`` says.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Lease:
 
 def lock_directory(config: WarehouseConfig) -> Path:
     """Where leases and locks of a warehouse lie."""
-    return Path(config.lock_dir or Path(config.root) / "locks").expanduser().resolve()
+    return Path(config.lock_dir or Path(config.local_dir or config.root) / "locks").expanduser().resolve()
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import deltalake
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
+from etl import storage
 from etl.table_lock import table_lock
 from etl.tables import commit_metadata, latest_version, sql_name
 
@@ -45,9 +45,10 @@ def drop_history(spark: SparkSession, path: str, metadata: Mapping[str, Any]) ->
         vacuum(spark, path, 0)
         newest = deltalake.DeltaTable(path)
         newest.create_checkpoint()
-        gone = [file for file in (Path(path) / "_delta_log").iterdir() if _version(file) < newest.version()]
+        files = [file.path for file in storage.files_under(f"{path}/_delta_log")]
+        gone = [file for file in files if _version(file) < newest.version()]
         for file in gone:
-            file.unlink()
+            storage.remove(file)
     # The session remembers entries that are gone now.
     jvm: Any = spark.sparkContext._jvm
     jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
@@ -69,7 +70,7 @@ def _set(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
                 spark.conf.set(key, old)
 
 
-def _version(file: Path) -> float:
+def _version(file: str) -> float:
     """Version that a file of the log is of; those of no version stay."""
-    found = _VERSION.match(file.name.removeprefix("."))  # checksums of local files are hidden
+    found = _VERSION.match(file.rpartition("/")[2].removeprefix("."))  # checksums of local files are hidden
     return int(found[1]) if found else float("inf")

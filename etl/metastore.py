@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from delta.tables import DeltaTable
@@ -40,7 +39,7 @@ def is_delta_table(spark: SparkSession, name: str) -> bool:
     return _described(spark, name).get("Provider") == "delta"
 
 
-def parquet_files(spark: SparkSession, name: str, frame: DataFrame) -> list[Path]:
+def parquet_files(spark: SparkSession, name: str, frame: DataFrame) -> list[str]:
     """Parquet files that ``frame``, rows of the table ``name``, reads from mounted paths.
 
     None for a view, whose columns are not those of its files, and for other formats. Files on HDFS or in an object
@@ -50,7 +49,7 @@ def parquet_files(spark: SparkSession, name: str, frame: DataFrame) -> list[Path
     if "parquet" not in (described.get("Provider", "") + described.get("InputFormat", "")).lower():
         return []
     uris = map(urlsplit, frame.inputFiles())
-    return sorted(Path(unquote(uri.path)) for uri in uris if uri.scheme in ("", "file"))
+    return sorted(unquote(uri.path) for uri in uris if uri.scheme in ("", "file"))
 
 
 def partition_columns(spark: SparkSession, name: str) -> frozenset[str]:

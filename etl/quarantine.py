@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
+from etl import storage
 from etl.errors import InputError, UnreadableFiles
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def with_quarantine(work: Callable[[frozenset[str]], T], max_bad_files: int) -> 
             with naming_bad_files():
                 return work(without), without
         except UnreadableFiles as error:
-            gone = [file for file in error.files if "://" in file or not Path(file).is_file()]
+            gone = [file for file in error.files if not storage.is_file(file)]
             if gone or error.files <= without:  # replaced while we read, or read by a table that cannot do without
                 raise
             without |= error.files

@@ -16,14 +16,10 @@ from etl import table_lock
 from etl.config import SparkConfig
 from etl.errors import InputError
 from etl.lease import lock_directory
+from etl.spark_stores import jars_directory, schemes_of, store_jars, store_settings
 
 LOGGING = Path(__file__).with_name("log4j2.properties")
 """Where the driver's loggers are set."""
-
-
-def jars_directory() -> Path:
-    """Where set-up lays Delta's jars: inside the environment, so that they go and come with it."""
-    return Path(sys.prefix) / "jars"
 
 
 def delta_jars() -> list[Path]:
@@ -49,10 +45,11 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     if config.master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    settings = {
+    stores = schemes_of(config)
+    settings = store_settings(stores) | {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.jars": ",".join(map(str, delta_jars())),
+        "spark.jars": ",".join(map(str, [*delta_jars(), *store_jars(stores)])),
         "spark.sql.session.timeZone": "UTC",
         "spark.driver.memory": config.driver_memory,
         "spark.ui.enabled": "false",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
+from etl import storage
 from etl.contracts import INPUTS, Table
 from etl.errors import did_you_mean
 
@@ -24,7 +25,7 @@ class Source(BaseModel):
     """Name in Spark's catalogue (Hive metastore), such as shop.clicks."""
 
     path: str = ""
-    """Directory of a Delta table or of Parquet files, relative to the root of the warehouse."""
+    """Directory of a Delta table or of Parquet files, relative to the root of the warehouse; or its URI on a store."""
 
     columns: dict[str, str] = {}
     """Our name of a column -> theirs, where the two differ."""
@@ -36,6 +37,8 @@ class Source(BaseModel):
     def _agrees_with_itself(self) -> Source:
         if self.table and self.path:
             raise ValueError(f"both table {self.table!r} and path {self.path!r} are given (expected one): drop the other")
+        if storage.is_uri(self.path):
+            storage.require_known(self.path)
         if self.day_format and not _DAY_FORMAT.fullmatch(self.day_format):
             raise ValueError(
                 f"day_format {self.day_format!r} is unknown (expected yyyy, MM and dd, in this order or reversed, "

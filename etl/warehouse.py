@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from etl.config import WarehouseConfig
+from etl import storage
+from etl.config import WarehouseConfig, from_args
 from etl.contracts import INPUTS, Table
 from etl.errors import InputError
 from etl.sources import Source
@@ -22,9 +23,13 @@ _INPUTS = frozenset(table.name for table in INPUTS)
 
 @dataclass(frozen=True, slots=True)
 class Warehouse:
-    """The directory layout: tables by name, and beside them bundles, datasets, staging and reports."""
+    """The directory layout: tables by name, and beside them bundles, datasets, staging and reports.
 
-    root: Path
+    Tables may lie on a store; all else lies in a mounted directory, since it is renamed, mapped into memory and locked.
+    """
+
+    root: Path | str
+    """Directory of the tables, or its URI on a store."""
 
     sources: Mapping[str, Source] = field(default_factory=dict, hash=False)
     """Input tables that lie elsewhere or are written otherwise, by name."""
@@ -33,13 +38,19 @@ class Warehouse:
     """Delta version of each input, as asked for or from the first look at it on: a job scans its log five times while others
     append."""
 
+    local_dir: Path | None = None
+    """Where all else lies that is no table, if not under the root."""
+
     @classmethod
     def at(cls, root: str) -> Warehouse:
-        """The warehouse under ``root``.
+        """The warehouse under ``root``; of one on a store its own settings say where all else lies.
 
         Raises:
-            InputError: the directory does not exist, or tables there could not be read.
+            InputError: the directory does not exist, or tables there could not be read; of a store, as
+                :func:`etl.config.from_args` and :meth:`of`.
         """
+        if storage.is_uri(root):
+            return cls.of(from_args(WarehouseConfig, argparse.Namespace(config=None, root=root)))
         path = Path(root).expanduser().resolve()
         if odd := sorted(set(_ODD.findall(str(path)))):
             raise InputError(
@@ -54,9 +65,16 @@ class Warehouse:
         """The warehouse of a job, its inputs where the settings say.
 
         Raises:
-            InputError: as :meth:`at`.
+            InputError: the root is no directory, or ``local_dir`` is none.
         """
-        return cls(cls.at(config.root).root, config.inputs, dict(config.pins))
+        root = config.root.rstrip("/") if storage.is_uri(config.root) else cls.at(config.root).root
+        local = Path(config.local_dir).expanduser().resolve() if config.local_dir else None
+        if local is not None and not local.is_dir():
+            raise InputError(
+                f"[warehouse] local_dir {config.local_dir!r} is no directory (expected one that all machines share which "
+                "work on this warehouse): make it, or mount it"
+            )
+        return cls(root, config.inputs, dict(config.pins), local)
 
     def inside(self, path: Path) -> Path:
         """A place of ours as it is given: jobs write and remove there, so no link in it may lead out of the root.
@@ -65,12 +83,17 @@ class Warehouse:
             InputError: one does.
         """
         there = path.resolve()
-        if not there.is_relative_to(self.root.resolve()):
+        ours = [self.files] if storage.is_uri(self.root) else [self.files, Path(self.root)]
+        if not any(there.is_relative_to(place.resolve()) for place in ours):
             raise InputError(
-                f"{path} is a link to {there} (expected a place under {self.root}, where jobs write and remove what is "
+                f"{path} is a link to {there} (expected a place under {self.files}, where jobs write and remove what is "
                 "theirs): move it there, or mount the other place there"
             )
         return path
+
+    def _inside_root(self, path: str) -> str:
+        """The same for a table; a store has no links."""
+        return path if storage.is_uri(path) else str(self.inside(Path(path)))
 
     def source(self, table: Table) -> Source:
         return self.sources.get(table.name, Source())
@@ -87,9 +110,11 @@ class Warehouse:
                 f"table {table.name} is {source.table} in Spark's catalogue, which only Spark jobs can read "
                 f"(expected a directory): give [warehouse.inputs.{table.name}] the path of its files"
             )
-        # As Spark writes it, whose errors name files: no ".." in it, links kept.
-        path = os.path.normpath(self.root / Path(source.path or table.name).expanduser())
-        return path if table.name in _INPUTS else str(self.inside(Path(path)))
+        if storage.is_uri(source.path):
+            return source.path.rstrip("/")
+        path = Path(source.path or table.name).expanduser()
+        found = storage.join("/" if path.is_absolute() else str(self.root), str(path))
+        return found if table.name in _INPUTS else self._inside_root(found)
 
     def place(self, table: Table) -> str:
         """Where an input is, for a message."""
@@ -98,14 +123,27 @@ class Warehouse:
 
     def staged(self, table: Table) -> str:
         """Where a run lays a table down until it is audited."""
-        return str(self.inside(self.root / "staging" / table.name))
+        return self._inside_root(storage.join(self.staging, table.name))
+
+    @property
+    def staging(self) -> str:
+        return storage.join(str(self.root), "staging")
+
+    @property
+    def files(self) -> Path:
+        """Directory of all that is no table."""
+        return self.local_dir or Path(self.root)
+
+    @property
+    def datasets(self) -> Path:
+        return self.inside(self.files / "datasets")
 
     def dataset(self, ds: dt.date) -> Path:
-        return self.inside(self.root / "datasets" / f"ds={ds.isoformat()}")
+        return self.inside(self.datasets / f"ds={ds.isoformat()}")
 
     @property
     def bundles(self) -> Path:
-        return self.inside(self.root / "bundles")
+        return self.inside(self.files / "bundles")
 
     def bundle(self, name: str) -> Path:
         """Directory of a bundle, which need not be there.
@@ -119,7 +157,7 @@ class Warehouse:
 
     @property
     def checkpoints(self) -> Path:
-        return self.inside(self.root / "checkpoints")
+        return self.inside(self.files / "checkpoints")
 
     def training_checkpoints(self, ds: dt.date) -> Path:
         """Where the training on the dataset of ``ds`` leaves its checkpoints until it is over."""
@@ -127,29 +165,28 @@ class Warehouse:
 
     def training_figures(self, ds: dt.date) -> Path:
         """TensorBoard's event files of the last training on the dataset of ``ds``."""
-        return self.inside(self.root / "training" / f"ds={ds}")
+        return self.inside(self.files / "training" / f"ds={ds}")
 
     @property
     def truth(self) -> Path:
         """Ground truth of a generated or adapted warehouse; read by evaluation only."""
-        return self.root / "truth"
+        return self.files / "truth"
 
     @property
     def item_indexes(self) -> Path:
         """Persisted faiss indexes of the items; ``live.json`` names the one of what is live."""
-        return self.inside(self.root / "item_index")
+        return self.inside(self.files / "item_index")
 
     def report(self, ds: dt.date) -> Path:
-        return self.inside(self.root / "reports" / f"ds={ds.isoformat()}")
+        return self.inside(self.files / "reports" / f"ds={ds.isoformat()}")
 
     def has(self, table: Table) -> bool:
         """Whether a table is there; one whose place is configured is meant to be, and reading it tells."""
         source = self.source(table)
         if source.table or source.path:
             return True
-        path = Path(self.table(table))
-        return path.is_dir() and any(path.iterdir())
+        return bool(storage.entries(self.table(table)))
 
 
 def is_delta(path: str) -> bool:
-    return (Path(path) / "_delta_log").is_dir()
+    return storage.is_directory(f"{path}/_delta_log")

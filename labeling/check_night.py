@@ -112,7 +112,7 @@ def training_problems(train: TrainConfig, dataset: DatasetConfig) -> list[str]:
 
     def hosts() -> None:
         if found := train.hosts():
-            found.require_means([Path(sys.executable), CHECKOUT, Warehouse.at(train.root).checkpoints])
+            found.require_means([Path(sys.executable), CHECKOUT, Warehouse.of(train).checkpoints])
 
     def teacher() -> None:
         if train.distil_from:

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from etl.config import JobConfig, from_args
+from etl import storage
+from etl.config import JobConfig, SparkConfig, from_args
 from etl.contracts import INPUTS
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.session import delta_jars
+from etl.spark_stores import schemes_of, store_jars
 from etl.warehouse import Warehouse
 from labeling.machine import GIB, Finding, amount, check_cpu, check_gpu, check_memory, check_scratch
 from labeling.terminal import add_root_argument, console
@@ -113,7 +115,10 @@ def check_launcher() -> Finding:
 
 
 def check_root(root: str) -> Iterator[Finding]:
-    """The warehouse directory: there, writable, with room, and which input tables it has."""
+    """The warehouse: there, writable, with room, and which input tables it has."""
+    if storage.is_uri(root):
+        yield from check_store(root)
+        return
     path = Path(root).expanduser().resolve()
     there = next(parent for parent in (path, *path.parents) if parent.exists())
     free = shutil.disk_usage(there).free / GIB
@@ -133,6 +138,26 @@ def check_root(root: str) -> Iterator[Finding]:
         tables = [table.name for table in INPUTS if Warehouse.of(settings).has(table)]
         cure = "" if tables else "put click_log, catalogue, vocabulary and taxonomy there"
         yield Finding("warehouse", "ok" if tables else "warn", f"{path}: {', '.join(tables) or 'no input table'}", cure)
+
+
+def check_store(root: str) -> Iterator[Finding]:
+    """A warehouse whose tables lie on a store: settings, jars, the local directory, and which input tables it has."""
+    try:
+        settings = from_args(SparkConfig, argparse.Namespace(config=None, root=root))
+        store_jars(schemes_of(settings))
+        warehouse = Warehouse.of(settings)
+        tables = [table.name for table in INPUTS if warehouse.has(table)]
+    except InputError as error:
+        yield Finding("warehouse", "fail", f"{root} cannot be used", str(error))
+        return
+    free = shutil.disk_usage(warehouse.files).free / GIB
+    yield amount(
+        "disk", free, DISK_GB, f"{free:.0f} GB free at {warehouse.files}", "free some space, or name another local_dir"
+    )
+    if not os.access(warehouse.files, os.W_OK):
+        yield Finding("warehouse", "fail", f"{warehouse.files} is not writable", "name a local_dir that you may write")
+    cure = "" if tables else "put click_log, catalogue, vocabulary and taxonomy there"
+    yield Finding("warehouse", "ok" if tables else "warn", f"{root}: {', '.join(tables) or 'no input table'}", cure)
 
 
 def diagnose(root: str) -> Iterator[Finding]:

@@ -128,7 +128,7 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
     trace = trace_of(spark, settings.query.get_secret_value())
     rows = {place: found for place in _places(warehouse) if (found := count(spark, *place, trace))}
     days = days_of(spark, warehouse, trace)
-    datasets = [path for path in sorted((warehouse.root / "datasets").glob("*ds=*")) if holds(path, trace)]
+    datasets = [path for path in sorted(warehouse.datasets.glob("*ds=*")) if holds(path, trace)]
     days |= {dt.date.fromisoformat(path.name.partition("ds=")[2][:10]) for path in datasets}
     cut_off = [path for path in abandoned(warehouse.checkpoints, dt.date.max) if path.name in {f"ds={day}" for day in days}]
     saw, unknown = bundles_that_saw(warehouse, days, spark)
@@ -241,7 +241,7 @@ def holds(dataset: Path, trace: Trace) -> bool:
 
 def bundles_that_saw(warehouse: Warehouse, days: set[dt.date], spark: SparkSession) -> tuple[list[str], list[str]]:
     """Ids of bundles whose dataset's day held the query; and of those of which neither dataset nor pairs tell any more."""
-    kept = {path.name for path in (warehouse.root / "datasets").glob("ds=*")} | set(_days_with_pairs(spark, warehouse))
+    kept = {path.name for path in warehouse.datasets.glob("ds=*")} | set(_days_with_pairs(spark, warehouse))
     saw, unknown = [], []
     for bundle, trained_on in _trainings(warehouse):
         if trained_on in {str(day) for day in days}:

@@ -15,8 +15,8 @@ import polars as pl
 from deltalake import DeltaTable
 
 from etl.contracts import LABELS_CURRENT, LINEAGE, RUNS, Table
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
-from labeling import local_tables
 
 PUBLISH, ROLLBACK = "publish", "rollback"
 """Stages that make a run live."""
@@ -99,7 +99,7 @@ def live_state(warehouse: Warehouse) -> LiveState:
     commits = live_commits(warehouse)
     days = [commit.ds for commit in commits]
     if is_delta(warehouse.table(RUNS)):
-        published = local_tables.scan(warehouse.table(RUNS)).filter(pl.col("stage") == PUBLISH).select("ds", "counts")
+        published = scan(warehouse.table(RUNS)).filter(pl.col("stage") == PUBLISH).select("ds", "counts")
         days += [ds for ds, counts in published.collect().iter_rows() if json.loads(counts).get("live")]
     return LiveState(max(days, default=None), commits[0] if commits else None)
 

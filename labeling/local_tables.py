@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,6 +14,7 @@ from deltalake import DeltaTable
 
 from etl.contracts import CATALOGUE, OUTPUTS, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
+from etl.polars_scan import scan
 from etl.product_template import ProductTemplate
 from etl.sources import Source
 from etl.taxonomy import Taxonomy
@@ -80,22 +80,11 @@ def catalogue_texts(warehouse: Warehouse, ds: dt.date, template: ProductTemplate
     return {row["item_id"]: template.render(row) for row in found.cast(pl.String).iter_rows(named=True)}
 
 
-def scan(path: str) -> pl.LazyFrame:
-    """A Delta table or a directory of Parquet files, partitions by their names."""
-    if is_delta(path):
-        return pl.scan_delta(path)
-    files = sorted(str(file) for file in Path(path).rglob("*.parquet") if not _is_hidden(file.relative_to(path)))
-    if not files:
-        raise InputError(f"{path} holds neither a Delta table nor Parquet files")
-    # Optional columns may have come with a later day.
-    return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
-
-
 def written(warehouse: Warehouse, table: Table) -> pl.LazyFrame:
     """An output table as it is, perhaps of before a column was; without rows if it was never written."""
     path = warehouse.table(table)
     if is_delta(path):
-        return pl.scan_delta(path)
+        return scan(path)
     return pl.LazyFrame(schema={column.name: _PLAIN.get(column.type, pl.List(pl.String)) for column in table.columns})
 
 
@@ -142,7 +131,3 @@ def taxonomy(warehouse: Warehouse) -> Taxonomy:
         InputError: as :func:`read`, or it is no tree.
     """
     return Taxonomy.of(read(warehouse, TAXONOMY).to_dicts())
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.parts)

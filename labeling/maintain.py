@@ -23,7 +23,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from etl import config, log_history, tables
+from etl import config, log_history, storage, tables
 from etl.contracts import ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, OUTPUTS, PAIRS, TITLE_GROUPS
 from etl.errors import InputError
 from etl.job import run_job
@@ -201,9 +201,9 @@ def _old_directories(
 ) -> Iterator[OldDirectory]:
     datasets = referred_datasets(warehouse, settings.keep_datasets)
     found = [file.parent for file in warehouse.bundles.glob(f"*/{MANIFEST_FILE}") if file.parent.name not in bundles]
-    found += [path for path in (warehouse.root / "datasets").glob("ds=*") if path.name not in datasets]
+    found += [path for path in warehouse.datasets.glob("ds=*") if path.name not in datasets]
     found += abandoned(warehouse.checkpoints, since[CHECKPOINTS] - dt.timedelta(days=1))
-    found += [path for parent in (warehouse.bundles, warehouse.root / "datasets") for path in parent.glob(".*.removing")]
+    found += [path for parent in (warehouse.bundles, warehouse.datasets) for path in parent.glob(".*.removing")]
     for path in sorted(found):
         if not path.is_symlink():  # somebody keeps it elsewhere, and knows why
             yield OldDirectory(path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
@@ -213,7 +213,8 @@ def _dead_bytes(warehouse: Warehouse, settings: MaintainConfig) -> int:
     hours, found = settings.vacuum_days * 24, 0
     for path in _delta_paths(warehouse):
         dead = deltalake.DeltaTable(path).vacuum(retention_hours=hours, dry_run=True, full=True)
-        found += sum((Path(path) / name).stat().st_size for name in dead)
+        sizes = {storage.shown(file.path, path): file.size for file in storage.files_under(path)} if dead else {}
+        found += sum(sizes[name] for name in dead)
     return found
 
 
@@ -262,7 +263,8 @@ def vacuum(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig) 
 
 
 def _data_bytes(path: str) -> int:
-    return sum(file.stat().st_size for file in Path(path).rglob("*.parquet") if "_delta_log" not in file.parts)
+    files = ((storage.shown(file.path, path), file.size) for file in storage.files_under(path))
+    return sum(size for name, size in files if name.endswith(".parquet") and not name.startswith("_delta_log/"))
 
 
 def remove(directory: Path) -> None:

@@ -195,7 +195,7 @@ def run(settings: PredictConfig) -> Mapping[str, Any]:
         inputs=inputs, counts=counts, seconds=time.monotonic() - started, run_id=this.id, bundle=this.bundle.id,
         settings=identity_settings(settings),
     )  # fmt: skip
-    return counts | {"run_id": this.id, "staging": str(warehouse.root / "staging")}
+    return counts | {"run_id": this.id, "staging": warehouse.staging}
 
 
 def scoring_settings(settings: PredictConfig) -> ScoringSettings:

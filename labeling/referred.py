@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from etl import storage
 from etl.config import from_args
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, OUTPUTS, RUNS
 from etl.dataset_config import DatasetConfig
@@ -86,7 +87,7 @@ def _bundles_of(path: str, first: dt.date | None) -> set[str]:
         return set()
     kept = listed.filter(pl.col("partition.ds") >= first) if first else listed
     one = kept.filter(pl.col("min.bundle") == pl.col("max.bundle"))
-    mixed = [str(Path(path) / name) for name in kept.join(one, on="path", how="anti")["path"]]
+    mixed = [storage.join(path, name) for name in kept.join(one, on="path", how="anti")["path"]]
     further = pl.scan_parquet(mixed).select("bundle").unique().collect()["bundle"] if mixed else ()
     return {*one["min.bundle"], *further}
 

@@ -21,8 +21,8 @@ from rich.table import Table as RichTable
 from etl.config import from_args
 from etl.contracts import QUALITY, RUNS
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
-from labeling import local_tables
 from labeling.live_log import LiveCommit, live_state
 from labeling.terminal import add_root_argument, console, day
 from model.bundle import CANDIDATE, CHAMPION, alias
@@ -79,12 +79,12 @@ def status(warehouse: Warehouse, due: TrainDueConfig) -> Status:
 def _rows(warehouse: Warehouse) -> list[dict[str, Any]]:
     """RUNS in order of time."""
     path = warehouse.table(RUNS)
-    return local_tables.scan(path).sort("finished_at", "ds").collect().to_dicts() if is_delta(path) else []
+    return scan(path).sort("finished_at", "ds").collect().to_dicts() if is_delta(path) else []
 
 
 def _open_checks(warehouse: Warehouse, audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     of_run = (pl.col("ds") == audit["ds"]) & (pl.col("run_id") == audit["run_id"]) & ~pl.col("passed")
-    rows = local_tables.scan(warehouse.table(QUALITY)).filter(of_run)
+    rows = scan(warehouse.table(QUALITY)).filter(of_run)
     return rows.sort("hard", "check", descending=[True, False]).collect().to_dicts()
 
 

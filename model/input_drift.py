@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from etl.contracts import PAIRS
+from etl.polars_scan import scan
 from etl.text import Normaliser, words
 from etl.warehouse import Warehouse, is_delta
 
@@ -35,7 +36,7 @@ def new_words(warehouse: Warehouse, trained: dt.date, ds: dt.date, normaliser: N
     path = warehouse.table(PAIRS)
     if not is_delta(path):
         return None
-    pairs = pl.scan_delta(path).select("ds", "query", "title", "clicks", "sampled")
+    pairs = scan(path).select("ds", "query", "title", "clicks", "sampled")
     asked = pairs.filter(pl.col("ds") == ds).group_by("query").agg(pl.col("clicks").sum()).collect()
     drawn = pairs.filter((pl.col("ds") == trained) & pl.col("sampled")).select("query", "title")
     queries = drawn.select("query").unique().collect()["query"]

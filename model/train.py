@@ -114,10 +114,10 @@ def _pinned(config: TrainConfig, reached: ReachedHosts | None) -> dict[str, Any]
     device = reached.device if reached else config.where()[0]
     precision = choose(config.precision, device, amx=reached.amx if reached else None)
     deepspeed_config = str(Path(config.deepspeed_config).resolve()) if config.deepspeed_config else ""
-    root = str(Warehouse.of(config).root)
+    files = Warehouse.of(config).files  # ranks touch no table, so they need no key of a store
     named = {"init_from": config.init_from, "distil_from": config.distil_from}
     found = {name: str(Path(path).expanduser().resolve()) if path else "" for name, path in named.items()}
-    paths = {"root": root, "deepspeed_config": deepspeed_config, **found}
+    paths = {"root": str(files), "local_dir": "", "deepspeed_config": deepspeed_config, **found}
     return {**paths, "device": device, "precision": precision}
 
 

@@ -211,7 +211,7 @@ class TrainConfig(JobConfig):
 
     @property
     def dataset(self) -> Path:
-        return Warehouse.at(self.root).dataset(self.ds)
+        return Warehouse.of(self).dataset(self.ds)
 
     def where(self) -> tuple[Literal["cpu", "cuda"], int]:
         """Device and number of ranks on this machine, which is asked where nothing is configured."""
@@ -234,7 +234,7 @@ class TrainConfig(JobConfig):
         """
         if self.init_from != "champion":
             return self
-        live, afresh = champion(Warehouse.at(self.root)), self.model_copy(update={"init_from": ""})
+        live, afresh = champion(Warehouse.of(self)), self.model_copy(update={"init_from": ""})
         if live is None:
             log.info("init_from is champion, and there is none yet: training starts from random weights")
             return afresh

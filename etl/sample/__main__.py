@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from etl import config
+from etl import config, storage
 from etl.config import JobConfig
 from etl.errors import InputError
 from etl.job import run_job
@@ -71,8 +71,10 @@ def run(settings: SampleConfig) -> Mapping[str, Any]:
     """Make the sample under ``root``.
 
     Raises:
-        InputError: ``root`` holds tables that were not generated, or the sizes do not go together.
+        InputError: ``root`` holds tables that were not generated or is on a store, or the sizes do not go together.
     """
+    if storage.is_uri(settings.root):
+        raise InputError(f"a sample is generated on a mounted path (found {settings.root}): copy its tables to the store")
     root = Path(settings.root).expanduser().resolve()
     if settings.if_missing and len(present(root)) == len(TABLES):
         log.info("input tables are in %s already: nothing is generated", root)
@@ -86,7 +88,7 @@ def run(settings: SampleConfig) -> Mapping[str, Any]:
     log.info("drew %d items of %d terms in %d series", len(shelf.items), n_terms, len(world.series))
     traffic = plan_traffic(world, shelf, settings.seed, settings.clicks, len(days))
     events = click_log(world, shelf, settings.seed, traffic, days)
-    elsewhere = {"root", "absent", "pins", "lock_dir", "if_missing"}
+    elsewhere = {"root", "absent", "pins", "local_dir", "lock_dir", "if_missing"}
     kept = settings.model_dump(mode="json", exclude=elsewhere) | {"items": n_items, "terms": n_terms}
     figures = lay_down(root, world, shelf, events, days, kept, min_users=3 if settings.clicks >= 50_000 else 2)
     return {"generated": 1, "root": root, "days": len(days), "terms": n_terms, **figures}
