@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from etl.contracts import CATALOGUE, ITEM_CATEGORIES, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse
 from labeling import audit, embed_catalogue, predict, publish
 from labeling.examples import count_examples, drawn_examples, example_sums, told_categories, with_examples
