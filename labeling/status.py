@@ -129,6 +129,13 @@ def _audit(found: Status) -> str:
     )
 
 
+def _live(commit: LiveCommit | None) -> dict[str, Any] | None:
+    """What is live, for a program; its settings and inputs are on every row."""
+    if commit is None:
+        return None
+    return {name: getattr(commit, name) for name in ("ds", "run_id", "bundle", "stage", "at", "version", "rolled_back")}
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -152,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"labeller status: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     if args.json:
-        print(json.dumps(asdict(found), default=str, indent=1))
+        print(json.dumps(asdict(found) | {"live": _live(found.live)}, default=str, indent=1))
     else:
         console().print(as_tables(found))
     return EXIT_OK
