@@ -24,8 +24,8 @@ from etl.warehouse import Warehouse, is_delta
 # Types that input tables may bring instead of the contract's and that are cast.
 _CAST = {"string": pl.String, "date": pl.Date, "bigint": pl.Int64, "int": pl.Int32}
 
+# Types of an output table's columns; the others are lists.
 _PLAIN: dict[str, Any] = _CAST | {"double": pl.Float64, "boolean": pl.Boolean, "timestamp": pl.Datetime(time_zone="UTC")}
-# Of an output table's columns; the others are lists.
 
 
 def read(

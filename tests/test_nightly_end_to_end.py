@@ -119,6 +119,29 @@ def test_the_next_night_uses_the_promoted_bundle_and_encodes_only_what_changed(n
     assert set(live["item_id"]) == set(today["item_id"])
 
 
+def test_the_page_of_a_night_says_what_the_tables_say(nights: dict) -> None:
+    def table(name: str) -> pl.DataFrame:
+        return pl.read_delta(str(nights["root"] / name)).filter(pl.col("ds") == pl.date(2024, 5, 8))
+
+    page = (nights["root"] / "reports" / "ds=2024-05-08" / "report.html").read_text()
+    terms, changes, checks = table("item_terms").filter(pl.col("rank") <= 1), table("label_changes"), table("quality")
+    expected = {
+        "items": terms.height,
+        "with-term": terms["term_id"].is_not_null().mean(),
+        "changed": changes.filter(~pl.col("what").str.ends_with("_confidence")).height,
+        "warnings": (~checks["passed"]).sum(),
+    }
+    found = dict(re.findall(r'<data class="number" id="([a-z-]+)" value="([^"]+)">', page))
+    assert {name: float(found[name]) for name in expected} == pytest.approx(expected)
+
+
+def test_the_bundle_of_the_first_night_carries_its_card(nights: dict) -> None:
+    champion = json.loads((nights["root"] / "bundles" / "champion.json").read_text())["bundle"]
+    card = (nights["root"] / "bundles" / champion / "MODEL_CARD.md").read_text()
+    for said in ("Clicks of 7 days up to 2024-05-07", "at least 2 distinct users", "| personal_data | ", "Passed, on the"):
+        assert said in card
+
+
 @pytest.fixture
 def second_night(nights: dict, tmp_path: Path) -> tuple[Path, Path, dict]:
     """An Airflow of its own, a copy of the warehouse after its first night, and the parameters of the second."""

@@ -142,7 +142,7 @@ def _headline(
         label=label,
         value=value,
         shown="not known" if value is None else shown(value),
-        before=f"before: {shown(known[-1])}" if known else "no earlier night",
+        before=f"before: {shown(known[-1])}" if known else "before: not on record",
         trend=trend,
     )
 
