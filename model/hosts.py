@@ -235,7 +235,7 @@ def name_interface(master: str, *, alone: bool) -> None:
             "reach): give --master-addr an address that this machine has on the network, or --interface; on Debian "
             "/etc/hosts gives a machine's own name 127.0.1.1"
         )
-    for name in variables[: 1 if loopback else 2]:  # on one machine NCCL finds the way by itself
+    for name in variables:
         os.environ.setdefault(name, interface)
 
 

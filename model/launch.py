@@ -56,11 +56,15 @@ def run_on_hosts(module: str, arguments: Sequence[str], reached: ReachedHosts, d
     )
 
 
-def torch_command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
-    """That of torch's own launcher, torchrun, for ``ranks`` processes on this machine."""
+def torch_command(module: str, arguments: Sequence[str], *, ranks: int, directory: Path) -> list[str]:
+    """That of torch's own launcher, torchrun, for ``ranks`` processes on this machine.
+
+    It keeps its state in a file of ``directory``: its own store would listen on every interface of the machine.
+    """
+    state = ("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", "--rdzv-endpoint", str(directory / "rendezvous"))
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks)),
-        *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--module", module, *arguments),
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks), *state),
+        *("--local-addr", "127.0.0.1", "--module", module, *arguments),
     ]
 
 
@@ -75,6 +79,7 @@ def environment(ranks: int, device: str, local: bool) -> dict[str, str]:
     # ninja, with which DeepSpeed builds its shared-memory op, lies beside our interpreter.
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)])
     variables["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), variables.get("PYTHONPATH", "")])
+    variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # torchrun opens none for the ranks
     if device == "cpu":
         variables["DS_ACCELERATOR"] = "cpu"
         variables |= {name: value for name, value in KEEP_MEMORY.items() if name not in variables}

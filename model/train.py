@@ -138,10 +138,13 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHost
 
 def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, reached: ReachedHosts | None) -> int:
     """Of the worker, by whatever starts it."""
+    scratch = Path(arguments[-1]).parent
     if reached:
-        return launch.run_on_hosts("model.worker", arguments, reached, Path(arguments[-1]).parent)
-    command = launch.torch_command if config.engine == "torch" else launch.command
-    argv = command("model.worker", arguments, ranks=ranks)
+        return launch.run_on_hosts("model.worker", arguments, reached, scratch)
+    if config.engine == "torch":
+        argv = launch.torch_command("model.worker", arguments, ranks=ranks, directory=scratch)
+    else:
+        argv = launch.command("model.worker", arguments, ranks=ranks)
     return launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
 
 

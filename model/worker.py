@@ -32,8 +32,8 @@ from model.checkpoints import Checkpoints
 from model.engines import EngineName
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
-from model.hosts import name_interface
 from model.ranks import Ranks
+from model.rendezvous import meet
 from model.row_groups import ReaderStalled
 from model.tracking import MLflow, TensorBoard, Tracker, closing_trackers
 from model.train_config import TrainConfig
@@ -184,7 +184,7 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if engine == "torch":
-        dist.init_process_group(backend, timeout=timeout)
+        meet(backend, timeout)
         return Ranks(dist.get_rank(), dist.get_world_size())
     build_beside_environment()
     import deepspeed  # takes seconds, and sets up logging of its own
@@ -195,9 +195,8 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed's own groups, which reduce the gradients, take torch's default: 30 minutes of gloo.
     c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
-    local = os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])  # as DeepSpeed's launcher says it
-    name_interface(os.environ["MASTER_ADDR"], alone=local == os.environ["WORLD_SIZE"])
-    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+    meet(backend, timeout)
+    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)  # takes the group that is there
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     if device == "cpu":
         dist.barrier()  # now every rank has opened the others' buffers
