@@ -6,7 +6,6 @@ no such connection nobody is told, and nothing fails.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,10 +15,15 @@ from airflow.sdk import BaseNotifier, Connection
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
-from tenacity import stop_after_attempt, wait_fixed
+from requests import RequestException
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 TIMEOUT = 10  # seconds; the task's own end waits for it
 TRIES = 3
+
+
+class AlertNotSent(RuntimeError):
+    """Nobody was told; the message says which connection, and not its address."""
 
 
 class Alert(BaseNotifier):
@@ -42,16 +46,25 @@ class Alert(BaseNotifier):
             self.log.info("there is no connection %s: nobody is told", self.connection)
             return
         if path := urlsplit(endpoint.host or "").path.strip("/"):
-            mask_secret(path)  # a chat's webhook is as good as a password, and errors name the address
+            mask_secret(path)  # a chat's webhook is as good as a password
         told = message(context)
-        HttpHook("POST", self.connection).run_with_advanced_retry(
-            {"stop": stop_after_attempt(TRIES), "wait": wait_fixed(2), "reraise": True},
-            endpoint="",
-            data=json.dumps(told),
-            headers={"Content-Type": "application/json"},
-            extra_options={"timeout": TIMEOUT},
-        )
+        try:
+            send(HttpHook("POST", self.connection), told)
+        except RequestException as error:  # which names the address
+            status = getattr(error.response, "status_code", "no answer")
+            raise AlertNotSent(f"connection {self.connection}: {type(error).__name__}, {status} ({TRIES} tries)") from None
         self.log.info("told %s: %s", self.connection, told["text"])
+
+
+@retry(retry=retry_if_exception_type(RequestException), stop=stop_after_attempt(TRIES), wait=wait_fixed(2), reraise=True)
+def send(hook: HttpHook, told: Mapping[str, Any]) -> None:
+    """Post the message. The hook's own ``run`` would log the address with each try that fails.
+
+    Raises:
+        requests.RequestException: nobody answered, or not with a success, at each of the tries.
+    """
+    with hook.get_conn() as session:
+        session.post(hook.base_url, json=told, timeout=TIMEOUT).raise_for_status()
 
 
 def message(context: Mapping[str, Any]) -> dict[str, Any]:

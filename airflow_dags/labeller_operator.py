@@ -39,16 +39,17 @@ DEADLINE_HOURS = float(os.environ.get("LABELLER_DEADLINE_HOURS", "8"))
 """Hours after which somebody is told that a run is not done: a night begins at midnight and is wanted by 8. 0: nobody is."""
 
 MOST_RETRIES = int(os.environ.get("LABELLER_RETRIES", "99"))  # `make nightly` sets 0: who watches wants the error now
+RETRY_MINUTES = float(os.environ.get("LABELLER_RETRY_MINUTES", "5"))
 
 
 def retries(count: int) -> dict[str, Any]:
     """Arguments of a task that may be tried ``count`` more times: after 5 minutes, then 10, 20, at most 30.
 
-    The first wait outlives a lease of a host that is gone (three to five minutes) and most restarts of a store.
+    Five minutes outlive the lease of a host that is gone (three to five) and most restarts of a store.
     """
     return {
         "retries": min(count, MOST_RETRIES),
-        "retry_delay": dt.timedelta(minutes=5),
+        "retry_delay": dt.timedelta(minutes=RETRY_MINUTES),
         "retry_exponential_backoff": 2.0,
         "max_retry_delay": dt.timedelta(minutes=30),
     }

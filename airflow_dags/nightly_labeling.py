@@ -92,7 +92,7 @@ with dag:
 
     with TaskGroup("model", tooltip="Pairs -> dataset -> encoder -> champion, when that is due"):
         due = stage(
-            "train-due", "exit 0 if training is due, 99 if the champion is young enough", hours=0.5,
+            "train-due", "say whether the night has to train: exit code 0 if so, 99 if not", hours=0.5,
             flags={"force": dag.param("force_training")},
         )  # fmt: skip
         dataset = stage("dataset", "tokenise the pairs into the training dataset", hours=6)

@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
     ),
     "model": (
         Command("mine", "labeling.mine_negatives", "give the dataset's pairs hard negatives, found by the champion"),
-        Command("train-due", "model.train_due", "exit 0 if training is due, 99 if the champion is young enough"),
+        Command("train-due", "model.train_due", "say whether the night has to train: exit code 0 if so, 99 if not"),
         Command("train", "model.train", "train the encoder and write the candidate bundle"),
         Command("calibrate", "labeling.calibrate", "turn the candidate's scores into probabilities"),
         Command("promote", "model.promote", "make the candidate the champion if it passes the gate"),

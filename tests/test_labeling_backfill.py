@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 import pytest
 
@@ -10,6 +11,7 @@ from etl.build_pairs import identity
 from etl.contracts import LABELS_CURRENT, RUNS, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, GateRefused, InputError, StageFailed
 from etl.inputs import read_input
+from etl.lease import DayTaken
 from etl.pairs_config import PairsConfig
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
@@ -113,6 +115,11 @@ def test_a_day_that_was_never_made_needs_every_stage_and_one_without_a_catalogue
     assert f"{DS} none no 0 of 2 none no pairs embed predict audit publish relate ?" in said
     assert f"{DS} pairs: not made yet" in said
     assert f"{PREVIOUS} cannot be made: catalogue/ds={PREVIOUS} has 0 rows" in said
+    assert backfill.main(["plan", "--json", "--root", str(root), "--from", str(PREVIOUS), "--to", str(DS)]) == EXIT_OK
+    newest, oldest = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (newest["ds"], newest["stages"]["pairs"], newest["problem"]) == (str(DS), "not made yet", "")
+    assert (oldest["ds"], oldest["stages"]) == (str(PREVIOUS), {})
+    assert oldest["problem"].startswith(f"catalogue/ds={PREVIOUS} has 0 rows")
     assert not (root / "runs").exists()
 
 
@@ -128,7 +135,8 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
 
 
 @pytest.mark.parametrize(
-    ("codes", "error"), [((2, 0), InputError), ((3, 0), GateRefused), ((3, 2), StageFailed), ((1,), StageFailed)]
+    ("codes", "error"),
+    [((2, 0), InputError), ((3, 0), GateRefused), ((75, 0), DayTaken), ((3, 2), StageFailed), ((1,), StageFailed)],
 )
 def test_days_that_fail_are_all_named_by_an_error_of_their_kind(codes, error):
     outcomes = [Outcome(DS - dt.timedelta(days=n), [], code, f"why {n}" if code else "") for n, code in enumerate(codes)]

@@ -1,7 +1,6 @@
 import json
 import shutil
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from model.bundle import (
     CALIBRATION_FILE,
     CANDIDATE,
     CHAMPION,
-    FORMAT,
     add_calibration,
     alias,
     champion,
@@ -29,6 +27,7 @@ from model.evaluate import evaluate
 from model.fit import draw, fit
 from model.promote import Best, Difference, PromoteConfig, gate
 from model.train_config import TrainConfig
+from tests.bundles import bare_bundle
 from tests.model_data import DS, small_shop, write_dataset
 
 LIMITS = PromoteConfig(root=".", ds=DS, floor=0.1, tolerance=0.02)
@@ -238,16 +237,6 @@ def test_without_a_candidate_or_with_an_alias_that_points_nowhere_there_is_one_m
 
 def due(root, ds: str, *more: str) -> int:
     return train_due.main(["--root", str(root), "--ds", ds, *more])
-
-
-def bare_bundle(root, name: str, form: int = FORMAT, encoder: Any = None, **settings) -> None:
-    """Of a bundle no more than what is looked at to say whether training is due."""
-    directory = root / "bundles" / name
-    directory.mkdir(parents=True)
-    (directory / "manifest.json").write_text(json.dumps({"format": form}))
-    (directory / "encoder.json").write_text(json.dumps(encoder or {}))
-    normaliser = Normaliser(simplified=settings.get("simplified_chinese", False)).hash
-    WordHashTokenizer(TokenizerSpec(**{"normaliser": normaliser} | settings)).save(directory)
 
 
 def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, encoders, shop_root):
