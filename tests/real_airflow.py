@@ -8,42 +8,19 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-PYTHON = CHECKOUT / ".venv-airflow" / "bin" / "python"
+from tests.airflow_env import BIN, CHECKOUT
+
 ACCOUNT = "nobody"
 """Who runs the stack where root runs the tests."""
-
-
-class Sink:
-    """A web server on the loopback that keeps the JSON that it is sent."""
-
-    def __init__(self) -> None:
-        got: list[dict[str, Any]] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Nothing on the terminal."""
-
-        self.got = got
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hooks/T0"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 class Airflow:
@@ -56,7 +33,7 @@ class Airflow:
         self.root = directory / "shop"
         self.state = directory / "state"
         self.said = directory / "said.log"
-        command = [str(PYTHON), "-m", "airflow_dags.stack", "--port", str(self.port), "--state", str(self.state)]
+        command = [str(BIN / "python"), "-m", "airflow_dags.stack", "--port", str(self.port), "--state", str(self.state)]
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(
                 [*command, "--account", ACCOUNT], cwd=CHECKOUT, env=os.environ | environment, stdout=said, stderr=said
@@ -83,7 +60,7 @@ class Airflow:
             return json.load(answer)
 
     def wait(self, met: Callable[[], Any], seconds: float) -> Any:
-        """Look every second until ``met`` gives something; looks at the processes meanwhile."""
+        """Look every two seconds until ``met`` gives something; looks at the processes meanwhile."""
         deadline = time.monotonic() + seconds
         while True:
             self.look()
@@ -92,7 +69,7 @@ class Airflow:
                     return found
             assert self.process.poll() is None, self.said.read_text()[-3000:]
             assert time.monotonic() < deadline, f"not in {seconds:.0f} s; logs in {self.state / 'logs'}"
-            time.sleep(1)
+            time.sleep(2)
 
     def look(self) -> None:
         """Note who runs each process of the stack and where it listens."""

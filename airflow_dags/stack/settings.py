@@ -53,6 +53,8 @@ def write(home: Path, *, database: str, port: int, slots: int) -> None:
         ("api", "port"): str(port),
         ("api", "base_url"): url,
         ("api", "workers"): "1",
+        # Beside Spark jobs on two cores five tries of 5 s each were not enough for a task to say that it starts.
+        ("workers", "execution_api_timeout"): "60",
         ("logging", "base_log_folder"): str(home / "logs"),
     }
     sections: dict[str, dict[str, str]] = {}
