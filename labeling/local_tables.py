@@ -6,6 +6,7 @@ Delta is read by polars through delta-rs, an engine that shares no code with the
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection
 
 import polars as pl
@@ -19,6 +20,8 @@ from etl.sources import Source
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse, is_delta
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 # Types that input tables may bring instead of the contract's and that are cast.
 _CAST = {"string": pl.String, "date": pl.Date, "bigint": pl.Int64, "int": pl.Int32}
@@ -97,10 +100,10 @@ def _by_delta_rs(path: str) -> pl.LazyFrame:
 
 
 def _with_partitions(file: str, path: str) -> pl.DataFrame:
-    """One Parquet file, with the columns that stand in the names of its directories as text."""
-    named = (part.partition("=") for part in storage.shown(file, path).split("/")[:-1])
-    frame = pl.DataFrame(storage.read_parquet(file))
-    return frame.with_columns(pl.lit(value).alias(name) for name, found, value in named if found)
+    """One Parquet file, with the columns that stand in the names of its directories: days as dates, all else as text."""
+    named = [part.split("=", 1) for part in storage.shown(file, path).split("/")[:-1] if "=" in part]
+    values = {name: dt.date.fromisoformat(value) if _DAY.fullmatch(value) else value for name, value in named}
+    return pl.DataFrame(storage.read_parquet(file)).with_columns(**{name: pl.lit(value) for name, value in values.items()})
 
 
 def files(path: str) -> pl.DataFrame:
