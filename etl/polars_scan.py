@@ -5,12 +5,17 @@ Delta is read through delta-rs, an engine that shares no code with the one that 
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+
 import polars as pl
 from deltalake import DeltaTable, QueryBuilder
 
 from etl import storage
 from etl.errors import InputError
 from etl.warehouse import is_delta
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def scan(path: str) -> pl.LazyFrame:
@@ -38,10 +43,10 @@ def _by_delta_rs(path: str) -> pl.LazyFrame:
 
 
 def _with_partitions(file: str, path: str) -> pl.DataFrame:
-    """One Parquet file, with the columns that stand in the names of its directories as text."""
-    named = (part.partition("=") for part in storage.shown(file, path).split("/")[:-1])
-    frame = pl.DataFrame(storage.read_parquet(file))
-    return frame.with_columns(pl.lit(value).alias(name) for name, found, value in named if found)
+    """One Parquet file, with the columns that stand in the names of its directories: days as dates, all else as text."""
+    named = [part.split("=", 1) for part in storage.shown(file, path).split("/")[:-1] if "=" in part]
+    values = {name: dt.date.fromisoformat(value) if _DAY.fullmatch(value) else value for name, value in named}
+    return pl.DataFrame(storage.read_parquet(file)).with_columns(**{name: pl.lit(value) for name, value in values.items()})
 
 
 def _is_hidden(path: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -43,11 +42,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("hdfs")
     fetch(Packages((f"org.apache.hadoop:hadoop-client-minicluster:{HADOOP}",), "*.jar"), directory / "jars")
     (port,) = free_ports(1)
-    command = ["java", "-Xmx512m", "-cp", f"{directory}/jars/*", CLUSTER, "-nomr", "-nnport", str(port), "-format"]
+    started = directory / "core-site.xml"  # written when the data node has joined
+    command = ["java", "-Xmx512m", "-cp", f"{directory}/jars/*", CLUSTER, "-nomr", "-format"]
+    command += ["-nnport", str(port), "-writeConfig", str(started)]
     with (directory / "log").open("w") as log:
         cluster = subprocess.Popen(command, cwd=directory, stdout=log, stderr=subprocess.STDOUT)
     try:
-        wait_for(port, cluster, directory / "log")
+        wait_for(started, cluster, directory / "log")
         uri = f"hdfs://127.0.0.1:{port}/shop"
         (directory / "shop" / "catalogue" / f"ds={DS}").mkdir(parents=True)
         pl.DataFrame({"item_id": ["i1"], "title": ["kettle"]}).write_parquet(directory / f"shop/catalogue/ds={DS}/a.parquet")
@@ -59,14 +60,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         cluster.wait()
 
 
-def wait_for(port: int, cluster: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(started: Path, cluster: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and cluster.poll() is None:
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
+    while not started.exists():
+        assert time.monotonic() < until, f"HDFS did not start:\n{log.read_text()[-2000:]}"
+        assert cluster.poll() is None, log.read_text()[-2000:]
         time.sleep(0.5)
-    raise AssertionError(f"HDFS did not start:\n{log.read_text()[-2000:]}")
 
 
 def test_tables_and_files_on_hdfs_are_read_without_spark(root: str) -> None:
