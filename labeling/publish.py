@@ -101,7 +101,7 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     labels = staged_labels(spark, warehouse, settings)
     require_audit(spark, warehouse, settings.ds, run_id, labels)
     columns = lineage_columns(labels)
-    spec = read_spec(warehouse.bundles / columns["bundle"])
+    spec = read_spec(warehouse.bundle(columns["bundle"]))
     catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text).persist(StorageLevel.DISK_ONLY)
     lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
     metadata = {"stage": PUBLISH, "ds": settings.ds, **lineage.columns}

@@ -38,11 +38,11 @@ def calibration_part(warehouse: Warehouse, ds: dt.date, bundle: str, vocabulary:
 
     if vocabulary is None:
         return only("No terms: the warehouse declares its vocabulary absent.")
-    if not (warehouse.bundles / bundle / SPEC_FILE).is_file():
+    if not (warehouse.bundle(bundle) / SPEC_FILE).is_file():
         return only(f"Bundle {bundle} is gone, and with it how queries are compared with terms.")
     if ds not in local_tables.days(warehouse, PAIRS):
         return only(f"pairs has no clicks of {ds} any more.")
-    stated, clicked = stated_and_clicked(warehouse, ds, vocabulary, read_spec(warehouse.bundles / bundle).normalise)
+    stated, clicked = stated_and_clicked(warehouse, ds, vocabulary, read_spec(warehouse.bundle(bundle)).normalise)
     if len(stated) < LEAST_CASES:
         return only(
             f"{len(stated)} terms of items that held-out queries led to: too few for a curve (expected >= {LEAST_CASES})."

@@ -23,7 +23,7 @@ Points = Sequence[tuple[float, float]]
 
 def training_part(warehouse: Warehouse, bundle: str, sections: Sequence[Section]) -> Part:
     """Curves of the bundle's training, above ``sections`` on its held-out queries; says so where the bundle is gone."""
-    path = warehouse.bundles / bundle
+    path = warehouse.bundle(bundle)
     title = "Training"
     if not (path / METRICS_FILE).is_file() or not (path / MANIFEST_FILE).is_file():
         return Part(name="training", title=title, words=(f"Bundle {bundle} is gone, and its training's figures with it.",))
