@@ -136,7 +136,7 @@ def drawn(changes: DataFrame, old: DataFrame, new: DataFrame, examples: int) -> 
 def _as_live(planner: Planner, warehouse: Warehouse, ds: dt.date, lineage: Mapping[str, str], *, staged: bool) -> DataFrame:
     """Rows of LABELS_CURRENT as publishing the day's staged rows, or those of its history, would make them."""
     spark, absent = planner.spark, planner.settings.absent
-    spec = read_spec(warehouse.bundles / lineage["bundle"])
+    spec = read_spec(warehouse.bundle(lineage["bundle"]))
     catalogue = read_catalogue(spark, warehouse, ds, spec.product_text)
     vocabulary = None if "vocabulary" in absent else load_vocabulary(spark, warehouse)
     taxonomy = None if "taxonomy" in absent else load_taxonomy(spark, warehouse)

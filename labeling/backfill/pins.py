@@ -121,7 +121,7 @@ class _Search:
         return [row for row in rows if row.get("ds") == str(self.ds)]
 
     def _require_bundle(self) -> None:
-        path = self.warehouse.bundles / self.lineage["bundle"]
+        path = self.warehouse.bundle(self.lineage["bundle"])
         if not path.is_dir():
             self.problems.append(f"bundle {path.name} is not under {path.parent}: restore it")
             return
@@ -151,7 +151,7 @@ class _Search:
         )
 
     def _pin_catalogue(self, then: str) -> None:
-        bundle = self.warehouse.bundles / self.lineage["bundle"]
+        bundle = self.warehouse.bundle(self.lineage["bundle"])
         if not bundle.is_dir():  # a problem already, and the bundle says how a text is made of the columns
             return
         template = read_spec(bundle).product_text
