@@ -23,6 +23,7 @@ import polars as pl
 from pydantic import Field
 from rich.table import Table
 
+from benchmarks.unleased import Unleased
 from etl import build_dataset, build_pairs
 from etl.cleaning import RULES
 from etl.config import JobConfig, arg_parser, from_args
@@ -76,7 +77,7 @@ TRAINING = {"preset": "bag", "epochs": 2.0, "batch": 512, "crops": 0.5}
 """The default preset without its layers, which join for the last tenth and would take most of the time."""
 
 
-class AblationConfig(JobConfig):
+class AblationConfig(Unleased, JobConfig):
     """Settings of the study."""
 
     root: str

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.unleased import Unleased
 from etl.config import JobConfig, arg_parser
 from etl.contracts import CATALOGUE, CLICK_LOG, INPUTS, VOCABULARY, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
@@ -44,7 +45,7 @@ TRUTH_TERMS = pa.schema([("item_id", pa.string()), ("term_id", pa.string()), ("l
 TRUTH_CATEGORIES = pa.schema([("item_id", pa.string()), ("category_id", pa.string())])
 
 
-class AdapterConfig(JobConfig):
+class AdapterConfig(Unleased, JobConfig):
     """What every adapter takes; each gives ``data`` its own default."""
 
     data: str

@@ -25,6 +25,7 @@ from rich.table import Table
 
 from benchmarks import cleaning_duckdb
 from benchmarks.click_log import DAYS, LogShape, write_log
+from benchmarks.unleased import Unleased
 from etl import build_pairs, duplicates, sampling, splits
 from etl.config import SparkJobConfig, arg_parser
 from etl.dataset_config import DatasetConfig
@@ -47,7 +48,7 @@ WARM_JVM = {"spark.driver.extraJavaOptions": "-XX:+UseParallelGC"}
 HOT_QUERY, HOT_ITEM = (0.04, 0.4), (0.02, 0.2)
 
 
-class CleaningConfig(SparkJobConfig):
+class CleaningConfig(Unleased, SparkJobConfig):
     """Settings of the benchmark."""
 
     root: str

@@ -29,6 +29,7 @@ from benchmarks.quality_ours import OurPaths, OurTerms, calibrated_bundle, paths
 from benchmarks.quality_report import Found, Row, write_report
 from benchmarks.quality_tasks import TASKS, Task
 from benchmarks.studies_data import minilm
+from benchmarks.unleased import Unleased
 from etl.config import JobConfig, arg_parser
 from etl.job import run_job
 from labeling.machine import hardware
@@ -42,7 +43,7 @@ SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 """Cuts of a baseline's further labels, as shares of the first one's score."""
 
 
-class QualityConfig(JobConfig):
+class QualityConfig(Unleased, JobConfig):
     """Settings of the report."""
 
     data: str = "../shared/data"

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from benchmarks.unleased import Unleased
 from etl.config import JobConfig, arg_parser
 from etl.dataset import COLUMNS, MANIFEST_FILE, DataFile, Manifest, schemas, verify
 from etl.job import run_job
@@ -37,7 +38,7 @@ BATCH = 512
 BEST_OF = 3
 
 
-class ReadingConfig(JobConfig):
+class ReadingConfig(Unleased, JobConfig):
     """Settings of the benchmark."""
 
     root: str

@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from benchmarks.presets import like_a_rank, link_inputs, settings_of
+from benchmarks.unleased import Unleased
 from etl import build_dataset, build_pairs
 from etl.config import JobConfig, arg_parser
 from etl.contracts import CATALOGUE, PAIRS
@@ -66,7 +67,7 @@ COMPARED = (
 )
 
 
-class StabilityConfig(JobConfig):
+class StabilityConfig(Unleased, JobConfig):
     """Settings of the comparison."""
 
     root: str
