@@ -13,6 +13,9 @@ DS ?=
 JOBS_LOCK ?= requirements/jobs.txt
 # Clicks of the generated sample.
 CLICKS ?= 320000
+# Of Airflow's web interface on the loopback (make airflow), and who runs it where root calls.
+PORT ?= 8080
+ACCOUNT ?= nobody
 # Tests that run side by side, each with a Spark session of 2 GB.
 TEST_WORKERS ?= 2
 
@@ -26,10 +29,8 @@ BENCHMARKS_BIN := $(CURDIR)/.venv-benchmarks/bin
 export AIRFLOW_HOME := $(CURDIR)/build/airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
-# One attempt only: a person who watches wants the error now, not after five minutes.
-export LABELLER_RETRIES ?= 0
 
-.PHONY: help setup benchmarks-setup system-packages preflight nightly label sample wheel doctor tables test test-slow lint types format
+.PHONY: help setup benchmarks-setup system-packages preflight nightly airflow label sample wheel doctor tables test test-slow lint types format
 .PHONY: lock clean test-hosts test-spark store-jars
 
 help:  ## Show this list
@@ -71,14 +72,19 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-airflow
 	@$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python requirements/airflow.txt
 	@mkdir -p $(AIRFLOW_HOME)
-	@$(AIRFLOW_BIN)/airflow db migrate >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
+	@{ $(AIRFLOW_BIN)/airflow db migrate && $(AIRFLOW_BIN)/airflow pools import airflow_dags/pools.json; } \
+	  >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
 
-system-packages:  ## Install the Debian packages that the tests of many machines need; as root
-	@for program in pdsh sshd ip ssh; do command -v $$program >/dev/null || missing=1; done; \
+# Debian keeps PostgreSQL's programs off the PATH.
+DEBIAN_POSTGRESQL ?= /usr/lib/postgresql
+
+system-packages:  ## Install the Debian packages that `make airflow` and the tests of many machines and of the report need; as root
+	@PATH="$$PATH:$$(printf '%s:' $(DEBIAN_POSTGRESQL)/*/bin)"; \
+	for program in pdsh sshd ip ssh initdb chromium; do command -v $$program >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 >/dev/null; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends pdsh openssh-server openssh-client iproute2 postgresql chromium >/dev/null; \
 	fi
 
 store-jars: setup  ## Fetch Spark's jars for tables on S3 (STORE=abfs: on Azure)
@@ -99,6 +105,10 @@ lock: .venv-uv/.ready  ## Refresh the pinned requirements from the .in files
 
 # ---------------------------------------------------------------- running
 
+# One attempt only: a person who watches wants the error now, not after five minutes.
+nightly: export LABELLER_RETRIES ?= 0
+# Airflow's one-process runner watches no deadline, and fails at a DAG with one.
+nightly: export LABELLER_DEADLINE_HOURS ?= 0
 nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a generated sample
 	@if [ -n "$(ROOT)" ] && [ -z "$(DS)" ]; then echo "nightly: say which day to label, as in 'make nightly ROOT=$(ROOT) DS=$(SAMPLE_DS)'." >&2; exit 2; fi
 	@$(BIN)/python -c 'import json, sys; root, ds, clicks = sys.argv[1:]; \
@@ -108,6 +118,10 @@ nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a gene
 	$(AIRFLOW_BIN)/airflow dags test nightly_labeling --conf "$$(cat build/nightly.json)" 2>&1 \
 	  | tee build/nightly.log | sed -unEf airflow_dags/readable.sed; \
 	echo; echo "nightly run finished in $$((SECONDS - started)) s; Airflow's whole log: build/nightly.log"
+
+airflow: export LABELLER_ROOT = $(abspath $(or $(ROOT),$(SAMPLE_ROOT)))
+airflow: setup  ## Start a whole Airflow (PORT, ROOT) until Ctrl-C: scheduler, web interface on the loopback, PostgreSQL
+	@exec $(AIRFLOW_BIN)/python -m airflow_dags.stack --port $(PORT) --account $(ACCOUNT)
 
 sample: setup  ## Generate the sample warehouse (CLICKS, ROOT)
 	@mkdir -p "$(or $(ROOT),$(SAMPLE_ROOT))"
@@ -132,7 +146,7 @@ test: setup lint types  ## Run all tests that take less than half an hour togeth
 
 test-hosts: setup  ## Run the slow tests of training: several hosts, ranks that die or change in number, four ranks
 	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_resume.py \
-	  tests/test_model_loss.py
+	  tests/test_model_loss.py tests/test_run_at_scale.py
 
 test-slow: setup store-jars  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests

@@ -8,7 +8,7 @@ setup(
     description="Labels a shop's whole catalogue from its own click log, every night",
     python_requires=">=3.11,<3.12",
     packages=find_packages(include=["etl", "etl.*", "model", "model.*", "labeling", "labeling.*"]),
-    package_data={"etl": ["log4j2.properties"], "model": ["*.json"]},
+    package_data={"etl": ["log4j2.properties"], "model": ["*.json", "templates/*"], "labeling": ["report/templates/*"]},
     # What model.online, the query side of an online service, runs with; the jobs' own are in requirements/.
     extras_require={"online": ["numpy>=1.26", "onnxruntime>=1.16", "opencc", "tokenizers>=0.23"]},
     entry_points={

@@ -7,6 +7,7 @@ features of every token, the tokenizer, and last of all the manifest. The direct
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import logging
 import shutil
@@ -24,7 +25,7 @@ from pyspark.sql import functions as F
 from etl import config
 from etl.bert_tokenizer import bert_tokenizer
 from etl.catalogue import read_catalogue, with_title_id
-from etl.contracts import CATALOGUE, PAIRS, TITLE_GROUPS
+from etl.contracts import CATALOGUE, PAIRS, RUNS, TITLE_GROUPS
 from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files, schemas
 from etl.dataset_config import DatasetConfig
 from etl.dataset_rows import as_examples, as_known, as_titles, as_token_table, catalogue_texts, refuse_collisions
@@ -39,7 +40,7 @@ from etl.tables import latest_version, read
 from etl.tokenize_texts import Tokenise
 from etl.tokenizer import BothTokenizer, HashedTokenizer, Tokenizer, WordHashTokenizer, load_tokenizer, tokenizer_hash
 from etl.tokenizer_spec import SPEC_FILE, TokenizerSpec
-from etl.warehouse import Warehouse
+from etl.warehouse import Warehouse, is_delta
 from etl.wordpiece import WordPieceTokenizer
 
 log = logging.getLogger(__name__)
@@ -80,12 +81,20 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
         CATALOGUE.name: version_of(spark, warehouse, CATALOGUE, [config.ds]),
     }
     seen = {"languages": count_languages(pairs), "scripts": count_scripts(pairs, config.normaliser)}
-    manifest = _manifest(aside, config, spec, inputs, seen)
+    manifest = _manifest(aside, config, spec, inputs, seen | {"cleaning": cleaning_of(spark, warehouse, config.ds)})
     manifest.write(aside)
     swap_in(aside, target)
     counts = {part: manifest.rows(part) for part in ("pairs", "titles", "corpus", "heldout", "known", "tokens")}
     record_stage(spark, warehouse, config.ds, "dataset", inputs=inputs, counts=counts, seconds=time.monotonic() - started)
     return counts | {"path": target}
+
+
+def cleaning_of(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> dict[str, Any]:
+    """Settings and counts of the stage that made the day's pairs, for the card of the bundle; empty if not on record."""
+    if not is_delta(warehouse.table(RUNS)):
+        return {}
+    row = read(spark, warehouse.table(RUNS), RUNS, ds=ds, stage="pairs").head()
+    return {} if row is None else {name: json.loads(row[name] or "{}") for name in ("settings", "counts")}
 
 
 def _training_pairs(spark: SparkSession, warehouse: Warehouse, config: DatasetConfig) -> DataFrame:
@@ -187,7 +196,7 @@ def _manifest(
     config: DatasetConfig,
     spec: TokenizerSpec,
     inputs: Mapping[str, str],
-    seen: Mapping[str, Mapping[str, int]],
+    seen: Mapping[str, Mapping[str, Any]],
 ) -> Manifest:
     files: dict[Part, list[DataFile]] = {part: [] for part in get_args(Part)}
     for path in data_files(directory):

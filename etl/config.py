@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from etl import storage
 from etl.contracts import INPUTS
 from etl.errors import InputError, did_you_mean
+from etl.redaction import HIDDEN, SECRET
 from etl.sources import Sources
 
 SETTINGS_FILE = "warehouse.toml"
@@ -246,13 +247,15 @@ def _sentence(error: Any) -> str:
         return f"{name}: {error['input']!r} is no day (expected YYYY-MM-DD)"
     if error["type"] == "value_error":  # a sentence of our own, which says what was found
         return f"{name}: {error['ctx']['error']}"
-    return f"{name}: {error['msg']} (found {error.get('input')!r})"
+    found = HIDDEN if SECRET.search(name) else repr(error.get("input"))
+    return f"{name}: {error['msg']} (found {found})"
 
 
 def _key_value(name: str, entry: str) -> tuple[str, str]:
     key, found, value = entry.partition("=")
     if not found:
-        raise InputError(f"{flag(name)} {entry!r}: expected KEY=VALUE")
+        shown = HIDDEN if SECRET.search(entry) else repr(entry)
+        raise InputError(f"{flag(name)} {shown}: expected KEY=VALUE")
     return key, value
 
 

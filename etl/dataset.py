@@ -121,11 +121,13 @@ class Manifest:
     """Distinct titles of pairs/ by :func:`etl.text.script_of`; empty: not known."""
     ranks: int = 0
     """Training ranks that the files were balanced for; 0: not known."""
+    cleaning: Mapping[str, Any] = field(default_factory=dict)
+    """``settings`` and ``counts`` of the stage that made the pairs, as RUNS has them; empty: not known."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of all that the manifest says of the dataset's bytes, whatever tables they were made from."""
-        return hashlib.sha256(replace(self, inputs={})._json().encode()).hexdigest()
+        return hashlib.sha256(replace(self, inputs={}, cleaning={})._json().encode()).hexdigest()
 
     @property
     def hashed(self) -> bool:
@@ -152,6 +154,8 @@ class Manifest:
 
     def _json(self) -> str:
         content = {"format_version": FORMAT_VERSION, **asdict(self), "ds": self.ds.isoformat()}
+        if not self.cleaning:
+            del content["cleaning"]  # a manifest of before there was this keeps its digest
         content["totals"] = {part: self.rows(part) for part in self.parts}
         return json.dumps(content, indent=1, sort_keys=True)
 
@@ -172,7 +176,7 @@ class Manifest:
             )
         parts = {part: tuple(DataFile(**file) for file in content["parts"][part]) for part in get_args(Part)}
         keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs", "schema", "languages", "ranks")
-        known = {key: content[key] for key in keys} | {"scripts": content.get("scripts", {})}
+        known = {key: content[key] for key in keys} | {key: content.get(key, {}) for key in ("scripts", "cleaning")}
         return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **known)
 
 
@@ -180,7 +184,7 @@ def verify(directory: Path) -> Manifest:
     """The manifest of a dataset whose files are exactly those that it lists, byte for byte.
 
     Raises:
-        InputError: no manifest; a part lacks a column; a file is missing, changed or not listed. All of them are named.
+        InputError: no manifest; a part lacks a column; a file is missing, changed, not listed, or a link. All are named.
     """
     manifest = Manifest.read(directory)
     if lacking := _lacking(manifest):
@@ -189,6 +193,7 @@ def verify(directory: Path) -> Manifest:
     present = {p.relative_to(directory).as_posix(): p for p in data_files(directory)}
     problems = [f"{path} is missing" for path in sorted(listed.keys() - present.keys())]
     problems += [f"{path} is not in the manifest" for path in sorted(present.keys() - listed.keys())]
+    problems += [f"{path} is a link (expected a file)" for path, file in present.items() if file.is_symlink()]
     both = sorted(listed.keys() & present.keys())
     with ThreadPoolExecutor() as pool:  # other ranks wait at a barrier; hashing leaves the interpreter's lock alone
         problems += filter(None, pool.map(lambda path: _difference(present[path], listed[path]), both))

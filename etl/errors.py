@@ -1,4 +1,4 @@
-"""The two ways in which a job stops on purpose, and the exit codes that Airflow reads."""
+"""The ways in which a job stops on purpose, and the exit codes that Airflow reads (airflow_dags/labeller_operator.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ EXIT_OK = 0
 EXIT_BUG = EXIT_FAILED = 1  # to Airflow the same: it tries again
 EXIT_BAD_INPUT = 2
 EXIT_GATE_REFUSED = 3
-EXIT_NOTHING_DUE = 99  # BashOperator turns it into a skipped task (skip_on_exit_code)
+EXIT_DAY_TAKEN = 75  # sysexits' EX_TEMPFAIL: the same command does its work once the other has ended, so Airflow tries again
+EXIT_NOTHING_DUE = 99  # Airflow shows the task as skipped
 
 
 MAX_SHOWN = 20  # of 10^6 terms without a text, twenty tell the story

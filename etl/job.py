@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +13,19 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from etl.config import ConfigT, JobConfig, WarehouseConfig, from_args
-from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError, StageFailed
-from etl.lease import hold_day, lock_directory
+from etl.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DAY_TAKEN,
+    EXIT_FAILED,
+    EXIT_GATE_REFUSED,
+    EXIT_OK,
+    GateRefused,
+    InputError,
+    StageFailed,
+)
+from etl.lease import DayTaken, hold_day, lock_directory
 from etl.quarantine import naming_bad_files
+from etl.redaction import HIDDEN, SECRET, RedactingFormatter, learn, print_bug, redacted
 from etl.session import remove_checkpoints
 from etl.warehouse import Warehouse
 
@@ -23,12 +33,15 @@ log = logging.getLogger(__name__)
 
 # Written by pyspark's Python side for a page a job; nothing in it that a reader of our log could use.
 NOISY_LOGGERS = ("py4j", "petastorm", "pyarrow", "fsspec", "bm25s")
-_SECRET = re.compile(r"(?i)secret|password|token|access[._]?key|credential")
 
 
 def configure_logging() -> None:
-    """One line a record on stderr; called by ``main`` functions only."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    """One line a record on stderr, secrets left out; called by ``main`` functions only."""
+    learn(os.environ)
+    lines = logging.StreamHandler()
+    lines.setFormatter(RedactingFormatter("%(asctime)s %(levelname).1s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[lines])
+    sys.excepthook = print_bug
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -42,7 +55,7 @@ def run_job(
     """Run ``work`` with its settings; returns the exit code.
 
     A job that writes for its day holds the lease of that day meanwhile (:mod:`etl.lease`); where another has it, nothing is
-    done and the exit code is 2.
+    done and the exit code is 75.
 
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
@@ -53,6 +66,7 @@ def run_job(
     started = time.monotonic()
     try:
         config = from_args(config_type, args)
+        learn(getattr(config, "spark_conf", {}))
         log.info("%s settings, others as --help says: %s", parser.prog, json.dumps(_settings(config)))
         try:
             with naming_bad_files(), _lease(config, parser.prog):
@@ -60,13 +74,13 @@ def run_job(
         finally:
             remove_checkpoints()
     except InputError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        print(redacted(f"{parser.prog}: error: {error}"), file=sys.stderr)
+        return EXIT_DAY_TAKEN if isinstance(error, DayTaken) else EXIT_BAD_INPUT
     except GateRefused as error:
-        print(f"{parser.prog}: gate refused: {error}", file=sys.stderr)
+        print(redacted(f"{parser.prog}: gate refused: {error}"), file=sys.stderr)
         return EXIT_GATE_REFUSED
     except StageFailed as error:
-        print(f"{parser.prog}: failed: {error}", file=sys.stderr)
+        print(redacted(f"{parser.prog}: failed: {error}"), file=sys.stderr)
         return EXIT_FAILED
     if isinstance(summary, int):
         return summary
@@ -89,6 +103,6 @@ def _settings(config: Any) -> dict[str, Any]:
     """
     settings: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     for key in settings.get("spark_conf", {}):
-        if _SECRET.search(key):
-            settings["spark_conf"][key] = "(not shown)"
+        if SECRET.search(key):
+            settings["spark_conf"][key] = HIDDEN
     return settings

@@ -13,7 +13,8 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from etl import storage
-from etl.tables import commit_metadata, latest_version
+from etl.table_lock import table_lock
+from etl.tables import commit_metadata, latest_version, sql_name
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +36,19 @@ def drop_history(spark: SparkSession, path: str, metadata: Mapping[str, Any]) ->
 
     Log entries hold the least and the greatest value of each file's columns and the conditions of changes, so they go as the
     data files do. A commit without rows is made first: the newest entry, which has to stay, then says nothing of any file.
-    Whoever reads or writes the table meanwhile fails.
+    Whoever reads the table meanwhile fails; whoever would write it waits.
     """
-    last = latest_version(spark, path)
-    with commit_metadata(metadata):
-        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.versions_dropped_to' = '{last}')")
-    vacuum(spark, path, 0)
-    newest = deltalake.DeltaTable(path)
-    newest.create_checkpoint()
-    files = [file.path for file in storage.files_under(f"{path}/_delta_log")]
-    gone = [file for file in files if _version(file) < newest.version()]
-    for file in gone:
-        storage.remove(file)
+    with table_lock(spark, path):
+        last = latest_version(spark, path)
+        with commit_metadata(metadata):
+            spark.sql(f"ALTER TABLE {sql_name(path)} SET TBLPROPERTIES ('labeller.versions_dropped_to' = '{last}')")
+        vacuum(spark, path, 0)
+        newest = deltalake.DeltaTable(path)
+        newest.create_checkpoint()
+        files = [file.path for file in storage.files_under(f"{path}/_delta_log")]
+        gone = [file for file in files if _version(file) < newest.version()]
+        for file in gone:
+            storage.remove(file)
     # The session remembers entries that are gone now.
     jvm: Any = spark.sparkContext._jvm
     jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()

@@ -18,6 +18,7 @@ from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from etl import table_contract
 from etl.contracts import Table
 from etl.errors import InputError
 from etl.table_lock import table_lock
@@ -35,7 +36,7 @@ class WriteError(RuntimeError):
 
 
 def ensure(spark: SparkSession, path: str, table: Table) -> None:
-    """Create the table with comments, constraints and properties, if it is not there; add nullable columns that it lacks.
+    """Create the table with comments, constraints and properties, if it is not there.
 
     Reader version 1 is kept (no deletion vectors, no column mapping), so that other engines open it.
 
@@ -44,7 +45,7 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
     """
     with table_lock(spark, path):
         if is_delta(path):
-            _require_contract(spark, path, table)
+            require_contract(path, table)
         else:
             _create(spark, path, table)
 
@@ -58,29 +59,28 @@ def _create(spark: SparkSession, path: str, table: Table) -> None:
     if table.partition_by:
         builder = builder.partitionedBy(*table.partition_by)
     # As properties, not by ALTER TABLE: one commit makes the table whole, or there is none.
-    checks = {f"delta.constraints.{name}": condition for name, condition in table.checks.items()}
-    for key, value in ({"delta.enableDeletionVectors": "false"} | checks | table.properties).items():
+    for key, value in table_contract.properties(table).items():
         builder = builder.property(key, value)
     builder.execute()
 
 
-def _require_contract(spark: SparkSession, path: str, table: Table) -> None:
-    found = spark.read.format("delta").load(path).columns
-    lacking = [column for column in table.columns if column.name not in found]
-    kept = [column.name for column in table.columns if column not in lacking]
-    if found != kept or not all(column.nullable for column in lacking):
-        further = sorted(set(found) - set(table.names))
-        raise InputError(
-            f"table {table.name} at {path} was made under another contract (columns that it lacks: "
-            f"{sorted(column.name for column in lacking)}, that are unknown: {further}): move it away, and run the stage "
-            "that writes it again"
+def require_contract(path: str, table: Table) -> None:
+    """See that rows of a contract can be written to a table; comments and the like may be older.
+
+    Raises:
+        InputError: they cannot; all that stands against it is named.
+    """
+    found = [str(difference) for difference in table_contract.differences(path, table) if difference.blocks]
+    if found:
+        heading = (
+            f"table {table.name} at {path} was made under another contract; run `labeller migrate` and it says what can"
         )
-    for column in lacking:
-        # A version of this package that writes more of a row must not cost the history that earlier ones wrote.
-        before = table.names[table.names.index(column.name) - 1]  # the first column is a key
-        comment = column.comment.replace("\\", "\\\\").replace("'", "\\'")
-        spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMN {column.name} {column.type} COMMENT '{comment}' AFTER {before}")
-        log.info("%s: added the column %s, null in earlier rows", table.name, column.name)
+        raise InputError.of(found, heading=f"{heading} be mended:")
+
+
+def sql_name(path: str) -> str:
+    """The table at a path for the text of a statement that takes no parameters: whatever is in the path stays a name."""
+    return "delta.`" + path.replace("`", "``") + "`"
 
 
 def read(spark: SparkSession, path: str, table: Table, *, version: int | None = None, **where: Any) -> DataFrame:

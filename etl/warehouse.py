@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from etl import storage
 from etl.config import WarehouseConfig, from_args
-from etl.contracts import Table
+from etl.contracts import INPUTS, Table
 from etl.errors import InputError
 from etl.sources import Source
+
+_BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ODD = re.compile("[`%]")
+"""In a path: Delta takes the first for the end of a name, delta-rs the second for the start of an escape."""
+_INPUTS = frozenset(table.name for table in INPUTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +46,16 @@ class Warehouse:
         """The warehouse under ``root``; of one on a store its own settings say where all else lies.
 
         Raises:
-            InputError: the directory does not exist; of a store, as :func:`etl.config.from_args` and :meth:`of`.
+            InputError: the directory does not exist, or tables there could not be read; of a store, as
+                :func:`etl.config.from_args` and :meth:`of`.
         """
         if storage.is_uri(root):
             return cls.of(from_args(WarehouseConfig, argparse.Namespace(config=None, root=root)))
         path = Path(root).expanduser().resolve()
+        if odd := sorted(set(_ODD.findall(str(path)))):
+            raise InputError(
+                f"warehouse {root!r} holds {' '.join(map(repr, odd))}, which readers of its tables misread: rename it"
+            )
         if not path.is_dir():
             raise InputError(f"warehouse {root!r} is no directory: give --root a directory with the input tables in it")
         return cls(path)
@@ -65,6 +76,25 @@ class Warehouse:
             )
         return cls(root, config.inputs, dict(config.pins), local)
 
+    def inside(self, path: Path) -> Path:
+        """A place of ours as it is given: jobs write and remove there, so no link in it may lead out of the root.
+
+        Raises:
+            InputError: one does.
+        """
+        there = path.resolve()
+        ours = [self.files] if storage.is_uri(self.root) else [self.files, Path(self.root)]
+        if not any(there.is_relative_to(place.resolve()) for place in ours):
+            raise InputError(
+                f"{path} is a link to {there} (expected a place under {self.files}, where jobs write and remove what is "
+                "theirs): move it there, or mount the other place there"
+            )
+        return path
+
+    def _inside_root(self, path: str) -> str:
+        """The same for a table; a store has no links."""
+        return path if storage.is_uri(path) else str(self.inside(Path(path)))
+
     def source(self, table: Table) -> Source:
         return self.sources.get(table.name, Source())
 
@@ -72,7 +102,7 @@ class Warehouse:
         """Directory of a table.
 
         Raises:
-            InputError: it is an input that has a name in Spark's catalogue instead.
+            InputError: it is an input that has a name in Spark's catalogue instead, or a table of ours outside of the root.
         """
         source = self.source(table)
         if source.table:
@@ -83,7 +113,8 @@ class Warehouse:
         if storage.is_uri(source.path):
             return source.path.rstrip("/")
         path = Path(source.path or table.name).expanduser()
-        return storage.join("/" if path.is_absolute() else str(self.root), str(path))
+        found = storage.join("/" if path.is_absolute() else str(self.root), str(path))
+        return found if table.name in _INPUTS else self._inside_root(found)
 
     def place(self, table: Table) -> str:
         """Where an input is, for a message."""
@@ -92,7 +123,7 @@ class Warehouse:
 
     def staged(self, table: Table) -> str:
         """Where a run lays a table down until it is audited."""
-        return storage.join(self.staging, table.name)
+        return self._inside_root(storage.join(self.staging, table.name))
 
     @property
     def staging(self) -> str:
@@ -105,26 +136,36 @@ class Warehouse:
 
     @property
     def datasets(self) -> Path:
-        return self.files / "datasets"
+        return self.inside(self.files / "datasets")
 
     def dataset(self, ds: dt.date) -> Path:
-        return self.datasets / f"ds={ds.isoformat()}"
+        return self.inside(self.datasets / f"ds={ds.isoformat()}")
 
     @property
     def bundles(self) -> Path:
-        return self.files / "bundles"
+        return self.inside(self.files / "bundles")
+
+    def bundle(self, name: str) -> Path:
+        """Directory of a bundle, which need not be there.
+
+        Raises:
+            InputError: the name is none of a directory there, or that is a link out of the warehouse.
+        """
+        if not _BUNDLE.fullmatch(name):
+            raise InputError(f"bundle {name!r} is not under {self.bundles}: give the name of a directory there")
+        return self.inside(self.bundles / name)
 
     @property
     def checkpoints(self) -> Path:
-        return self.files / "checkpoints"
+        return self.inside(self.files / "checkpoints")
 
     def training_checkpoints(self, ds: dt.date) -> Path:
         """Where the training on the dataset of ``ds`` leaves its checkpoints until it is over."""
-        return self.checkpoints / f"ds={ds}"
+        return self.inside(self.checkpoints / f"ds={ds}")
 
     def training_figures(self, ds: dt.date) -> Path:
         """TensorBoard's event files of the last training on the dataset of ``ds``."""
-        return self.files / "training" / f"ds={ds}"
+        return self.inside(self.files / "training" / f"ds={ds}")
 
     @property
     def truth(self) -> Path:
@@ -134,10 +175,10 @@ class Warehouse:
     @property
     def item_indexes(self) -> Path:
         """Persisted faiss indexes of the items; ``live.json`` names the one of what is live."""
-        return self.files / "item_index"
+        return self.inside(self.files / "item_index")
 
     def report(self, ds: dt.date) -> Path:
-        return self.files / "reports" / f"ds={ds.isoformat()}"
+        return self.inside(self.files / "reports" / f"ds={ds.isoformat()}")
 
     def has(self, table: Table) -> bool:
         """Whether a table is there; one whose place is configured is meant to be, and reading it tells."""

@@ -27,10 +27,11 @@ from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.check import Check
-from labeling.drift import Limits, drift_checks, volume_checks
+from labeling.drift import Limits, drift_checks, newest, volume_checks
 from labeling.label_checks import category_checks, common_checks, term_checks
 from labeling.probability import Calibration
-from labeling.probability_checks import reliability_checks, stated_and_clicked
+from labeling.probability_checks import clicked_for, reliability_checks, stated_and_clicked
+from labeling.regression import regression_check
 from model.bundle import read_calibration
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,12 @@ class AuditConfig(SparkJobConfig):
     """The same, beyond which nothing is published: such probabilities mislead whoever sorts or cuts by them. 1: never."""
 
     min_calibration_cases: Annotated[int, Field(ge=2)] = 50
-    """Least number of terms with clicks to compare; with fewer nothing is said."""
+    """Least number of terms with clicks to compare, and of items for `max_hit_rate_drop`; with fewer nothing is said."""
+
+    max_hit_rate_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Largest drop of the share of clicked items whose best term is one that they were clicked for, against the newest
+    earlier day: beyond it, surely (95%), nothing is published. A promotion gate of .02 of recall lets no bundle through
+    that is worse by more, so a larger drop comes from the labelling: vocabulary, calibration or settings."""
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -120,7 +126,7 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
             checks += term_checks(
                 rows, vocabulary, max_abstention=settings.max_abstention, max_top_share=settings.max_top_share
             )
-            checks += against_clicks(rows, vocabulary, warehouse, settings)
+            checks += against_clicks(rows, history, vocabulary, warehouse, settings)
         else:
             taxonomy = load_taxonomy(spark, warehouse)
             checks += category_checks(rows, taxonomy, max_abstention=settings.max_abstention)
@@ -193,18 +199,32 @@ def write_quality(spark: SparkSession, warehouse: Warehouse, ds: dt.date, run_id
 # ---------------------------------------------------------------- against clicks
 
 
-def against_clicks(rows: DataFrame, vocabulary: Vocabulary, warehouse: Warehouse, settings: AuditConfig) -> list[Check]:
-    """ITEM_TERMS -> checks of their probabilities against the day's clicks for held-out queries."""
+def against_clicks(
+    rows: DataFrame, history: DataFrame | None, vocabulary: Vocabulary, warehouse: Warehouse, settings: AuditConfig
+) -> list[Check]:
+    """ITEM_TERMS -> checks of terms and probabilities against the day's clicks for held-out queries.
+
+    Args:
+        rows: Of the staged day.
+        history: Those of earlier days; None if there is no such table.
+        vocabulary: Whose terms they are.
+        warehouse: Where pairs and bundles lie.
+        settings: What may be.
+    """
     pairs = tables.read(rows.sparkSession, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
-    normalise = read_spec(warehouse.bundles / _first(rows)["bundle"]).normalise
-    stated, clicked = stated_and_clicked(rows, pairs, vocabulary, normalise)
+    normalise = read_spec(warehouse.bundle(_first(rows)["bundle"])).normalise
+    items = clicked_for(rows, pairs, vocabulary, normalise)
+    before = None if history is None else newest(history)
+    least = settings.min_calibration_cases
+    regression = regression_check(rows, before, items, vocabulary, settings.max_hit_rate_drop, least)
+    stated, clicked = stated_and_clicked(rows, items, vocabulary)
     # Without a calibration a probability is no frequency, which is warned of by a check of its own, and blocks nothing.
     block = settings.block_calibration_error if _calibration(rows, warehouse).terms_calibrated else 1.0
-    return reliability_checks(stated, clicked, settings.max_calibration_error, block, settings.min_calibration_cases)
+    return [regression, *reliability_checks(stated, clicked, settings.max_calibration_error, block, least)]
 
 
 def _calibration(rows: DataFrame, warehouse: Warehouse) -> Calibration:
-    stored = read_calibration(warehouse.bundles / _first(rows)["bundle"]) or {}
+    stored = read_calibration(warehouse.bundle(_first(rows)["bundle"])) or {}
     return Calibration.of(stored.get("calibration"), stored.get("id", ""))
 
 

@@ -46,6 +46,7 @@ from labeling.term_search import TermIndex
 from labeling.terms import TermLabeller
 from labeling.vectors import unit
 from model.bundle import Bundle, add_calibration, candidate, load_bundle
+from model.model_card import write_card
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
         log.info("next the temperature of the category tree")
         content["categories"] = calibrate_categories(pairs, texts, bundle, warehouse, settings)
     calibration_id = add_calibration(path, content)
+    write_card(path)
     remove_others(bundle, {*content["files"], *(bundle.calibration or {}).get("files", {})})
     counts = {
         f"{half}_{key}": content[half][key]

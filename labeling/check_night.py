@@ -23,6 +23,7 @@ from etl.config import arg_parser as config_parser
 from etl.dataset_config import DatasetConfig
 from etl.errors import InputError
 from etl.job import run_job
+from etl.migrate import require_contracts
 from etl.pairs_config import PairsConfig
 from etl.warehouse import Warehouse
 from labeling.audit import AuditConfig
@@ -32,7 +33,7 @@ from labeling.mine_negatives import MineConfig
 from labeling.predict import PredictConfig
 from labeling.publish import PublishConfig
 from labeling.relate_config import RelateConfig
-from labeling.report import ReportConfig
+from labeling.report.__main__ import ReportConfig
 from labeling.retention import MaintainConfig
 from model.bundle import load_bundle
 from model.launch import CHECKOUT
@@ -76,12 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: NightConfig) -> Mapping[str, Any]:
-    """Check settings, then inputs; returns the figures of the summary.
+    """Check settings, then our own tables, then inputs; returns the figures of the summary.
 
     Raises:
         InputError: everything that stands in the way of a run.
     """
     check_settings(config)
+    require_contracts(Warehouse.of(config))
     return check_inputs.run(config)
 
 

@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
     ),
     "model": (
         Command("mine", "labeling.mine_negatives", "give the dataset's pairs hard negatives, found by the champion"),
-        Command("train-due", "model.train_due", "exit 0 if training is due, 99 if the champion is young enough"),
+        Command("train-due", "model.train_due", "say whether the night has to train: exit code 0 if so, 99 if not"),
         Command("train", "model.train", "train the encoder and write the candidate bundle"),
         Command("calibrate", "labeling.calibrate", "turn the candidate's scores into probabilities"),
         Command("promote", "model.promote", "make the candidate the champion if it passes the gate"),
@@ -49,13 +49,16 @@ STAGES: dict[str, tuple[Command, ...]] = {
         Command("rollback", "labeling.rollback", "make live again what an earlier publishing made live"),
         Command("relate", "labeling.relate", "write similar items, recall lists and what else the vectors give"),
     ),
-    "past days": (Command("backfill", "labeling.backfill", "plan, make or compare the labels of days of the past"),),
+    "past days": (
+        Command("backfill", "labeling.backfill.__main__", "plan, make or compare the labels of days of the past"),
+    ),
     "online": (
         Command("export-onnx", "labeling.export_onnx", "write the query encoder of a bundle for an online service"),
         Command("load-qdrant", "labeling.load_qdrant", "load the live item index and its labels into an embedded Qdrant"),
     ),
     "upkeep": (
         Command("review", "labeling.review", "write the day's sample for people to judge, and take their judgements back"),
+        Command("migrate", "etl.migrate", "bring tables of an earlier version of this package up to its contracts"),
         Command("maintain", "labeling.maintain", "let go what is old and nothing refers to, compact and vacuum tables"),
         Command(
             "forget", "labeling.forget", "remove a query from every table and dataset, and name the bundles that saw it"
@@ -66,7 +69,7 @@ STAGES: dict[str, tuple[Command, ...]] = {
             "status", "labeling.status", "say what is live and how old, the last runs, the next training, open warnings"
         ),
         Command("explain", "labeling.explain", "say where the label of an item comes from"),
-        Command("report", "labeling.report", "say where everything is and how good it is"),
+        Command("report", "labeling.report.__main__", "say where everything is and how good it is"),
         Command("evaluate", "labeling.evaluate", "measure a bundle on held-out queries, or on an evaluation set of yours"),
         Command("label", "labeling.label_title", "label titles given on the command line"),
         Command("score-pairs", "labeling.score_pairs", "score given pairs of query and item, for a ranker"),
@@ -93,7 +96,8 @@ def arg_parser() -> argparse.ArgumentParser:
         usage="labeller COMMAND [options]",
         description="Labels a shop's whole catalogue from its own click log, every night.",
         epilog=overview() + "\n\nOptions of a command: labeller COMMAND --help\n"
-        "Exit codes: 0 done, 2 bad input, 3 a gate refused, 99 nothing due or the candidate is not promoted, 1 a bug.",
+        "Exit codes: 0 done, 2 bad input, 3 a gate refused, 75 another process writes for the day, 99 nothing due or the "
+        "candidate is not promoted, 1 a bug.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

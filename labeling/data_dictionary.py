@@ -8,7 +8,7 @@ from etl.contracts import INPUTS, OUTPUTS, Column, Table
 
 HEADER = """# Data dictionary
 
-Made from `etl/contracts.py` by `labeller tables --markdown > docs/data_dictionary.md`; a test sees that it is up to date.
+Made from `etl/contracts/` by `labeller tables --markdown > docs/data_dictionary.md`; a test sees that it is up to date.
 Days and times are UTC. Columns are never null unless their type says "or null".
 """
 

@@ -46,8 +46,8 @@ def labelling_bundle(warehouse: Warehouse, pinned: str) -> Path:
         InputError: there is no such bundle, or no champion yet.
     """
     if pinned:
-        path = warehouse.bundles / pinned
-        if path.resolve().parent != warehouse.bundles.resolve() or not path.is_dir():
+        path = warehouse.bundle(pinned)
+        if not path.is_dir():
             raise InputError(f"bundle {pinned!r} is not under {warehouse.bundles}: give the name of a directory there")
         return path
     found = champion(warehouse)

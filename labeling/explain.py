@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from etl.config import JobConfig, from_args
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, LINEAGE, OVERRIDES, RUNS, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.terminal import add_root_argument, console, day
@@ -83,7 +84,7 @@ def explain(warehouse: Warehouse, item_id: str, ds: dt.date | None = None) -> Or
 
 def _rows(warehouse: Warehouse, table: Table, where: pl.Expr) -> list[dict[str, Any]]:
     path = warehouse.table(table)
-    return local_tables.scan(path).filter(where).collect().to_dicts() if is_delta(path) else []
+    return scan(path).filter(where).collect().to_dicts() if is_delta(path) else []
 
 
 def _day_of(warehouse: Warehouse, live: Mapping[str, Any] | None) -> dt.date | None:
@@ -101,7 +102,7 @@ def _overrides(warehouse: Warehouse, item_id: str) -> list[dict[str, Any]]:
 
 
 def _bundle(warehouse: Warehouse, bundle_id: str) -> dict[str, Any]:
-    path = warehouse.bundles / bundle_id
+    path = warehouse.bundle(bundle_id)
     if not (path / MANIFEST_FILE).is_file():
         return {"id": bundle_id, "missing": f"no longer at {path}"}
     manifest, calibration = read_json(path / MANIFEST_FILE), read_calibration(path)

@@ -36,6 +36,7 @@ from etl.log_history import drop_history
 from etl.runs import record_stage
 from etl.session import start_session
 from etl.splits import query_key
+from etl.table_lock import table_lock
 from etl.text import Normaliser
 from etl.warehouse import Warehouse, is_delta
 from model.bundle import MANIFEST_FILE
@@ -62,6 +63,11 @@ class ForgetConfig(SparkJobConfig):
 
     dry_run: bool = False
     """Only say what holds it; nothing is written."""
+
+    @property
+    def writes(self) -> bool:
+        """A dry run does not."""
+        return not self.dry_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +202,7 @@ def remove(spark: SparkSession, table: Table, path: str, trace: Trace) -> None:
         if table.name == "copy_keywords":  # its contract: a row says something that the title does not
             empty = (F.size("missing_terms") == 0) & (F.size(without["phrases"]) == 0)
             tables.delete_rows(spark, path, _any(listed.values()) & empty, metadata)
-        with tables.commit_metadata(metadata):
+        with table_lock(spark, path), tables.commit_metadata(metadata):
             DeltaTable.forPath(spark, path).update(_any(listed.values()), {**without})
     if left := count(spark, table, path, trace):
         raise tables.WriteError(f"{path}: {left} rows still hold the query")

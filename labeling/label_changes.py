@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -14,6 +15,9 @@ from pyspark.sql import functions as F
 
 from etl import tables
 from etl.contracts import LABEL_CHANGES, LABELS_CURRENT, PAIRS
+from etl.errors import UnreadableFiles
+from etl.quarantine import naming_bad_files
+from etl.session import hold
 from etl.warehouse import Warehouse, is_delta
 from labeling.examples import EXAMPLES
 from labeling.live_log import ROLLBACK, LiveCommit, live_commits
@@ -131,7 +135,7 @@ def record_changes(spark: SparkSession, warehouse: Warehouse) -> dict[str, int]:
 
     Rows depend on the table's log alone, so whoever comes next writes what the one that crashed would have.
     """
-    commits = live_commits(spark, warehouse)
+    commits = live_commits(warehouse)
     recorded = -1
     if is_delta(warehouse.table(LABEL_CHANGES)):
         newest = tables.read(spark, warehouse.table(LABEL_CHANGES), LABEL_CHANGES).agg(F.max("live_version")).collect()[0][0]
@@ -140,16 +144,19 @@ def record_changes(spark: SparkSession, warehouse: Warehouse) -> dict[str, int]:
     for number, commit in reversed(list(enumerate(commits))):
         if commit.version > recorded and commit.changes_of is not None:
             before = commits[number + 1].lineage if number + 1 < len(commits) else None
-            counts += _record(spark, warehouse, commit, commit.changes_of, before)
+            with ExitStack() as held:
+                counts += _record(spark, warehouse, commit, commit.changes_of, before, held)
     return {f"changed_{cause}": rows for cause, rows in sorted(counts.items())}
 
 
 def _record(
-    spark: SparkSession, warehouse: Warehouse, commit: LiveCommit, day: dt.date, before: Lineage | None
+    spark: SparkSession, warehouse: Warehouse, commit: LiveCommit, day: dt.date, before: Lineage | None, held: ExitStack
 ) -> Counter[str]:
     reader = spark.read.format("delta").option("readChangeFeed", "true")
     reader = reader.option("startingVersion", commit.version).option("endingVersion", commit.version)
-    feed = reader.load(warehouse.table(LABELS_CURRENT))
+    feed = hold(reader.load(warehouse.table(LABELS_CURRENT)), held)
+    if not _is_kept(feed, commit):
+        return Counter(unrecorded=1)
     old = feed.where("_change_type IN ('delete', 'update_preimage')")
     new = feed.where("_change_type IN ('insert', 'update_postimage')")
     found = label_changes(old, new, before, commit.lineage)
@@ -162,6 +169,22 @@ def _record(
     tables.write_slice(rows, path, LABEL_CHANGES, slice_, {"stage": commit.stage, **slice_, **commit.lineage})
     written = tables.read(spark, path, LABEL_CHANGES, ds=day, live_version=commit.version)
     return Counter({row["cause"]: row["count"] for row in written.groupBy("cause").count().collect()})
+
+
+def _is_kept(feed: DataFrame, commit: LiveCommit) -> bool:
+    """Whether the feed of a commit can still be read; a vacuum may have come before whoever records it.
+
+    The labels are live all the same, and no later day may wait for what nobody can tell any more.
+    """
+    try:
+        with naming_bad_files():
+            feed.count()
+    except UnreadableFiles as gone:
+        log.error(
+            "%s will lack what %s version %d changed: %s", LABEL_CHANGES.name, LABELS_CURRENT.name, commit.version, gone
+        )
+        return False
+    return True
 
 
 def _settings(lineage: Lineage, half: Half) -> dict[str, object]:

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from etl import tables
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, LINEAGE, OVERRIDES, Table
 from etl.session import hold
+from etl.table_lock import table_lock
 from etl.text import Normaliser
 from etl.warehouse import Warehouse
 from labeling.categories import LEAF
@@ -144,6 +145,7 @@ def merge(
     path = warehouse.table(LABELS_CURRENT)
     tables.ensure(spark, path, LABELS_CURRENT)
     with ExitStack() as held:
+        held.enter_context(table_lock(spark, path))
         labels = hold(labels, held)
         if differing(tables.read(spark, path, LABELS_CURRENT), labels, columns).isEmpty():
             if not unless_same:
@@ -184,7 +186,7 @@ def _merged(
 def _confirm(spark: SparkSession, path: str, metadata: Mapping[str, Any]) -> None:
     """A commit without rows: Delta makes none of a merge that changes nothing, and the log has to say what is live."""
     with tables.commit_metadata(metadata) as token:
-        spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ('labeller.confirmed' = '{token}')")
+        spark.sql(f"ALTER TABLE {tables.sql_name(path)} SET TBLPROPERTIES ('labeller.confirmed' = '{token}')")
     if tables.commit_of(spark, path, token) is None:
         raise tables.WriteError(f"{LABELS_CURRENT.name}: no commit says that the labels of {metadata['run_id']} are live")
 

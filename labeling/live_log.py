@@ -1,4 +1,7 @@
-"""What is live and what was: the commits of LABELS_CURRENT, each of which carries the run that it made live."""
+"""What is live and what was: the commits of LABELS_CURRENT, each of which carries the run that it made live.
+
+Read without Spark.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delta.tables import DeltaTable
-from pyspark.sql import SparkSession
+import polars as pl
+from deltalake import DeltaTable
 
-from etl import tables
 from etl.contracts import LABELS_CURRENT, LINEAGE, RUNS, Table
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
 
 PUBLISH, ROLLBACK = "publish", "rollback"
@@ -42,6 +45,10 @@ class LiveCommit:
     @property
     def run_id(self) -> str:
         return self.lineage["run_id"] or ""
+
+    @property
+    def bundle(self) -> str:
+        return self.lineage["bundle"] or ""
 
     @classmethod
     def of(cls, version: int, at: dt.datetime, metadata: Mapping[str, Any]) -> LiveCommit:
@@ -87,26 +94,28 @@ class LiveState:
         return ds == self.newest
 
 
-def live_state(spark: SparkSession, warehouse: Warehouse) -> LiveState:
+def live_state(warehouse: Warehouse) -> LiveState:
     """Two records are read, since a warehouse of an earlier version says only in RUNS which days changed no label."""
-    commits = live_commits(spark, warehouse)
+    commits = live_commits(warehouse)
     days = [commit.ds for commit in commits]
     if is_delta(warehouse.table(RUNS)):
-        published = tables.read(spark, warehouse.table(RUNS), RUNS, stage=PUBLISH).select("ds", "counts").collect()
-        days += [row["ds"] for row in published if json.loads(row["counts"]).get("live")]
+        published = scan(warehouse.table(RUNS)).filter(pl.col("stage") == PUBLISH).select("ds", "counts")
+        days += [ds for ds, counts in published.collect().iter_rows() if json.loads(counts).get("live")]
     return LiveState(max(days, default=None), commits[0] if commits else None)
 
 
-def live_commits(spark: SparkSession, warehouse: Warehouse) -> list[LiveCommit]:
-    """All commits that made a run live, newest first; the log of the table keeps them for a year."""
+def live_commits(warehouse: Warehouse) -> list[LiveCommit]:
+    """All commits that made a run live, newest first: no compaction, no vacuum. The table's log keeps them for a year."""
     path = warehouse.table(LABELS_CURRENT)
-    if not is_delta(path):
-        return []
-    rows = DeltaTable.forPath(spark, path).history().select("version", "timestamp", "userMetadata").collect()
-    found = [(row["version"], row["timestamp"].astimezone(dt.UTC), json.loads(row["userMetadata"] or "{}")) for row in rows]
-    return [LiveCommit.of(*entry) for entry in found if entry[2].get("stage") in (PUBLISH, ROLLBACK)]
+    found = []
+    for commit in DeltaTable(path).history() if is_delta(path) else ():
+        said = json.loads(commit.get("userMetadata") or "{}")
+        if said.get("stage") in (PUBLISH, ROLLBACK):
+            at = dt.datetime.fromtimestamp(commit["timestamp"] / 1000, dt.UTC)
+            found.append(LiveCommit.of(commit["version"], at, said))
+    return sorted(found, key=lambda commit: commit.version, reverse=True)
 
 
-def history_versions(spark: SparkSession, warehouse: Warehouse, written: Mapping[Table, Any]) -> dict[str, int]:
+def history_versions(warehouse: Warehouse, written: Mapping[Table, Any]) -> dict[str, int]:
     """Versions of the history tables that hold what was just written to them."""
-    return {table.name: tables.latest_version(spark, warehouse.table(table)) for table in written}
+    return {table.name: DeltaTable(warehouse.table(table)).version() for table in written}

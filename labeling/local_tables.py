@@ -6,25 +6,26 @@ Delta is read by polars through delta-rs, an engine that shares no code with the
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Collection
+from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable
 
-from etl import storage
-from etl.contracts import CATALOGUE, TAXONOMY, VOCABULARY, Column, Table
+from etl.contracts import CATALOGUE, OUTPUTS, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
+from etl.polars_scan import scan
 from etl.product_template import ProductTemplate
 from etl.sources import Source
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse, is_delta
 
-_DAY = re.compile(r"\d{4}-\d\d-\d\d")
-
 # Types that input tables may bring instead of the contract's and that are cast.
 _CAST = {"string": pl.String, "date": pl.Date, "bigint": pl.Int64, "int": pl.Int32}
+
+# Types of an output table's columns; the others are lists.
+_PLAIN: dict[str, Any] = _CAST | {"double": pl.Float64, "boolean": pl.Boolean, "timestamp": pl.Datetime(time_zone="UTC")}
 
 
 def read(
@@ -35,6 +36,8 @@ def read(
     further: tuple[str, ...] = (),
 ) -> pl.DataFrame:
     """Rows of an input or output table, of one day if ``ds`` is given; columns as the contract names and types them.
+
+    Columns that an output table of an earlier version lacks are null.
 
     ``further`` names columns beside the contract; they come as strings.
 
@@ -52,7 +55,9 @@ def read(
     wanted = [column for column in table.columns if not columns or column.name in columns]
     wanted += [Column(name, "string", "[text] product_text names it", nullable=True) for name in further]
     theirs = {column.name: source.theirs(column.name) for column in wanted}
-    if missing := [source.named(c.name) for c in wanted if theirs[c.name] not in found and not c.optional]:
+    # As Spark jobs have it: an output table of before a column was there lacks one that may be null.
+    spared = {column.name for column in wanted if column.optional or (table in OUTPUTS and column.nullable)}
+    if missing := [source.named(name) for name in theirs if theirs[name] not in found and name not in spared]:
         raise InputError(f"table {table.name} at {warehouse.table(table)} lacks {', '.join(missing)} (found {found})")
     if ds is not None:
         frame = frame.filter(_day(source, frame) == ds)
@@ -75,35 +80,19 @@ def catalogue_texts(warehouse: Warehouse, ds: dt.date, template: ProductTemplate
     return {row["item_id"]: template.render(row) for row in found.cast(pl.String).iter_rows(named=True)}
 
 
-def scan(path: str) -> pl.LazyFrame:
-    """A Delta table or a directory of Parquet files, partitions by their names; on hdfs:// read whole."""
+def written(warehouse: Warehouse, table: Table) -> pl.LazyFrame:
+    """An output table as it is, perhaps of before a column was; without rows if it was never written."""
+    path = warehouse.table(table)
     if is_delta(path):
-        return _by_delta_rs(path) if _is_hdfs(path) else pl.scan_delta(path)
-    found = ((file.path, storage.shown(file.path, path)) for file in storage.files_under(path))
-    files = [file for file, name in found if name.endswith(".parquet") and not _is_hidden(name)]
-    if not files:
-        raise InputError(f"{path} holds neither a Delta table nor Parquet files")
-    if _is_hdfs(path):
-        return pl.concat([_with_partitions(file, path) for file in files], how="diagonal_relaxed").lazy()
-    # Optional columns may have come with a later day.
-    return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
+        return scan(path)
+    return pl.LazyFrame(schema={column.name: _PLAIN.get(column.type, pl.List(pl.String)) for column in table.columns})
 
 
-def _is_hdfs(path: str) -> bool:
-    """Whether polars cannot open it itself."""
-    return path.startswith("hdfs://")
-
-
-def _by_delta_rs(path: str) -> pl.LazyFrame:
-    rows = QueryBuilder().register("t", DeltaTable(path)).execute("SELECT * FROM t").read_all()
-    return pl.DataFrame(rows).lazy()
-
-
-def _with_partitions(file: str, path: str) -> pl.DataFrame:
-    """One Parquet file, with the columns that stand in the names of its directories: days as dates, all else as text."""
-    named = [part.split("=", 1) for part in storage.shown(file, path).split("/")[:-1] if "=" in part]
-    values = {name: dt.date.fromisoformat(value) if _DAY.fullmatch(value) else value for name, value in named}
-    return pl.DataFrame(storage.read_parquet(file)).with_columns(**{name: pl.lit(value) for name, value in values.items()})
+def days(warehouse: Warehouse, table: Table) -> list[dt.date]:
+    """Days of an output table, ascending, by its log alone; none if it was never written."""
+    path = warehouse.table(table)
+    parts = DeltaTable(path).partitions() if is_delta(path) else []
+    return sorted({dt.date.fromisoformat(part["ds"]) for part in parts})
 
 
 def files(path: str) -> pl.DataFrame:
@@ -142,7 +131,3 @@ def taxonomy(warehouse: Warehouse) -> Taxonomy:
         InputError: as :func:`read`, or it is no tree.
     """
     return Taxonomy.of(read(warehouse, TAXONOMY).to_dicts())
-
-
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.split("/"))

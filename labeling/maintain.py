@@ -30,9 +30,10 @@ from etl.job import run_job
 from etl.pairs_config import PairsConfig
 from etl.runs import record_stage
 from etl.session import start_session
+from etl.table_lock import table_lock
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
-from labeling.live_day import live_now
+from labeling.live_log import live_state
 from labeling.referred import referred_bundles, referred_datasets
 from labeling.retention import CHECKPOINTS, DATED, STAGING, MaintainConfig
 from model.bundle import MANIFEST_FILE
@@ -158,7 +159,7 @@ def first_days(warehouse: Warehouse, settings: MaintainConfig) -> dict[str, dt.d
     Raises:
         InputError: nothing is live.
     """
-    live = live_now(warehouse)
+    live = live_state(warehouse).now
     if live is None:
         raise InputError(
             f"{warehouse.root} has no live labels (expected a day that `labeller publish` made live, to count from): "
@@ -233,7 +234,7 @@ def ends(values: Sequence[Any]) -> tuple[Any, Any]:
 
 def compact(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig) -> int:
     """Put small files of the newest days together, and those of tables without days; returns how many there were."""
-    live = live_now(warehouse)
+    live = live_state(warehouse).now
     assert live is not None, "the plan counts from its day"
     if not settings.compact_days:
         return 0
@@ -245,7 +246,7 @@ def compact(spark: SparkSession, warehouse: Warehouse, settings: MaintainConfig)
         optimize = DeltaTable.forPath(spark, path).optimize()
         if "ds" in table.partition_by:
             optimize = optimize.where(f"ds >= '{first}'")
-        with tables.commit_metadata({"stage": STAGE, "what": "compaction"}):
+        with table_lock(spark, path), tables.commit_metadata({"stage": STAGE, "what": "compaction"}):
             metrics = optimize.executeCompaction().select("metrics.numFilesRemoved").head()
         merged += int(metrics[0]) if metrics else 0
     return merged

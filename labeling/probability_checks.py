@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -9,25 +11,28 @@ from pyspark.sql import functions as F
 from etl.text import Normaliser
 from etl.vocabulary import Vocabulary
 from labeling.check import Check
-from labeling.clicked import clicked_items, term_forms
+from labeling.clicked import Clicked, clicked_items, term_forms
 from labeling.reliability import reliability
 
 FRESH = "test"
 """Split whose queries neither training nor calibration has seen, so that what they led to is news on the first night too."""
 
-_MOST_ITEMS = 5_000  # with as many, chance makes an error of .01
+MOST_ITEMS = 5_000
+"""With as many, chance makes an error of .01."""
 
 
-def stated_and_clicked(
-    rows: DataFrame, pairs: DataFrame, vocabulary: Vocabulary, normalise: Normaliser
-) -> tuple[np.ndarray, np.ndarray]:
-    """ITEM_TERMS and PAIRS of a day -> the probabilities of terms [N], and 1 where their item was clicked for them [N].
-
-    As in :func:`labeling.calibrate.fit_terms`: of items whose main term only held-out queries led to, all terms that no
-    query of training led to; a right term that nobody clicked counts as wrong.
-    """
+def clicked_for(rows: DataFrame, pairs: DataFrame, vocabulary: Vocabulary, normalise: Normaliser) -> list[Clicked]:
+    """ITEM_TERMS and PAIRS of a day -> its items whose main term only held-out queries led to, drawn by hash."""
     labelled = rows.select("item_id", F.lit("").alias("text")).distinct()
-    items = clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), _MOST_ITEMS)
+    return clicked_items(pairs, labelled, term_forms(vocabulary, normalise), (FRESH,), MOST_ITEMS)
+
+
+def stated_and_clicked(rows: DataFrame, items: Sequence[Clicked], vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """ITEM_TERMS -> the probabilities of terms of ``items`` [N], and 1 where their item was clicked for them [N].
+
+    As in :func:`labeling.calibrate.fit_terms`: all terms that no query of training led to; a right term that nobody
+    clicked counts as wrong.
+    """
     ids = [term.term_id for term in vocabulary.terms]
     trained = {(item.item_id, ids[term]) for item in items for term in item.trained}
     held_out = {(item.item_id, ids[term]) for item in items for term in item.held_out}

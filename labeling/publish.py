@@ -110,11 +110,11 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
         counts[table.name] = tables.write_slice(rows, warehouse.table(table), table, {"ds": settings.ds}, metadata)
     # Of two days that are published side by side, either looks after the other is live, or before it starts.
     with table_lock(spark, warehouse.table(LABELS_CURRENT)):
-        state = live_state(spark, warehouse)
+        state = live_state(warehouse)
         counts["live"] = int(goes_live(state, settings, run_id))
         if counts["live"]:
             live = current_labels(catalogue, labels, lineage.overrides, lineage.columns, spec.normalise)
-            history = history_versions(spark, warehouse, labels)
+            history = history_versions(warehouse, labels)
             counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history)
             counts |= record_changes(spark, warehouse)
         # Here and not in a stage of its own: every published day has one, backfilled ones too, by a pass over the labels.

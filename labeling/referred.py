@@ -16,7 +16,7 @@ from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, OUTPUTS, 
 from etl.dataset_config import DatasetConfig
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
-from labeling.live_day import live_commits
+from labeling.live_log import live_commits
 from model.bundle import CANDIDATE, CHAMPION, MANIFEST_FILE, alias
 from model.bundle_layout import read_json
 from model.train_config import TrainConfig
@@ -35,7 +35,9 @@ def referred_bundles(warehouse: Warehouse, since: Mapping[str, dt.date], newest:
     found |= _in_rows(warehouse, since)
     found |= _in_settings(warehouse)
     found |= {
-        day.bundle: "a rollback may make it live" for day in live_commits(warehouse) if day.ds >= since[ITEM_TERMS.name]
+        commit.bundle: "a rollback may make it live"
+        for commit in live_commits(warehouse)
+        if commit.ds >= since[ITEM_TERMS.name]
     }
     return found | _in_aliases(warehouse)
 
@@ -45,7 +47,7 @@ def referred_datasets(warehouse: Warehouse, newest: int) -> dict[str, str]:
     present = sorted((path.name for path in warehouse.dataset(dt.date.min).parent.glob("ds=*")), reverse=True)
     found = dict.fromkeys(present[:newest], "one of the newest")
     for bundle, reason in _in_aliases(warehouse).items():
-        file = warehouse.bundles / bundle / MANIFEST_FILE
+        file = warehouse.bundle(bundle) / MANIFEST_FILE
         trained_on = read_json(file)["lineage"].get("dataset") if file.is_file() else None
         if trained_on:
             found[f"ds={trained_on}"] = f"{reason} was trained on it"

@@ -77,7 +77,7 @@ def run(settings: RelateConfig) -> Mapping[str, Any]:
                     stamped, warehouse.table(table), table, {"ds": settings.ds}, day.stamps
                 )
             with table_lock(spark, warehouse.table(LABELS_CURRENT)):  # a newer day may be going live
-                state = live_state(spark, warehouse)
+                state = live_state(warehouse)
                 if index is not None and state.admits(settings.ds, day.source.columns["run_id"]):
                     set_live(warehouse, index.path)
         finally:

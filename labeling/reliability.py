@@ -28,12 +28,27 @@ def reliability(probabilities: np.ndarray, right: np.ndarray) -> Reliability:
     return Reliability(error, round(float(skill), 6), round(float(roc_auc_score(right, probabilities)), 6))
 
 
-def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
-    """Mean distance of probability and frequency over bins of equal mass (Nguyen and O'Connor 2015).
+class Bin(NamedTuple):
+    """A point of the reliability diagram."""
+
+    stated: float
+    """Mean probability of its cases."""
+    frequency: float
+    """Share of them that are right."""
+    cases: int
+
+
+def bins_of_equal_mass(probabilities: np.ndarray, right: np.ndarray) -> list[Bin]:
+    """Stated probabilities [N] and outcomes [N] -> bins of neighbouring probabilities, ascending.
 
     15 bins, fewer where one would hold under 20 cases: the noise of a frequency of four cases is no calibration error.
     """
     bins = min(15, max(1, len(right) // 20))
-    order = np.argsort(probabilities, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return float(sum(len(p) * abs(probabilities[p].mean() - right[p].mean()) for p in parts) / max(len(order), 1))
+    parts = np.array_split(np.argsort(probabilities, kind="stable"), bins)
+    return [Bin(float(probabilities[p].mean()), float(right[p].mean()), len(p)) for p in parts if len(p)]
+
+
+def expected_calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
+    """Mean distance of probability and frequency over bins of equal mass (Nguyen and O'Connor 2015)."""
+    found = bins_of_equal_mass(probabilities, right)
+    return sum(bin_.cases * abs(bin_.stated - bin_.frequency) for bin_ in found) / max(len(right), 1)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from etl.config import SparkJobConfig
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, OUTPUTS, PAIRS, QUALITY, RUNS, TITLE_GROUPS
+from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABEL_CHANGES, OUTPUTS, PAIRS, QUALITY, RUNS, TITLE_GROUPS
 
 STAGING, CHECKPOINTS = "staging", "checkpoints"
 """What has days and is no table of the contracts: rows that a run staged, checkpoints of trainings that were cut off."""
@@ -42,7 +42,7 @@ class MaintainConfig(SparkJobConfig):
     """Days of a table to keep, where its default does not suit: 35 of pairs and title_groups, 90 of item_terms and
     item_categories, 14 of similar_items, query_items and copy_keywords, 400 of every other; of staging and checkpoints 7."""
 
-    rollback_days: Annotated[int, Field(ge=1)] = 14
+    rollback_days: Annotated[int, Field(ge=1)] = 30
     """Days that a rollback must be able to go back: history, records and files of what was live are kept that long."""
 
     vacuum_days: Annotated[int, Field(ge=7)] = 30
@@ -62,6 +62,11 @@ class MaintainConfig(SparkJobConfig):
     """Only say what would go, with rows and bytes; nothing is written."""
 
     @property
+    def writes(self) -> bool:
+        """A dry run does not."""
+        return not self.dry_run
+
+    @property
     def days(self) -> dict[str, int]:
         """Days to keep, of everything that has days."""
         return DEFAULT_DAYS | self.keep_days
@@ -79,7 +84,7 @@ class MaintainConfig(SparkJobConfig):
         longest = max(self.days[table.name] for table in (ITEM_TERMS, ITEM_CATEGORIES))
         problems += [
             f"keep_days of {table.name} is {self.days[table.name]} (expected >= {longest}: the history's records)"
-            for table in (RUNS, QUALITY)
+            for table in (RUNS, QUALITY, LABEL_CHANGES)
             if self.days[table.name] < longest
         ]
         if self.vacuum_days < self.rollback_days:

@@ -22,6 +22,7 @@ from etl.errors import InputError
 from etl.job import run_job
 from etl.runs import record_stage
 from etl.session import hold, start_session
+from etl.table_lock import table_lock
 from etl.taxonomy import load_taxonomy
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse
@@ -82,23 +83,34 @@ def run(settings: RollbackConfig) -> Mapping[str, Any]:
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
     spark = start_session("labeller rollback", settings)
-    commits, state = live_commits(spark, warehouse), live_state(spark, warehouse)
+    with ExitStack() as held:
+        if not settings.dry_run:  # nobody makes another day live between the look at what is and the commit
+            held.enter_context(table_lock(spark, warehouse.table(LABELS_CURRENT)))
+        back = find_way(warehouse, settings)
+        rows = hold(restored(spark, warehouse, settings, back), held)
+        if settings.dry_run:
+            return preview(spark, warehouse, rows, back)
+        counts = _make_live(rows, spark, warehouse, back) | record_changes(spark, warehouse)
+        target = back.target
+        record_stage(
+            spark, warehouse, target.ds, ROLLBACK, inputs={LABELS_CURRENT.name: str(target.version)}, counts=counts,
+            seconds=time.monotonic() - started, run_id=target.run_id, bundle=target.bundle,
+        )  # fmt: skip
+    return counts | {"run_id": target.run_id, "table": warehouse.table(LABELS_CURRENT)}
+
+
+def find_way(warehouse: Warehouse, settings: RollbackConfig) -> Back:
+    """What is live, what is to be, and what lies between.
+
+    Raises:
+        InputError: the day or run was never live; what is possible is named.
+    """
+    commits, state = live_commits(warehouse), live_state(warehouse)
     target = find_target(commits, settings.to)
     assert state.now is not None, "there are commits"
     assert state.newest is not None, "of a day each"
     is_older = target is not next((c for c in commits if (c.stage, c.ds) == (PUBLISH, state.newest)), None)
-    back = Back(target, state.now, state.newest, settings.ds or state.newest, is_older)
-    with ExitStack() as held:
-        rows = hold(restored(spark, warehouse, settings, back), held)
-        if settings.dry_run:
-            return preview(spark, warehouse, rows, back)
-        counts = _make_live(rows, spark, warehouse, back)
-    counts |= record_changes(spark, warehouse)
-    record_stage(
-        spark, warehouse, target.ds, ROLLBACK, inputs={LABELS_CURRENT.name: str(target.version)}, counts=counts,
-        seconds=time.monotonic() - started, run_id=target.run_id, bundle=target.lineage["bundle"],
-    )  # fmt: skip
-    return counts | {"run_id": target.run_id, "table": warehouse.table(LABELS_CURRENT)}
+    return Back(target, state.now, state.newest, settings.ds or state.newest, is_older)
 
 
 def find_target(commits: Sequence[LiveCommit], to: str) -> LiveCommit:

@@ -27,7 +27,7 @@ def show(section: Section, to: Console) -> None:
     if section.columns:
         table = Table(header_style="bold", show_lines=len(section.folded) > 1)
         for position, name in enumerate(section.columns):
-            numbers = all(_is_number(row[position]) for row in section.rows)
+            numbers = all(is_number(row[position]) for row in section.rows)
             table.add_column(
                 escape(name),
                 justify="right" if numbers and section.rows else "left",
@@ -56,5 +56,6 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "<br>") for cell in cells) + " |"
 
 
-def _is_number(text: str) -> bool:
-    return text in ("", "-") or text.replace(",", "").replace(".", "").replace("%", "").isdigit()
+def is_number(text: str) -> bool:
+    """Whether a cell is a number as reports write it, or an empty one."""
+    return text in ("", "-") or text.lstrip("+-−").replace(",", "").replace(".", "").replace("%", "").isdigit()

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 POINTS = 100
 """Of a curve that is kept: a percent of coverage each."""
 
-_LOOKS = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"))
-"""Okabe and Ito's colours, which all eyes can tell apart; the lines differ in print too."""
+LOOKS = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#cc79a7", ":"))
+"""Okabe and Ito's colours, which all eyes can tell apart, and lines that differ in print too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def draw(curves: Mapping[str, RiskCurve], file: Path, title: str) -> None:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for place, (name, curve) in enumerate(curves.items()):
-        color, style = _LOOKS[place % len(_LOOKS)]
+        color, style = LOOKS[place % len(LOOKS)]
         axes.plot(curve.coverage, curve.risk, color=color, linestyle=style, label=f"{name} (area {curve.area:.3f})")
     axes.set(
         xlabel="coverage: share of items answered, most probable first", ylabel="risk: share of them wrong", title=title

@@ -21,9 +21,9 @@ from rich.table import Table as RichTable
 from etl.config import from_args
 from etl.contracts import QUALITY, RUNS
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
-from labeling import local_tables
-from labeling.live_day import LiveDay, live_now
+from labeling.live_log import LiveCommit, live_state
 from labeling.terminal import add_root_argument, console, day
 from model.bundle import CANDIDATE, CHAMPION, alias
 from model.train_due import TrainDueConfig, last_training, reason_to_train
@@ -34,7 +34,7 @@ class Status:
     """How a warehouse stands on a day."""
 
     now: dt.date
-    live: LiveDay | None
+    live: LiveCommit | None
     """None before the first publishing."""
     age_days: int | None
     """Days from the day that is live to ``now``; the night after a day labels it, so 1 is as new as it gets."""
@@ -57,7 +57,7 @@ def status(warehouse: Warehouse, due: TrainDueConfig) -> Status:
     Raises:
         InputError: an alias of the bundles points nowhere.
     """
-    live, champion = live_now(warehouse), alias(warehouse, CHAMPION)
+    live, champion = live_state(warehouse).now, alias(warehouse, CHAMPION)
     last = {row["stage"]: row for row in _rows(warehouse)}  # the newest is the last to be put there
     audit = last.get("audit")
     next_due = None
@@ -79,12 +79,12 @@ def status(warehouse: Warehouse, due: TrainDueConfig) -> Status:
 def _rows(warehouse: Warehouse) -> list[dict[str, Any]]:
     """RUNS in order of time."""
     path = warehouse.table(RUNS)
-    return local_tables.scan(path).sort("finished_at", "ds").collect().to_dicts() if is_delta(path) else []
+    return scan(path).sort("finished_at", "ds").collect().to_dicts() if is_delta(path) else []
 
 
 def _open_checks(warehouse: Warehouse, audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     of_run = (pl.col("ds") == audit["ds"]) & (pl.col("run_id") == audit["run_id"]) & ~pl.col("passed")
-    rows = local_tables.scan(warehouse.table(QUALITY)).filter(of_run)
+    rows = scan(warehouse.table(QUALITY)).filter(of_run)
     return rows.sort("hard", "check", descending=[True, False]).collect().to_dicts()
 
 
@@ -129,6 +129,13 @@ def _audit(found: Status) -> str:
     )
 
 
+def _live(commit: LiveCommit | None) -> dict[str, Any] | None:
+    """What is live, for a program; its settings and inputs are on every row."""
+    if commit is None:
+        return None
+    return {name: getattr(commit, name) for name in ("ds", "run_id", "bundle", "stage", "at", "version", "rolled_back")}
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -152,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"labeller status: error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     if args.json:
-        print(json.dumps(asdict(found), default=str, indent=1))
+        print(json.dumps(asdict(found) | {"live": _live(found.live)}, default=str, indent=1))
     else:
         console().print(as_tables(found))
     return EXIT_OK

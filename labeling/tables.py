@@ -19,8 +19,8 @@ from rich.table import Table as RichTable
 
 from etl.contracts import INPUTS, OUTPUTS, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
-from labeling import local_tables
 from labeling.data_dictionary import data_dictionary
 from labeling.terminal import add_root_argument, console
 
@@ -47,7 +47,7 @@ def survey(warehouse: Warehouse) -> Iterator[Found]:
             yield Found(table.name, 0, 0, None, None, None, None, table.comment)
             continue
         delta = DeltaTable(path)
-        figures: dict[str, Any] = local_tables.scan(path).select(*_figures(table)).collect().row(0, named=True)
+        figures: dict[str, Any] = scan(path).select(*_figures(table)).collect().row(0, named=True)
         yield Found(
             table=table.name,
             version=delta.version(),

@@ -15,8 +15,8 @@ from typing import Any
 import polars as pl
 
 from etl.errors import InputError
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse
-from labeling import local_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def load_truth(warehouse: Warehouse) -> Truth | None:
 def _table(path: Path, columns: tuple[str, ...]) -> list[tuple[Any, ...]]:
     if not path.is_dir():
         return []
-    frame = local_tables.scan(str(path))
+    frame = scan(str(path))
     if missing := sorted(set(columns) - set(frame.collect_schema().names())):
         raise InputError(f"truth table {path} lacks the columns {missing}: generate or adapt the warehouse again")
     return frame.select(pl.col(columns)).collect().rows()

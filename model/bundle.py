@@ -2,7 +2,8 @@
 
 ``model.safetensors``, ``encoder.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, what
 sentence-transformers reads (:mod:`model.bundle_layout`), and ``manifest.json`` with the SHA-256 of each;
-``calibration.json`` is added later, carries its own identity, and names the files beside it that belong to it.
+``calibration.json`` is added later, carries its own identity, and names the files beside it that belong to it;
+``gate.json`` and ``MODEL_CARD.md`` (:mod:`model.model_card`) are for people, no job reads them.
 """
 
 from __future__ import annotations
@@ -125,12 +126,14 @@ def verify(path: Path) -> dict[str, Any]:
     """Check every file of a bundle against its manifest, and return the manifest.
 
     Raises:
-        InputError: no bundle there, another format, or files missing or changed: all of them, by name.
+        InputError: no bundle there, another format, or files missing, changed or outside of it: all of them, by name.
     """
     manifest = _require_format(path)
     problems = []
     for name, expected in manifest["files"].items():
-        if not (path / name).is_file():
+        if not (path / name).resolve().is_relative_to(path.resolve()):
+            problems.append(f"{name} leads out of the bundle")
+        elif not (path / name).is_file():
             problems.append(f"{name} is missing")
         elif (found := _sha256(path / name)) != expected:
             problems.append(f"{name} has SHA-256 {found[:12]}…, expected {expected[:12]}…")
@@ -215,7 +218,7 @@ def champion(warehouse: Warehouse) -> Path | None:
     """The bundle that labels; None before the first promotion.
 
     Raises:
-        InputError: the alias points to a bundle that is not there.
+        InputError: the alias points to a bundle that is not there, or out of the warehouse.
     """
     return _resolve(warehouse, CHAMPION)
 
@@ -252,7 +255,7 @@ def _resolve(warehouse: Warehouse, name: str) -> Path | None:
     entry = alias(warehouse, name)
     if entry is None:
         return None
-    path = warehouse.bundles / str(entry.get("bundle"))
+    path = warehouse.bundle(str(entry.get("bundle")))
     if not (path / MANIFEST_FILE).is_file():
         raise InputError(
             f"{warehouse.bundles / name}.json points to bundle {entry.get('bundle')!r}, which is not there: "

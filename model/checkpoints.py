@@ -139,8 +139,9 @@ class Checkpoints:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _steps(self) -> list[Path]:
-        """Newest first, half-written ones left out."""
-        return sorted((p for p in self.directory.glob("step-*") if p.is_dir() and not p.suffix), reverse=True)
+        """Newest first; half-written ones are left out, and links, which are none of ours."""
+        found = (p for p in self.directory.glob("step-*") if p.is_dir() and not p.suffix and not p.is_symlink())
+        return sorted(found, reverse=True)
 
     def _wait(self) -> None:
         if self.ranks.world > 1:

@@ -15,6 +15,7 @@ from model.dual_encoder import DualEncoder
 from model.encoder import Encoder
 from model.packing import PackedTexts
 from model.ranks import Ranks
+from model.safe_load import weights_only
 
 EngineName = Literal["deepspeed", "torch"]
 
@@ -199,7 +200,8 @@ class DeepSpeedEngine:
         if not any((directory / ENGINE_TAG).glob(WEIGHT_FILES)):
             raise RuntimeError(f"{directory}/{ENGINE_TAG} holds nothing that DeepSpeed saved (expected {WEIGHT_FILES})")
         ours = [{k: v for k, v in group.items() if k != "params"} for group in self._adam.param_groups]
-        _, state = self.engine.load_checkpoint(str(directory), tag=ENGINE_TAG)
+        with weights_only():
+            _, state = self.engine.load_checkpoint(str(directory), tag=ENGINE_TAG)
         self._resting = set(state["resting"])
         if self.universal:
             self._put_right(ours, state["adam_steps"])

@@ -60,6 +60,22 @@ class Hosts:
         """Of all hosts together."""
         return sum(self.slots.values())
 
+    def require_place(self, node: int) -> None:
+        """See that a machine that was started by itself can find the others.
+
+        Raises:
+            InputError: the hostfile has no such place, or nobody says where rank 0 is.
+        """
+        if node >= len(self.slots):
+            raise InputError(f"node_rank is {node}, but {self.file} names {len(self.slots)} hosts (expected 0 to one less)")
+        if not self.master_addr:
+            raise InputError("node_rank is given without master_addr (expected the first host's address for the others)")
+
+    def interface_variables(self) -> dict[str, str]:
+        """What says which network interface the collectives take, where that is configured."""
+        names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+        return dict.fromkeys(names, self.interface) if self.interface else {}
+
     def ssh_variables(self) -> dict[str, str]:
         """What makes pdsh reach the hosts; options of the user's own come first, so they win."""
         port = f"-p {self.ssh_port}" if self.ssh_port else ""
@@ -157,8 +173,7 @@ class Hosts:
         exported = {name: value for name, value in variables.items() if name.startswith(_FORWARDED)}
         exported |= {name: variables[name] for name in _TOLD if name in variables}
         exported["PATH"] = f"{Path(sys.executable).parent}:$PATH"  # the host's own, which its shell puts there
-        if self.interface:
-            exported |= {"GLOO_SOCKET_IFNAME": self.interface, "NCCL_SOCKET_IFNAME": self.interface}
+        exported |= self.interface_variables()
         lines = "".join(f"{name}={value}\n" for name, value in exported.items())
         (directory / ENVIRONMENT_FILE).write_text(lines, encoding="utf-8")
 
@@ -235,7 +250,7 @@ def name_interface(master: str, *, alone: bool) -> None:
             "reach): give --master-addr an address that this machine has on the network, or --interface; on Debian "
             "/etc/hosts gives a machine's own name 127.0.1.1"
         )
-    for name in variables[: 1 if loopback else 2]:  # on one machine NCCL finds the way by itself
+    for name in variables:
         os.environ.setdefault(name, interface)
 
 

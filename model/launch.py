@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from model.hosts import KEEP_MEMORY, ReachedHosts, labels
+from model.hosts import KEEP_MEMORY, Hosts, ReachedHosts, labels
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,31 @@ def run_on_hosts(module: str, arguments: Sequence[str], reached: ReachedHosts, d
     )
 
 
-def torch_command(module: str, arguments: Sequence[str], *, ranks: int) -> list[str]:
-    """That of torch's own launcher, torchrun, for ``ranks`` processes on this machine."""
+def run_as_node(module: str, arguments: Sequence[str], hosts: Hosts, node: int, device: str) -> int:
+    """Run the ranks of this machine alone, one of several that something else starts; returns the launcher's exit code.
+
+    Args:
+        module: What each rank runs.
+        arguments: Of the module.
+        hosts: All machines, with the address of the first.
+        node: This one's place among them.
+        device: Where to train.
+    """
+    where = ["--hostfile", str(hosts.file), "--no_ssh", "--node_rank", str(node), "--master_addr", hosts.master_addr]
+    argv = _deepspeed(*where, "--master_port", str(hosts.master_port), "--module", module, *arguments)
+    ranks = list(hosts.slots.values())[node]
+    return run_watched(argv, environment(ranks, device, local=False) | hosts.interface_variables())
+
+
+def torch_command(module: str, arguments: Sequence[str], *, ranks: int, directory: Path) -> list[str]:
+    """That of torch's own launcher, torchrun, for ``ranks`` processes on this machine.
+
+    It keeps its state in a file of ``directory``: its own store would listen on every interface of the machine.
+    """
+    state = ("--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file", "--rdzv-endpoint", str(directory / "rendezvous"))
     return [
-        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks)),
-        *("--master-addr", "127.0.0.1", "--master-port", str(free_port()), "--module", module, *arguments),
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", str(ranks), *state),
+        *("--local-addr", "127.0.0.1", "--module", module, *arguments),
     ]
 
 
@@ -75,6 +95,7 @@ def environment(ranks: int, device: str, local: bool) -> dict[str, str]:
     # ninja, with which DeepSpeed builds its shared-memory op, lies beside our interpreter.
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), variables.get("PATH", os.defpath)])
     variables["PYTHONPATH"] = os.pathsep.join([str(CHECKOUT), variables.get("PYTHONPATH", "")])
+    variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # torchrun opens none for the ranks
     if device == "cpu":
         variables["DS_ACCELERATOR"] = "cpu"
         variables |= {name: value for name, value in KEEP_MEMORY.items() if name not in variables}

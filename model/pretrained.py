@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,8 @@ class Pretrained:
     """Whether it is a bundle."""
     digest: str
     """Identity: SHA-256 of the weights, or the id of the bundle."""
+    licence: str = ""
+    """As the checkpoint's own card names it, or for a bundle that of what it started from; empty: it does not say."""
 
     @classmethod
     def read(cls, directory: Path) -> Pretrained:
@@ -56,7 +59,9 @@ class Pretrained:
             raise InputError(f"there is no directory {directory} to start from (init_from): check the path")
         if (directory / CONFIG_FILE).is_file():
             config = EncoderConfig.from_json(read_json(directory / CONFIG_FILE))
-            return cls(directory=directory, config=config, ours=True, digest=verify(directory)["id"])
+            manifest = verify(directory)
+            licence = manifest["lineage"].get("init", {}).get("licence", "")
+            return cls(directory=directory, config=config, ours=True, digest=manifest["id"], licence=licence)
         raw = read_json(directory / BERT_CONFIG_FILE, "is no checkpoint of BERT and no bundle")
         config = encoder_config(raw, directory / BERT_CONFIG_FILE)
         weights = directory / WEIGHTS_FILE
@@ -65,7 +70,7 @@ class Pretrained:
         _require_shapes(weights, config)
         with weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(directory=directory, config=config, ours=False, digest=digest)
+        return cls(directory=directory, config=config, ours=False, digest=digest, licence=_licence(directory))
 
     def require_fit(self, encoder: EncoderConfig, dataset: Path, longest: int) -> None:
         """Refuse to train ``encoder`` on ``dataset``, whose longest text has ``longest`` tokens, from these weights.
@@ -115,6 +120,14 @@ class Pretrained:
         for name, value in encoder.state_dict().items():
             if name != HEAD or self.config.head:
                 value.copy_(weights[name])
+
+
+def _licence(directory: Path) -> str:
+    """What the head of a checkpoint's README.md, its card by Hugging Face's custom, names."""
+    card = directory / "README.md"
+    head = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if card.is_file() else []
+    found = re.search(r"^license:\s*(\S+)\s*$", head[0], re.MULTILINE) if head else None
+    return found[1] if found else ""
 
 
 def _alike(preset: EncoderConfig, config: EncoderConfig) -> bool:

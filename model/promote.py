@@ -25,6 +25,7 @@ from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from model.bundle import CANDIDATE, CHAMPION, Bundle, alias, candidate, champion, foreign, load_bundle, set_alias
 from model.evaluate import evaluate
+from model.model_card import record_gate
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,9 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     difference, theirs = compare(new, old, warehouse.dataset(config.ds)) if old else (None, {})
     problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config, difference)
     compared = {} if difference is None or old is None else {"compared": {"bundle": old.id, **asdict(difference)}}
+    limits = {"floor": config.floor, "tolerance": config.tolerance}
+    verdict = {"ds": config.ds.isoformat(), "promoted": not problems, "problems": problems, **limits, "compared": None}
+    record_gate(path, verdict | compared)
     if problems:
         refusal = f"candidate {new.id} is not promoted: " + "; ".join(problems)
         if live is None:

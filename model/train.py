@@ -83,14 +83,18 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         config = config.model_copy(update={"mlflow_tracking_uri": uri})  # the variable does not reach other machines
     warehouse.checkpoints.mkdir(exist_ok=True)
     with running(warehouse.checkpoints, config.ds) as scratch:
-        reached = hosts.meet([Path(sys.executable), launch.CHECKOUT, scratch], config.device) if hosts else None
+        by_ssh = hosts if config.node_rank is None else None
+        reached = by_ssh.meet([Path(sys.executable), launch.CHECKOUT, scratch], config.device) if by_ssh else None
         pinned = config.model_copy(update=_pinned(config, reached))
         where = f"{len(hosts.slots)} hosts" if hosts else "this machine"
         log.info(
             "training %r on %d rank%s (%s) of %s by %s",
             config.preset, ranks, "s" * (ranks > 1), pinned.device, where, config.engine,
         )  # fmt: skip
-        bundle = warehouse.bundles / _launch(pinned, scratch, ranks, reached)
+        made = _launch(pinned, scratch, ranks, reached)
+        if made is None:
+            return {"node": config.node_rank}
+        bundle = warehouse.bundle(made)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
     remove_leftovers(warehouse.checkpoints, config.ds)
@@ -117,8 +121,8 @@ def _pinned(config: TrainConfig, reached: ReachedHosts | None) -> dict[str, Any]
     return {**paths, "device": device, "precision": precision}
 
 
-def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHosts | None) -> str:
-    """Train under the launcher; returns the id of the bundle."""
+def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHosts | None) -> str | None:
+    """Train under the launcher; returns the id of the bundle, or None on a machine that rank 0 is not on."""
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
     code = _exit_code(config, ["--settings", str(file)], ranks, reached)
@@ -127,6 +131,8 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHost
     if refused.exists():
         raise InputError(f"a training rank refused its input: {refused.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
+    if config.node_rank and not code:
+        return None
     if code or not result.exists():
         killed = f" (a rank was killed by signal {256 - code})" if 192 < code < 256 else ""
         raise TrainingFailed(
@@ -138,10 +144,15 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHost
 
 def _exit_code(config: TrainConfig, arguments: Sequence[str], ranks: int, reached: ReachedHosts | None) -> int:
     """Of the worker, by whatever starts it."""
+    scratch = Path(arguments[-1]).parent
     if reached:
-        return launch.run_on_hosts("model.worker", arguments, reached, Path(arguments[-1]).parent)
-    command = launch.torch_command if config.engine == "torch" else launch.command
-    argv = command("model.worker", arguments, ranks=ranks)
+        return launch.run_on_hosts("model.worker", arguments, reached, scratch)
+    if config.node_rank is not None and (hosts := config.hosts()):
+        return launch.run_as_node("model.worker", arguments, hosts, config.node_rank, config.device)
+    if config.engine == "torch":
+        argv = launch.torch_command("model.worker", arguments, ranks=ranks, directory=scratch)
+    else:
+        argv = launch.command("model.worker", arguments, ranks=ranks)
     return launch.run_watched(argv, launch.environment(ranks, config.device, local=True))
 
 

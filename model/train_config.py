@@ -183,6 +183,10 @@ class TrainConfig(JobConfig):
     ssh_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """With a hostfile: port of the hosts' sshd; none: as ssh's configuration says."""
 
+    node_rank: Annotated[int, Field(ge=0)] | None = None
+    """With a hostfile: this machine's place in it, from 0, where something else (a Kubernetes Job) starts the command on
+    each machine; none: this command starts the others, by ssh."""
+
     interface: str = ""
     """With a hostfile: network interface of the collectives (gloo, NCCL); empty: each host's way to the first host."""
 
@@ -194,6 +198,11 @@ class TrainConfig(JobConfig):
     def _without_credentials(cls, uri: str) -> str:
         require_no_credentials(uri)
         return uri
+
+    @property
+    def writes(self) -> bool:
+        """Of several machines that are started alike, the first holds the day for all."""
+        return not self.node_rank
 
     def deepspeed_settings(self, precision: Chosen = "fp32") -> dict[str, Any]:
         """See :func:`model.deepspeed_settings.deepspeed_settings`."""
@@ -249,9 +258,13 @@ class TrainConfig(JobConfig):
         """The machines of the hostfile; None: this one alone.
 
         Raises:
-            InputError: the hostfile cannot be used, or ``ranks`` or ``engine`` says something else.
+            InputError: the hostfile cannot be used, or ``ranks``, ``engine`` or ``node_rank`` does not go with it.
         """
         if not self.hostfile:
+            if self.node_rank is not None:
+                raise InputError(
+                    f"node_rank is {self.node_rank}, but there is no hostfile to have a place in: give --hostfile"
+                )
             return None
         if self.engine == "torch":
             raise InputError(
@@ -261,7 +274,10 @@ class TrainConfig(JobConfig):
             raise InputError(f"ranks is {self.ranks}, but the hostfile says how many ranks run where: leave --ranks out")
         file = Path(self.hostfile).expanduser().resolve()
         network = {name: getattr(self, name) for name in ("master_addr", "master_port", "ssh_port", "interface")}
-        return Hosts(file=file, slots=read_hostfile(file), **network)
+        hosts = Hosts(file=file, slots=read_hostfile(file), **network)
+        if self.node_rank is not None:
+            hosts.require_place(self.node_rank)
+        return hosts
 
     def chosen_preset(self, manifest: Manifest) -> Preset:
         """The preset for the dataset, with what was configured in place of its own.

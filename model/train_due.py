@@ -1,4 +1,7 @@
-"""Say whether a night has to train: exit code 0 if so, 99 if the last training is young enough (Airflow skips on 99)."""
+"""Say whether a night has to train: exit code 0 if so, 99 if not (Airflow skips on 99).
+
+It has to if the last training is a week old, or if shoppers ask what that training did not know.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ from pydantic import Field
 from etl import config as settings
 from etl.errors import EXIT_NOTHING_DUE
 from etl.job import run_job
+from etl.text import Normaliser
 from etl.text_config import TextConfig
 from etl.tokenizer_spec import read_spec
 from etl.warehouse import Warehouse
 from model.bundle import CANDIDATE, CHAMPION, alias, candidate, champion, foreign
+from model.input_drift import new_words
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,11 @@ class TrainDueConfig(TextConfig):
 
     max_age_days: Annotated[int, Field(ge=1)] = 7
     """Days after the last training (the champion's, or a refused candidate's) at which the next is due."""
+
+    max_new_words: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the day's clicks on queries with a word that the last training saw in no query and no title, from which on
+    the next is due at once. A night later it is .001 in the sample; if all queries were new ones of the same shop it would
+    be .24 (Home Depot's, one half against the other). So .1 is a season or an assortment that has changed."""
 
     force: bool = False
     """Train in any case."""
@@ -59,7 +69,8 @@ def run(config: TrainDueConfig) -> Mapping[str, Any] | int:
     Raises:
         InputError: an alias points nowhere.
     """
-    reason = reason_to_train(config, Warehouse.of(config))
+    warehouse = Warehouse.of(config)
+    reason = reason_to_train(config, warehouse) or drifted(config, warehouse)
     if reason is None:
         log.info(
             "the last training is less than %d days old on %s: dataset, train, calibrate and promote are skipped",
@@ -80,6 +91,28 @@ def reason_to_train(config: TrainDueConfig, warehouse: Warehouse) -> str | None:
         return f"the champion cannot label: {reason}"
     live = alias(warehouse, CHAMPION) if path else None
     return why(config, live, alias(warehouse, CANDIDATE), other_text(config, warehouse))
+
+
+def drifted(config: TrainDueConfig, warehouse: Warehouse) -> str | None:
+    """What shoppers ask that the last training did not know, if that is much; None if it is not, or cannot be told.
+
+    A refused candidate counts as the last training here too: what it learnt of the new words did not make it better.
+    """
+    live, path = alias(warehouse, CHAMPION), champion(warehouse)
+    if live is None or path is None:
+        return None
+    trained = last_training(live, alias(warehouse, CANDIDATE))
+    if config.ds <= trained:
+        return None
+    found = new_words(warehouse, trained, config.ds, Normaliser(simplified=read_spec(path).simplified_chinese))
+    if found is None:
+        log.info("pairs has no rows of %s or of %s: whether the input drifted cannot be told", trained, config.ds)
+        return None
+    told = f"{found.share:.1%} of the clicks of {config.ds} are on {found.queries} queries with words that {trained} lacks"
+    if found.share < config.max_new_words:
+        log.info("%s (training is due from %.1f%% on)", told, 100 * config.max_new_words)
+        return None
+    return told
 
 
 def other_text(config: TrainDueConfig, warehouse: Warehouse) -> str | None:

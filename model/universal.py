@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from model.engines import ENGINE_TAG
+from model.safe_load import weights_only
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def to_universal(checkpoint: Path, made: Path) -> None:
         inject_missing_state=True,
     )
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with weights_only(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         ds_to_universal.main(settings)
     _require_whole(made / ENGINE_TAG / "zero")
     for file in checkpoint.glob("*.pt"):  # what is whole already, like the mean of the weights

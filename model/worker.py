@@ -25,6 +25,7 @@ from torch.distributed import distributed_c10d as c10d
 from etl.dataset import ROW_PARTS, Manifest, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
 from etl.job import configure_logging
+from etl.runs import code_version, revision
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from model.bundle import write_bundle
@@ -32,8 +33,9 @@ from model.checkpoints import Checkpoints
 from model.engines import EngineName
 from model.evaluate import evaluate
 from model.fit import Fitted, draw, fit
-from model.hosts import name_interface
+from model.model_card import write_card
 from model.ranks import Ranks
+from model.rendezvous import meet
 from model.row_groups import ReaderStalled
 from model.tracking import MLflow, TensorBoard, Tracker, closing_trackers
 from model.train_config import TrainConfig
@@ -184,7 +186,7 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if engine == "torch":
-        dist.init_process_group(backend, timeout=timeout)
+        meet(backend, timeout)
         return Ranks(dist.get_rank(), dist.get_world_size())
     build_beside_environment()
     import deepspeed  # takes seconds, and sets up logging of its own
@@ -195,9 +197,8 @@ def join(device: str, timeout_minutes: float, engine: EngineName = "deepspeed") 
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed's own groups, which reduce the gradients, take torch's default: 30 minutes of gloo.
     c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = timeout
-    local = os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])  # as DeepSpeed's launcher says it
-    name_interface(os.environ["MASTER_ADDR"], alone=local == os.environ["WORLD_SIZE"])
-    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)
+    meet(backend, timeout)
+    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False)  # takes the group that is there
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
     if device == "cpu":
         dist.barrier()  # now every rank has opened the others' buffers
@@ -233,6 +234,7 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         "languages": dict(manifest.languages),
         "scripts": dict(manifest.scripts),
         "counts": {part: manifest.rows(part) for part in ROW_PARTS},
+        "cleaning": dict(manifest.cleaning),
         "settings": dict(fitted.settings),
         "curve": fitted.curve.points,
         "seconds": round(fitted.curve.seconds, 1),
@@ -244,9 +246,14 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
         "tokenizer": manifest.tokenizer,
         "normaliser": manifest.normaliser,
         "inputs": dict(manifest.inputs),
+        "code": f"{code_version()} {revision()}".strip(),
     }
     if (pretrained := config.pretrained()) is not None:
-        lineage["init"] = {"directory": str(pretrained.directory), "digest": pretrained.digest}
+        lineage["init"] = {
+            "directory": str(pretrained.directory),
+            "digest": pretrained.digest,
+            "licence": pretrained.licence,
+        }
         start = draw(encoder.config, config.seed)
         pretrained.load_into(start)
         metrics["initial"] = evaluate(start, config.dataset, manifest, device, "pretrained start").figures()
@@ -254,7 +261,9 @@ def finish(config: TrainConfig, manifest: Manifest, fitted: Fitted, device: str,
             log.info("%s, as it started: %s", split, figures)
     tokenizer = load_tokenizer(config.dataset)
     bundles = Warehouse.of(config).bundles
-    return write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
+    path = write_bundle(bundles, encoder.cpu(), tokenizer, ds=config.ds, metrics=metrics, lineage=lineage)
+    write_card(path)
+    return path
 
 
 def _by_name(figures: Mapping[str, Mapping[str, float]], what: str) -> dict[str, float]:

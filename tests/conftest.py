@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from etl.config import SparkJobConfig
 from etl.session import start_session
+from tests import small_night
 from tests.model_data import DS, small_shop, write_dataset
 
 LAUNCHING = ("hosts", "loss", "many_nodes", "resize", "resume", "train")
@@ -56,6 +57,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = start_session("tests", config)
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def first_night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small warehouse of two days, the first of which is live; tests work on a copy."""
+    base = tmp_path_factory.mktemp("first") / "warehouse"
+    small_night.first_night(spark, base)
+    return base
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def commit(
     where = Warehouse.at(str(root))
     frame = live_frame(spark, [row | {"ds": ds} for row in rows], stamps)
     source = Lineage(stamps, json.loads(stamps["inputs"]), None, None, None)
-    return make_live(frame, spark, where, ds, source, live_state(spark, where), history or {})
+    return make_live(frame, spark, where, ds, source, live_state(where), history or {})
 
 
 def go_live(spark: SparkSession, root: Path, ds: dt.date, rows: Sequence[dict[str, Any]], stamps: dict[str, str]) -> None:

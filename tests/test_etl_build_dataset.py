@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
 import string
@@ -16,7 +17,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from etl import build_dataset
-from etl.contracts import PAIRS, TITLE_GROUPS
+from etl.contracts import PAIRS, RUNS, TITLE_GROUPS
 from etl.dataset import Manifest, decode_ids, encode_ids, load_token_table, verify
 from etl.dataset_config import DatasetConfig
 from etl.dataset_rows import as_token_table, refuse_collisions
@@ -27,6 +28,8 @@ from etl.text import cut_words, join, language_of, normalise, words
 from etl.tokenize_texts import cut_title
 from etl.tokenizer import load_tokenizer, token_id
 from etl.typos import misspelt
+from etl.warehouse import Warehouse
+from tests.delta_data import lay, run_row
 from tests.etl_data import QUERIES, items
 from tests.rows import CATALOGUE, DS, lay_down
 
@@ -116,6 +119,14 @@ def group_ids(spark) -> dict[str, int]:
 def query_groups(spark) -> dict[int, str]:
     frame = spark.createDataFrame([(t,) for t in QUERIES], "text string")
     return {row["id"]: row["text"] for row in frame.select("text", F.xxhash64(F.reverse("text")).alias("id")).collect()}
+
+
+def test_settings_and_counts_of_the_pairs_are_those_of_the_day_s_run(spark, tmp_path):
+    assert build_dataset.cleaning_of(spark, Warehouse(tmp_path), DS) == {}
+    told = {"settings": '{"min_users": 2}', "counts": '{"personal_data": 7}'}
+    lay(tmp_path / "runs", RUNS, [run_row("pairs", **told), run_row("pairs", DS + dt.timedelta(days=1)), run_row("audit")])
+    found = build_dataset.cleaning_of(spark, Warehouse(tmp_path), DS)
+    assert found == {"settings": {"min_users": 2}, "counts": {"personal_data": 7}}
 
 
 def test_petastorm_reads_as_many_rows_as_the_manifest_says(directory, manifest):

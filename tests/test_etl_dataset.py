@@ -61,6 +61,15 @@ def test_a_whole_dataset_is_verified_and_counted(tmp_path):
     assert json.loads((tmp_path / "manifest.json").read_text())["totals"]["pairs"] == 5
 
 
+def test_what_is_known_of_the_cleaning_comes_back_and_is_no_part_of_the_identity(tmp_path):
+    before = verify(dataset(tmp_path))
+    assert "cleaning" not in (tmp_path / "manifest.json").read_text()
+    replace(before, cleaning={"settings": {"min_users": 10}}).write(tmp_path)
+    after = verify(tmp_path)
+    assert after.cleaning == {"settings": {"min_users": 10}}
+    assert after.digest == before.digest
+
+
 def test_a_dataset_without_manifest_is_refused(tmp_path):
     (dataset(tmp_path) / "manifest.json").unlink()
     with pytest.raises(InputError, match=r"has no manifest.json.*labeller dataset"):

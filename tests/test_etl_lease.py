@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from etl.config import JobConfig, arg_parser
-from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, InputError
+from etl.errors import EXIT_BAD_INPUT, EXIT_DAY_TAKEN, EXIT_FAILED, EXIT_OK, InputError
 from etl.job import run_job
 from etl.lease import DayTaken, hold_day
 from tests.rows import DS
@@ -82,9 +82,9 @@ def test_of_two_jobs_started_together_on_one_day_one_runs_and_the_other_says_who
     jobs = [start(JOB, "--root", root, "--ds", DS) for _ in range(2)]
     said = {job.pid: job.communicate()[1] for job in jobs}
     by_code = {job.returncode: job.pid for job in jobs}
-    assert set(by_code) == {EXIT_OK, EXIT_BAD_INPUT}
+    assert set(by_code) == {EXIT_OK, EXIT_DAY_TAKEN}
     assert (root / "written").read_text() == "x"
-    refusal = said[by_code[EXIT_BAD_INPUT]].splitlines()[-1]
+    refusal = said[by_code[EXIT_DAY_TAKEN]].splitlines()[-1]
     assert f"ds={DS} is being written by process {by_code[EXIT_OK]} on host " in refusal
     assert f"`labeller pairs --root {root} --ds {DS}`" in refusal
     assert "nothing was written" in refusal

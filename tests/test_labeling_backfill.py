@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 
 import pytest
 
 from etl.build_pairs import identity
-from etl.contracts import LABELS_CURRENT, RUNS, TAXONOMY, VOCABULARY
+from etl.contracts import RUNS, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, GateRefused, InputError, StageFailed
 from etl.inputs import read_input
+from etl.lease import DayTaken
 from etl.pairs_config import PairsConfig
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
-from labeling import backfill
-from labeling.backfill_config import BackfillConfig, as_flags, passed_on, stage_settings
-from labeling.backfill_diff import by_cause, compare
-from labeling.backfill_pins import same_files
-from labeling.backfill_plan import Planner, late_days
-from labeling.backfill_run import Outcome, refuse_failures
+from labeling.backfill import __main__ as backfill
+from labeling.backfill.config import BackfillConfig, as_flags, passed_on, stage_settings
+from labeling.backfill.diff import count_items, with_all_causes
+from labeling.backfill.pins import same_files
+from labeling.backfill.plan import Planner, late_days
+from labeling.backfill.run import Outcome, refuse_failures
+from labeling.label_changes import label_changes
 from labeling.predict import PredictConfig, identity_settings
 from tests.labeling_data import write_small_bundle
+from tests.live_data import lineage, live_frame, live_row
 from tests.rows import DS, lay_down, node, small_warehouse, term
 
 PREVIOUS = DS - dt.timedelta(days=1)
@@ -113,6 +117,11 @@ def test_a_day_that_was_never_made_needs_every_stage_and_one_without_a_catalogue
     assert f"{DS} none no 0 of 2 none no pairs embed predict audit publish relate ?" in said
     assert f"{DS} pairs: not made yet" in said
     assert f"{PREVIOUS} cannot be made: catalogue/ds={PREVIOUS} has 0 rows" in said
+    assert backfill.main(["plan", "--json", "--root", str(root), "--from", str(PREVIOUS), "--to", str(DS)]) == EXIT_OK
+    newest, oldest = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (newest["ds"], newest["stages"]["pairs"], newest["problem"]) == (str(DS), "not made yet", "")
+    assert (oldest["ds"], oldest["stages"]) == (str(PREVIOUS), {})
+    assert oldest["problem"].startswith(f"catalogue/ds={PREVIOUS} has 0 rows")
     assert not (root / "runs").exists()
 
 
@@ -128,7 +137,8 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
 
 
 @pytest.mark.parametrize(
-    ("codes", "error"), [((2, 0), InputError), ((3, 0), GateRefused), ((3, 2), StageFailed), ((1,), StageFailed)]
+    ("codes", "error"),
+    [((2, 0), InputError), ((3, 0), GateRefused), ((75, 0), DayTaken), ((3, 2), StageFailed), ((1,), StageFailed)],
 )
 def test_days_that_fail_are_all_named_by_an_error_of_their_kind(codes, error):
     outcomes = [Outcome(DS - dt.timedelta(days=n), [], code, f"why {n}" if code else "") for n, code in enumerate(codes)]
@@ -143,38 +153,18 @@ def test_days_that_were_all_made_are_no_failure():
     refuse_failures([Outcome(DS, ["pairs"])])
 
 
-def live_row(item_id: str, term_id: str | None = "t2", category: str | None = "h1", **changes) -> tuple:
-    """A row of LABELS_CURRENT."""
-    terms = [] if term_id is None else [(term_id, f"name of {term_id}", 0.9, 0.8)]
-    row = {
-        "item_id": item_id, "ds": DS, "title": "Steel kettle", "term": terms[0][1] if terms else None,
-        "term_probability": terms[0][3] if terms else None, "terms": terms, "term_source": "model",
-        "term_reason": None if terms else "low_probability", "category_id": category, "category_path": f"path of {category}",
-        "category_probability": 0.7, "category_source": "model", "category_reason": None, "run_id": "r", "bundle": "b1",
-        "calibration": "c", "vocabulary": "v1", "taxonomy": "x1", "code": "k", "inputs": '{"pairs": "p1"}',
-    }  # fmt: skip
-    return tuple((row | changes)[name] for name in LABELS_CURRENT.names)
-
-
-def test_changes_are_told_by_kind_and_by_all_that_differs(spark):
-    old = [live_row(f"i{n}") for n in range(7)]
-    new = [
+def test_changes_are_counted_by_item_and_name_all_that_may_have_caused_them(spark):
+    before, after = lineage(), lineage("r2", bundle="b2", vocabulary="v2")
+    old = live_frame(spark, [live_row(f"i{n}") for n in range(5)], before)
+    rows = [
         live_row("i0"),
         live_row("i1", category_probability=0.6),
-        live_row("i2", "t3", vocabulary="v2", taxonomy="x2"),
-        live_row("i3", None, title="Brass lamp", bundle="b2", inputs='{"pairs": "p2"}'),
-        live_row("i4", category="f1", taxonomy="x2", vocabulary="v2"),
-        live_row("i5", "t1", term_source="override", bundle="b2"),
+        live_row("i2", ["pot"]),
+        live_row("i3", path="Home > Pot", text_hash="another"),
         live_row("i9"),
     ]
-    frames = [spark.createDataFrame(rows, LABELS_CURRENT.ddl) for rows in (new, old)]
-    compared = compare(*frames).persist()
-    kinds = {row["item_id"]: row["kind"] for row in compared.collect()}
-    changed = dict.fromkeys(("i2", "i3", "i4", "i5"), "changed")
-    assert kinds == {"i0": "same", "i1": "probability", **changed, "i6": "gone", "i9": "new"}
-    assert {tuple(row) for row in by_cause(compared).collect()} == {
-        ("term", "vocabulary", "i2", "Steel kettle", "name of t2", "name of t3"),
-        ("term", "title, model, clicks", "i3", "Brass lamp", "name of t2", "none: low_probability"),
-        ("category", "taxonomy", "i4", "Steel kettle", "path of h1", "path of f1"),
-        ("term", "override", "i5", "Steel kettle", "name of t2", "name of t1"),
-    }
+    found = label_changes(old, live_frame(spark, rows, after), before, after).transform(with_all_causes).persist()
+    assert count_items(found, of=4) == {"same": 1, "probability": 1, "changed": 2, "new": 1, "gone": 1}
+    causes = {(row["item_id"], row["what"]): row["cause"] for row in found.collect()}
+    assert causes["i2", "term"] == "model, vocabulary"
+    assert causes["i3", "category"] == "title, model"

@@ -14,13 +14,15 @@ from pyspark.sql import SparkSession
 
 from etl import build_pairs, tables
 from etl.contracts import CATALOGUE, CLICK_LOG, LABELS_CURRENT, OUTPUTS, RUNS, TAXONOMY, VOCABULARY
-from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK
+from etl.errors import EXIT_BAD_INPUT, EXIT_DAY_TAKEN, EXIT_GATE_REFUSED, EXIT_OK
 from etl.lease import hold_day
 from etl.warehouse import Warehouse
-from labeling import audit, backfill, embed_catalogue, predict, publish
-from labeling.backfill_config import BackfillConfig
-from labeling.backfill_diff import diff_days
-from labeling.backfill_plan import Planner
+from labeling import audit, embed_catalogue, predict, publish
+from labeling.backfill import __main__ as backfill
+from labeling.backfill.config import BackfillConfig
+from labeling.backfill.diff import diff_days
+from labeling.backfill.plan import Planner
+from labeling.live_log import live_state
 from model.bundle import set_alias
 from tests.labeling_data import NODES, TERMS, write_small_bundle
 from tests.rows import DS, event, item, lay_down, term
@@ -170,7 +172,7 @@ def test_a_diff_of_days_that_are_not_staged_names_them(shop, capsys):
 def test_a_day_that_another_process_has_is_refused_and_nothing_is_written(shop, capsys):
     before = contents(shop)
     with hold_day(shop / "locks", PREVIOUS, "labeller predict"):
-        assert backfill.main(argv("run", shop, PREVIOUS, PREVIOUS)) == EXIT_BAD_INPUT
+        assert backfill.main(argv("run", shop, PREVIOUS, PREVIOUS)) == EXIT_DAY_TAKEN
     assert f"ds={PREVIOUS} is being written by process" in capsys.readouterr().err
     assert all(contents(shop)[name].equals(rows) for name, rows in before.items())
 
@@ -181,7 +183,7 @@ def test_days_side_by_side_are_made_once_and_a_second_run_changes_no_row(spark, 
     assert backfill.main(argv("run", shop, PREVIOUS, DS, *options)) == EXIT_OK
     made = contents(shop)
     assert made["item_terms"].filter(pl.col("rank") <= 1).group_by("ds").len().sort("ds")["len"].to_list() == [6, 6]
-    assert publish.live_day(spark, Warehouse.at(str(shop))) == DS
+    assert live_state(Warehouse.at(str(shop))).newest == DS
     versions = {name: tables.latest_version(spark, str(shop / name)) for name in [*made, RUNS.name]}
     caplog.clear()
     assert backfill.main(argv("run", shop, PREVIOUS, DS, *options)) == EXIT_OK

@@ -75,6 +75,7 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
     assert first.calibration["terms"]["queries"] == 6
     assert first.calibration["categories"]["source"] == "training"
     assert TermPrototypes.of(first).forms == ("mat",)
+    assert f"Calibration {first.calibration_id}" in (bundle.path / "MODEL_CARD.md").read_text()
     assert calibrate.main(argv(root)) == EXIT_OK
     assert load_bundle(bundle.path).calibration_id == first.calibration_id
     assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id

@@ -9,6 +9,7 @@ from typing import get_type_hints
 import pytest
 
 from etl.config import SECTIONS
+from etl.contracts import QUALITY, RUNS
 from etl.dataset_config import DatasetConfig
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.tokenizer import WordHashTokenizer
@@ -18,6 +19,7 @@ from model.bundle import write_bundle
 from model.encoder import Encoder
 from model.presets import PRESETS, EncoderConfig
 from model.train_config import TrainConfig
+from tests.delta_data import lay, run_row
 from tests.rows import DS
 
 
@@ -153,3 +155,11 @@ def test_no_stage_with_settings_is_forgotten():
 
 def test_the_presets_that_a_setting_may_name_are_those_that_there_are():
     assert set(get_type_hints(TrainConfig)["preset"].__args__) == set(PRESETS)
+
+
+def test_tables_made_under_another_contract_are_refused_before_the_night_starts_and_older_words_are_not(root):
+    lay(root / "runs", replace(RUNS, columns=RUNS.columns[:-1]), [run_row("publish")])
+    lay(root / "quality", QUALITY, [])  # by another engine: no comments, no constraints
+    with pytest.raises(InputError, match="run `labeller migrate`") as refused:
+        check_night.run(settings(root, ""))
+    assert refused.value.problems == (f"runs at {root}/runs: column settings: missing (expected string)",)

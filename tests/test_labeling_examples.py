@@ -10,8 +10,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from etl.contracts import CATALOGUE, ITEM_CATEGORIES, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.polars_scan import scan
 from etl.warehouse import Warehouse
-from labeling import audit, embed_catalogue, local_tables, predict, publish
+from labeling import audit, embed_catalogue, predict, publish
 from labeling.examples import count_examples, drawn_examples, example_sums, told_categories, with_examples
 from labeling.overrides import OVERRIDES_SCHEMA
 from tests.labeling_data import NODES, TERMS, pair, taxonomy, write_pairs, write_small_bundle
@@ -114,7 +115,7 @@ def argv(root: Path, *more: str) -> list[str]:
 
 
 def staged(root: Path) -> dict[str, tuple[str | None, str]]:
-    rows = local_tables.scan(Warehouse(root).staged(ITEM_CATEGORIES)).select("item_id", "category_id", "run_id").collect()
+    rows = scan(Warehouse(root).staged(ITEM_CATEGORIES)).select("item_id", "category_id", "run_id").collect()
     return {item_id: (category, run) for item_id, category, run in rows.iter_rows()}
 
 

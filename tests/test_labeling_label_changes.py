@@ -10,6 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from etl.contracts import CAUSES, CHANGED, LABEL_CHANGES, LABELS_CURRENT
+from etl.log_history import vacuum
 from etl.tables import latest_version, read
 from etl.warehouse import Warehouse
 from labeling.label_changes import CATEGORY, TERMS, label_changes, record_changes, run_differences
@@ -177,6 +178,16 @@ def test_what_a_crash_left_unrecorded_is_written_by_whoever_comes_next(spark, ro
 def test_a_day_that_changes_no_label_goes_live_by_a_commit_and_is_what_the_next_is_compared_with(spark, root):
     go_live(spark, root, DS, [live_row("i1")], lineage("r1"))
     go_live(spark, root, NEXT, [live_row("i1")], lineage("r2", bundle="b2"))
-    assert [commit.run_id for commit in live_commits(spark, Warehouse.at(str(root)))] == ["r2", "r1"]
+    assert [commit.run_id for commit in live_commits(Warehouse.at(str(root)))] == ["r2", "r1"]
     go_live(spark, root, THIRD, [live_row("i1", ["pot"])], lineage("r3", bundle="b2", vocabulary="v2"))
     assert changes(spark, root, ds=THIRD) == {("i1", "term"): ("kettle", "pot", "vocabulary")}
+
+
+def test_a_commit_whose_feed_was_vacuumed_is_said_to_be_unrecorded_and_stops_no_later_one(spark, root, caplog):
+    go_live(spark, root, DS, [live_row("i1")], lineage("r1"))
+    commit(spark, root, NEXT, [live_row("i1", ["lamp"])], lineage("r2", bundle="b2"))
+    vacuum(spark, str(root / LABELS_CURRENT.name), hours=0)
+    commit(spark, root, THIRD, [live_row("i1", ["pot"])], lineage("r3", bundle="b3"))
+    assert record_changes(spark, Warehouse.at(str(root))) == {"changed_model": 1, "changed_unrecorded": 1}
+    assert "label_changes will lack what labels_current version 2 changed" in caplog.text
+    assert changes(spark, root, ds=THIRD) == {("i1", "term"): ("lamp", "pot", "model")}

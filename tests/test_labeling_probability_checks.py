@@ -9,12 +9,16 @@ import polars as pl
 import pytest
 from pyspark.sql import SparkSession
 
-from etl.contracts import CATALOGUE, ITEM_TERMS, QUALITY
+from etl.contracts import CATALOGUE, ITEM_TERMS, PAIRS, QUALITY
 from etl.errors import EXIT_GATE_REFUSED, EXIT_OK
-from labeling import audit, embed_catalogue, predict
+from etl.text import Normaliser
+from etl.vocabulary import Vocabulary
+from etl.warehouse import Warehouse
+from labeling import audit, embed_catalogue, predict, report_clicks
 from labeling.probability import FORMAT
-from labeling.probability_checks import reliability_checks
+from labeling.probability_checks import reliability_checks, stated_and_clicked
 from model.bundle import add_calibration
+from tests.delta_data import lay, term_row
 from tests.labeling_data import pair, write_pairs, write_small_bundle
 from tests.rows import DS, item, lay_down, small_warehouse, term
 
@@ -77,6 +81,22 @@ def found(root: Path) -> dict:
     checks = pl.read_delta(str(root / QUALITY.name)).filter(pl.col("check") == "item_terms.calibration_error")
     staged = pl.read_delta(str(root / "staging" / ITEM_TERMS.name))["run_id"][0]
     return checks.filter(pl.col("run_id") == staged).row(0, named=True)
+
+
+def test_the_report_compares_the_same_terms_with_the_same_clicks_as_the_audit(spark, tmp_path):
+    """Through two engines; among them a main term that was trained, and further terms of which one was."""
+    names = [term(f"t{n}", thing) for n, thing in enumerate(THINGS)]
+    vocabulary, normalise = Vocabulary.of(names), Normaliser()
+    asked = [(f"i{n:02}", THINGS[n % 6], "test", 2.0) for n in range(12)]
+    asked += [("i00", THINGS[1], "train", 1.0), ("i01", THINGS[3], "train", 9.0), ("i02", "no term", "test", 1.0)]
+    lay(tmp_path / "pairs", PAIRS, [pair(q, i, f"No {i}", split=s, weight=w) for i, q, s, w in asked])
+    given = [(f"i{n:02}", f"t{(n + n % 2) % 6}", 1, 0.5 + n / 100) for n in range(13)] + [("i00", "t1", 2, 0.4)]
+    lay(tmp_path / "item_terms", ITEM_TERMS, [term_row(i, t, rank=r, probability=p) for i, t, r, p in given])
+    rows, pairs = (spark.read.format("delta").load(str(tmp_path / name)) for name in ("item_terms", "pairs"))
+    found = report_clicks.stated_and_clicked(Warehouse(tmp_path), DS, vocabulary, normalise)
+    expected = stated_and_clicked(rows, pairs, vocabulary, normalise)
+    assert np.array_equal(found, expected)
+    assert (found[0].shape, found[1].sum()) == ((11,), 6)
 
 
 @pytest.mark.slow

@@ -22,12 +22,13 @@ from etl.tables import ensure, write_slice
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
-from labeling import report, tables
+from labeling import tables
 from labeling.baselines import Bm25Terms, LongestMatch, clicked_terms
 from labeling.day_labels import Labels
 from labeling.figures import ALL, LACKING, UNCLICKED, CategoryFigures, category_figures, term_figures
-from labeling.report import next_query
-from labeling.report_sections import DEEP, Report, _categories
+from labeling.report import __main__ as report
+from labeling.report.__main__ import next_query
+from labeling.report.summary import DEEP, Report, categories
 from labeling.truth import Truth, load_truth
 from tests.rows import DS, item, lay_down, node, term
 
@@ -251,7 +252,7 @@ STATED = {"i1": (["c1"], 0.9), "i2": (["c1", "c2"], 0.4)}
 def test_each_level_says_how_many_items_its_accuracy_is_of() -> None:
     accuracy = {ALL: [0.75, 0.5], LACKING: [0.6]}
     figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy=accuracy, paths={})
-    section, _ = _categories(Report("", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
+    section, _ = categories(Report("", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
     assert section.rows == [
         (ALL, DEEP, "4,000", "900"), (ALL, "labels", "0.750", "0.500"),
         (LACKING, DEEP, "700", "-"), (LACKING, "labels", "0.600", "-"),

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from etl.contracts import ITEM_TERMS, LABEL_CHANGES, LABELS_CURRENT, OVERRIDES, RUNS, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.log_history import vacuum
 from etl.tables import latest_version, read, write_slice
 from etl.warehouse import Warehouse
 from labeling import rollback
@@ -86,7 +87,7 @@ def test_rows_are_exactly_those_of_then_and_the_rollback_is_on_record(spark, sho
     version = latest_version(spark, str(shop / LABELS_CURRENT.name))
     assert back(shop, DS) == EXIT_OK
     assert live(spark, shop) == live(spark, shop, version=1)
-    found = live_commits(spark, Warehouse.at(str(shop)))[0]
+    found = live_commits(Warehouse.at(str(shop)))[0]
     assert (found.version, found.stage, found.ds, found.run_id) == (version + 1, ROLLBACK, DS, "r1")
     (run,) = read(spark, str(shop / RUNS.name), RUNS, stage=ROLLBACK).collect()
     assert (run["ds"], run["run_id"], run["bundle"]) == (DS, "r1", "b1")
@@ -110,7 +111,7 @@ def test_a_rollback_that_was_made_changes_nothing_when_it_is_made_again(spark, s
 
 def test_after_a_rollback_the_day_that_was_taken_back_stays_so_and_the_next_goes_live(spark, shop, caplog):
     assert back(shop, DS) == EXIT_OK
-    state = live_state(spark, Warehouse.at(str(shop)))
+    state = live_state(Warehouse.at(str(shop)))
     assert not goes_live(state, settings(NEXT), "r2")
     assert "with run r1 of ds=2024-05-07, since a rollback made it live again" in caplog.text
     assert not goes_live(state, settings(DS), "r1b")
@@ -118,7 +119,7 @@ def test_after_a_rollback_the_day_that_was_taken_back_stays_so_and_the_next_goes
     assert goes_live(state, settings(NEXT, undo_rollback=True), "r2")
     go_live(spark, shop, THIRD, [live_row("i1", ["pot"])], lineage("r3", bundle="b1", vocabulary="v2"))
     assert changes(spark, shop, ds=THIRD, item_id="i1") == {("i1", "term"): ("kettle", "pot", "vocabulary")}
-    assert live_state(spark, Warehouse.at(str(shop))).admits(THIRD, "r3b")
+    assert live_state(Warehouse.at(str(shop))).admits(THIRD, "r3b")
 
 
 def settings(ds: dt.date, **more: Any) -> PublishConfig:
@@ -142,7 +143,7 @@ def test_going_back_to_the_newest_day_undoes_a_rollback(spark, shop):
     before = live(spark, shop)
     assert [back(shop, DS), back(shop, NEXT)] == [EXIT_OK, EXIT_OK]
     assert live(spark, shop) == before
-    state = live_state(spark, Warehouse.at(str(shop)))
+    state = live_state(Warehouse.at(str(shop)))
     assert (state.now.run_id, state.now.rolled_back) == ("r2", False)
 
 
@@ -167,21 +168,21 @@ def test_a_dry_run_counts_changes_by_cause_with_examples_and_writes_nothing(spar
     assert not (shop / RUNS.name).exists()
 
 
-def test_a_day_that_was_never_live_is_refused_and_those_that_were_are_named(spark, shop, root, capsys):
+def test_a_day_that_was_never_live_is_refused_and_those_that_were_are_named(spark, shop, tmp_path, capsys):
     assert back(shop, FOURTH) == EXIT_BAD_INPUT
     said = capsys.readouterr().err
     assert "--to '2024-05-10' is no day or run that was live" in said
     assert "ds=2024-05-08, run r2 (live since" in said
     assert "ds=2024-05-07, run r1 (live since" in said
-    assert back(root, DS) == EXIT_BAD_INPUT
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert back(empty, DS) == EXIT_BAD_INPUT
     assert "nothing: no day was published yet" in capsys.readouterr().err
 
 
 def test_a_day_whose_files_were_vacuumed_is_refused(spark, shop, capsys):
     before = live(spark, shop)
-    spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
-    spark.sql(f"VACUUM delta.`{shop / LABELS_CURRENT.name}` RETAIN 0 HOURS").collect()
-    spark.conf.unset("spark.databricks.delta.retentionDurationCheck.enabled")
+    vacuum(spark, str(shop / LABELS_CURRENT.name), hours=0)
     assert back(shop, DS) == EXIT_BAD_INPUT
     assert "files of labels_current version 1 are gone" in capsys.readouterr().err
     assert live(spark, shop) == before

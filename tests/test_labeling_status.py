@@ -55,12 +55,6 @@ def test_open_checks_are_those_of_the_last_audit_hard_ones_first(shop, capsys):
     assert f"audit ds={NEXT}, run {NEXT}-r1: 1 checks failed, 1 warnings" in printed
 
 
-def test_a_day_that_changed_no_label_is_live_though_it_made_no_commit(shop, capsys):
-    at = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1)
-    lay(shop / "runs", RUNS, [run_row("publish", NEXT, counts='{"live": 1}', finished_at=at)])
-    assert asked(capsys, shop, NEXT)["live"]["ds"] == str(NEXT)
-
-
 def test_what_was_made_live_last_counts_though_its_day_is_older_and_compaction_does_not(shop, capsys):
     older = DS - dt.timedelta(days=3)
     lay(shop / "labels_current", LABELS_CURRENT, [live_row("i2")], userMetadata=commit(older, "rollback"))

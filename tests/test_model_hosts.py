@@ -69,6 +69,8 @@ def run(root: Path, *more: str) -> int:
         ("one slots=4\ntwo slots=5\n", [], "pairs/ has 4 files with rows in them for 9 ranks"),
         ("one slots=1\ntwo slots=1\n", ["--batch", "200"], "each of 2 ranks has 150"),
         ("one slots\n", [], "expected NAME slots=N"),
+        ("one slots=1\n", ["--node-rank", "0"], "node_rank is given without master_addr"),
+        ("one slots=1\n", ["--node-rank", "1", "--master-addr", "one"], "names 1 hosts (expected 0 to one less)"),
     ],
 )
 def test_settings_that_hosts_cannot_work_with_are_refused(root, hostfile, capsys, text, more, message):

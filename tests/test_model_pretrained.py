@@ -86,6 +86,14 @@ def test_a_real_checkpoint_gives_the_vectors_that_sentence_transformers_gives_it
     assert np.sum(ours * theirs, axis=1).min() >= 0.9999
 
 
+def test_the_licence_of_a_checkpoint_is_what_its_card_names_at_its_head(bert, tmp_path):
+    assert Pretrained.read(MINILM).licence == "apache-2.0"
+    assert Pretrained.read(bert).licence == ""
+    other = shutil.copytree(bert, tmp_path / "other")
+    (other / "README.md").write_text("---\nlanguage: en\n---\n\nlicense: none, it is said further down\n")
+    assert Pretrained.read(other).licence == ""
+
+
 def test_a_training_starts_from_the_checkpoint_and_its_bundle_says_so(shop_root, bert):
     config = settings(shop_root, bert, epochs=0.1)
     manifest = train.verify(config.dataset)
@@ -93,7 +101,8 @@ def test_a_training_starts_from_the_checkpoint_and_its_bundle_says_so(shop_root,
     start, pretrained = started(config)
     path = finish(config, manifest, fitted, "cpu")
     bundle = load_bundle(path)
-    assert bundle.manifest["lineage"]["init"] == {"directory": str(bert), "digest": pretrained.digest}
+    assert bundle.manifest["lineage"]["init"] == {"directory": str(bert), "digest": pretrained.digest, "licence": ""}
+    assert "licence not stated there" in (path / "MODEL_CARD.md").read_text()
     assert bundle.metrics["settings"]["init"] == pretrained.digest
     assert tokenizer_hash(path) == manifest.tokenizer
     assert set(bundle.metrics["initial"]) == {"valid", "test"}

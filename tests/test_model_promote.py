@@ -1,7 +1,6 @@
 import json
 import shutil
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from model.bundle import (
     CALIBRATION_FILE,
     CANDIDATE,
     CHAMPION,
-    FORMAT,
     add_calibration,
     alias,
     champion,
@@ -27,8 +25,10 @@ from model.bundle import (
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
+from model.model_card import CARD_FILE
 from model.promote import Best, Difference, PromoteConfig, gate
 from model.train_config import TrainConfig
+from tests.bundles import bare_bundle
 from tests.model_data import DS, small_shop, write_dataset
 
 LIMITS = PromoteConfig(root=".", ds=DS, floor=0.1, tolerance=0.02)
@@ -129,6 +129,8 @@ def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, enc
     assert f"champion {good.name} stays" in caplog.text
     refused = json.loads((shop_root / "bundles" / "candidate.json").read_text())["refused"]
     assert "no better than untrained" in refused[0]
+    assert "Passed, on the held-out queries" in (good / CARD_FILE).read_text()
+    assert f"- {refused[0]}" in (bad / CARD_FILE).read_text()
 
 
 def test_candidate_and_champion_answer_the_same_queries_and_the_difference_is_kept(shop_root, encoders, caplog):
@@ -238,16 +240,6 @@ def test_without_a_candidate_or_with_an_alias_that_points_nowhere_there_is_one_m
 
 def due(root, ds: str, *more: str) -> int:
     return train_due.main(["--root", str(root), "--ds", ds, *more])
-
-
-def bare_bundle(root, name: str, form: int = FORMAT, encoder: Any = None, **settings) -> None:
-    """Of a bundle no more than what is looked at to say whether training is due."""
-    directory = root / "bundles" / name
-    directory.mkdir(parents=True)
-    (directory / "manifest.json").write_text(json.dumps({"format": form}))
-    (directory / "encoder.json").write_text(json.dumps(encoder or {}))
-    normaliser = Normaliser(simplified=settings.get("simplified_chinese", False)).hash
-    WordHashTokenizer(TokenizerSpec(**{"normaliser": normaliser} | settings)).save(directory)
 
 
 def test_training_is_due_without_a_champion_or_when_it_is_old_or_forced(root, encoders, shop_root):

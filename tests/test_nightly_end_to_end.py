@@ -12,14 +12,17 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from etl.contracts import INPUTS, OUTPUTS, TERM_CANDIDATES
 from etl.text import normalise, words
 from etl.tokenizer import token_id
+from tests.airflow_env import airflow, program, run_dag
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+LABELLER = str(CHECKOUT / ".venv" / "bin" / "labeller")
 # What the generator types, by its looks alone, and what the fixture adds to the log, asked by as many users as any query.
 PERSONAL = re.compile(
     r"user\d{6}@example|(?<![\d.])13\d{9}(?!\d)|212 555 \d{4}|(?<![\d.])4\d{15}(?!\d)|(?<!\d)110101\d{11}[\dX]"
@@ -56,15 +59,15 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> dict:
     root = tmp_path_factory.mktemp("shop")
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     (root / "warehouse.toml").write_text(SETTINGS.replace("CHECKPOINTS", str(checkpoints)))
-    labeller = CHECKOUT / ".venv" / "bin" / "labeller"
-    subprocess.run(
-        [str(labeller), "sample", "--root", str(root), "--clicks", "6000"], check=True, capture_output=True, text=True
-    )
+    subprocess.run([LABELLER, "sample", "--root", str(root), "--clicks", "6000"], check=True, capture_output=True, text=True)
     seed_personal_data(root / "click_log" / "ds=2024-05-07")
     first = make(root, "nightly", DS="2024-05-07")
     versions = {t.name: len(list((root / t.name / "_delta_log").glob("*.json"))) for t in OUTPUTS}
+    after_first = tmp_path_factory.mktemp("copies") / "after_first"
+    shutil.copytree(root, after_first)
     second = make(root, "nightly", DS="2024-05-08")
-    return {"root": root, "first": first, "second": second, "versions": versions, "checkpoints": checkpoints}
+    found = {"root": root, "first": first, "second": second, "versions": versions, "checkpoints": checkpoints}
+    return found | {"after_first": after_first}
 
 
 def seed_personal_data(day: Path) -> None:
@@ -116,18 +119,112 @@ def test_the_next_night_uses_the_promoted_bundle_and_encodes_only_what_changed(n
     assert set(live["item_id"]) == set(today["item_id"])
 
 
+def test_the_page_of_a_night_says_what_the_tables_say(nights: dict) -> None:
+    def table(name: str) -> pl.DataFrame:
+        return pl.read_delta(str(nights["root"] / name)).filter(pl.col("ds") == pl.date(2024, 5, 8))
+
+    page = (nights["root"] / "reports" / "ds=2024-05-08" / "report.html").read_text()
+    terms, changes, checks = table("item_terms").filter(pl.col("rank") <= 1), table("label_changes"), table("quality")
+    expected = {
+        "items": terms.height,
+        "with-term": terms["term_id"].is_not_null().mean(),
+        "changed": changes.filter(~pl.col("what").str.ends_with("_confidence")).height,
+        "warnings": (~checks["passed"]).sum(),
+    }
+    found = dict(re.findall(r'<data class="number" id="([a-z-]+)" value="([^"]+)">', page))
+    assert {name: float(found[name]) for name in expected} == pytest.approx(expected)
+
+
+def test_the_bundle_of_the_first_night_carries_its_card(nights: dict) -> None:
+    champion = json.loads((nights["root"] / "bundles" / "champion.json").read_text())["bundle"]
+    card = (nights["root"] / "bundles" / champion / "MODEL_CARD.md").read_text()
+    for said in ("Clicks of 7 days up to 2024-05-07", "at least 2 distinct users", "| personal_data | ", "Passed, on the"):
+        assert said in card
+
+
+@pytest.fixture
+def second_night(nights: dict, tmp_path: Path) -> tuple[Path, Path, dict]:
+    """An Airflow of its own, a copy of the warehouse after its first night, and the parameters of the second."""
+    assert airflow(tmp_path / "airflow", "db", "migrate").returncode == 0
+    root = tmp_path / "shop"
+    shutil.copytree(nights["after_first"], root)
+    return tmp_path / "airflow", root, {"root": str(root), "ds": "2024-05-08"}
+
+
+def live_days(root: Path) -> list[str]:
+    """Days of the commits of labels_current, newest first."""
+    commits = (json.loads(commit.get("userMetadata", "{}")) for commit in DeltaTable(str(root / "labels_current")).history())
+    return [commit["ds"] for commit in commits if commit.get("stage") == "publish"]
+
+
+@pytest.mark.slow
+def test_a_gate_that_fails_leaves_yesterday_live_and_the_run_red(second_night: tuple) -> None:
+    home, root, conf = second_night
+    with (root / "warehouse.toml").open("a") as settings:
+        settings.write("[audit]\nmax_abstention = 0\n")
+    before = pl.read_delta(str(root / "labels_current"))
+    ended, printed = run_dag(home, "nightly_labeling", conf, LABELLER_BIN=LABELLER, LABELLER_RETRIES="2")
+    assert ended != 0
+    assert "labeller audit: gate refused: " in printed
+    assert "starting task_id=labeling.publish" not in printed
+    assert pl.read_delta(str(root / "labels_current")).equals(before)
+    assert live_days(root)[0] == "2024-05-07"
+    checks = pl.read_delta(str(root / "quality")).filter((pl.col("ds") == pl.date(2024, 5, 8)) & ~pl.col("passed"))
+    assert "item_terms.abstention" in checks["check"].to_list()
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_killed_is_tried_again_and_the_night_goes_live_once(second_night: tuple, tmp_path: Path) -> None:
+    home, root, conf = second_night
+    killed_once = program(
+        tmp_path / "labeller",
+        f"""#!/bin/bash
+echo "$1" >>{tmp_path}/ran
+if [ "$1" = predict ] && [ ! -e {tmp_path}/killed ]; then
+  {LABELLER} "$@" &
+  until grep -q predict {root}/locks/ds=2024-05-08.lock; do sleep .1; done
+  touch {tmp_path}/killed
+  kill -9 $!
+  wait $!
+  exit $?
+fi
+exec {LABELLER} "$@"
+""",
+    )
+    again = {"LABELLER_RETRIES": "1", "LABELLER_RETRY_MINUTES": "0.02"}
+    ended, printed = run_dag(home, "nightly_labeling", conf, LABELLER_BIN=killed_once, **again)
+    assert ended == 0, printed[-3000:]
+    assert "Command exited with return code 137" in printed
+    assert (tmp_path / "ran").read_text().split().count("predict") == 2
+    assert live_days(root) == ["2024-05-08", "2024-05-07"]
+    live = pl.read_delta(str(root / "labels_current"))
+    assert set(live["item_id"]) == set(pl.read_parquet(root / "catalogue" / "ds=2024-05-08" / "*.parquet")["item_id"])
+
+
+@pytest.mark.slow
+def test_the_backfill_dag_makes_a_day_shows_the_difference_and_then_publishes_it(second_night: tuple) -> None:
+    home, root, _ = second_night
+    conf = {"root": str(root), "from": "2024-05-07", "to": "2024-05-08"}
+    ended, printed = run_dag(home, "backfill_labeling", conf, LABELLER_BIN=LABELLER)
+    assert ended == 0, printed[-3000:]
+    assert live_days(root) == ["2024-05-07"]
+    assert "changed_items" in printed
+    ended, printed = run_dag(home, "backfill_labeling", conf | {"until": "publish"}, LABELLER_BIN=LABELLER)
+    assert ended == 0, printed[-3000:]
+    assert live_days(root) == ["2024-05-08", "2024-05-07"]
+
+
 @pytest.mark.slow
 def test_no_stage_before_the_report_reads_the_truth(nights: dict, tmp_path: Path) -> None:
-    labeller = str(CHECKOUT / ".venv" / "bin" / "labeller")
     root = tmp_path / "shop"
     shutil.copytree(nights["root"], root)
     for path in (root / "truth").rglob("*"):
         if path.is_file():
             path.write_bytes(b"not what anyone should read")
     for stage in ("check", "pairs", "predict"):
-        done = subprocess.run([labeller, stage, "--root", str(root), "--ds", "2024-05-08"], capture_output=True, text=True)
+        done = subprocess.run([LABELLER, stage, "--root", str(root), "--ds", "2024-05-08"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-    report = subprocess.run([labeller, "report", "--root", str(root), "--ds", "2024-05-08"], capture_output=True, text=True)
+    report = subprocess.run([LABELLER, "report", "--root", str(root), "--ds", "2024-05-08"], capture_output=True, text=True)
     assert report.returncode != 0
 
 

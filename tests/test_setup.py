@@ -59,18 +59,22 @@ def test_a_python_of_another_version_is_refused(bare: Path) -> None:
     assert "PYTHON=/usr/bin/python3.11" in done.stderr
 
 
-def test_debian_is_asked_for_the_packages_of_many_machines_only_where_a_program_is_missing(bare: Path) -> None:
+@pytest.mark.parametrize("lacking", ["pdsh", "initdb", "chromium"])
+def test_debian_is_asked_for_packages_only_where_a_program_is_missing(bare: Path, lacking: str) -> None:
     program(bare, "apt-get", f'echo "$@" >> {bare}/asked')
     env = {"PATH": str(bare), "HOME": os.environ["HOME"]}
-    command = ["make", "system-packages"]
-    for name in ("ip", "ssh", "sshd"):
-        program(bare, name, "exit 0")
+    debian = bare / "postgresql"
+    (debian / "15" / "bin").mkdir(parents=True)
+    command = ["make", "system-packages", f"DEBIAN_POSTGRESQL={debian}"]
+    places = dict.fromkeys(("ip", "ssh", "sshd", "pdsh", "chromium"), bare) | {"initdb": debian / "15" / "bin"}
+    for name in set(places) - {lacking}:
+        program(places[name], name, "exit 0")
     subprocess.run(command, cwd=CHECKOUT, env=env, check=True)
-    assert "pdsh openssh-server" in (bare / "asked").read_text()
-    (bare / "asked").unlink()
-    program(bare, "pdsh", "exit 0")
+    asked = (bare / "asked").read_text()
+    assert {"pdsh", "openssh-server", "postgresql", "chromium"} <= set(asked.split())
+    program(places[lacking], lacking, "exit 0")
     subprocess.run(command, cwd=CHECKOUT, env=env, check=True)
-    assert not (bare / "asked").exists()
+    assert (bare / "asked").read_text() == asked
 
 
 def test_what_a_laptop_lacks_skips_a_test_and_fails_it_where_all_must_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,17 +16,17 @@ from pyspark.sql import DataFrame, SparkSession
 from etl import tables
 from etl.build_pairs import identity
 from etl.catalogue import read_catalogue
-from etl.contracts import CATALOGUE, CLICK_LOG, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, LINEAGE, PAIRS, RUNS, Table
+from etl.contracts import CATALOGUE, CLICK_LOG, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, PAIRS, RUNS, Table
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.pairs_config import PairsConfig
 from etl.runs import code_version, expected_cost
 from etl.session import start_session
 from etl.warehouse import Warehouse, is_delta
-from labeling.backfill_config import STAGES, BackfillConfig, as_flags, stage_settings
-from labeling.backfill_pins import AsItWas, same_files
+from labeling.backfill.config import STAGES, BackfillConfig, as_flags, stage_settings
+from labeling.backfill.pins import AsItWas, same_files
 from labeling.encoding import labelling_bundle
-from labeling.lineage import changes, last_lineage
+from labeling.lineage import changes, last_lineage, lineage_of
 from labeling.predict import LACKING, PredictConfig, identify, joined_vectors
 from model.bundle import Bundle, load_bundle
 
@@ -123,10 +123,9 @@ class Planner:
         """Lineage of the rows that the history holds of a day; None if there are none."""
         for table in (ITEM_TERMS, ITEM_CATEGORIES):
             path = self.warehouse.table(table)
-            names = [column.name for column in LINEAGE]
-            row = tables.read(self.spark, path, table, ds=ds).select(*names).head() if is_delta(path) else None
-            if row is not None:
-                return row.asDict()
+            found = lineage_of(tables.read(self.spark, path, table, ds=ds)) if is_delta(path) else None
+            if found is not None:
+                return found
         return None
 
     def history_run(self, ds: dt.date) -> str | None:

@@ -14,10 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, GateRefused, InputError, StageFailed
-from etl.lease import Lease, hold_day, lock_directory
-from labeling.backfill_config import STAGES, TO_AUDIT
-from labeling.backfill_plan import DayPlan, Planner
+from etl.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DAY_TAKEN,
+    EXIT_GATE_REFUSED,
+    EXIT_OK,
+    GateRefused,
+    InputError,
+    StageFailed,
+)
+from etl.lease import DayTaken, Lease, hold_day, lock_directory
+from labeling.backfill.config import STAGES, TO_AUDIT
+from labeling.backfill.plan import DayPlan, Planner
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +50,7 @@ def run_days(planner: Planner) -> dict[str, Any]:
     """Make every day of the range; one that fails leaves the others as they are.
 
     Raises:
-        InputError, GateRefused, StageFailed: as :func:`refuse_failures`.
+        InputError, DayTaken, GateRefused, StageFailed: as :func:`refuse_failures`.
     """
     settings = planner.settings
     looking = threading.Lock()  # one plan at a time: they share a session
@@ -51,6 +59,8 @@ def run_days(planner: Planner) -> dict[str, Any]:
         try:
             with hold_day(lock_directory(settings), ds, f"labeller backfill run --root {settings.root}, ds={ds}") as lease:
                 return _make(planner, ds, lease, looking)
+        except DayTaken as error:
+            return Outcome(ds, (), EXIT_DAY_TAKEN, str(error))
         except InputError as error:
             return Outcome(ds, (), EXIT_BAD_INPUT, str(error))
 
@@ -102,7 +112,8 @@ def refuse_failures(outcomes: Sequence[Outcome]) -> None:
     """Nothing if all days were made.
 
     Raises:
-        InputError: days lack something, or another process has them.
+        InputError: days lack something.
+        DayTaken: another process has them.
         GateRefused: the audit refused days.
         StageFailed: stages failed otherwise, or for different reasons.
     """
@@ -114,4 +125,6 @@ def refuse_failures(outcomes: Sequence[Outcome]) -> None:
     codes = {outcome.code for outcome in failed}
     if codes == {EXIT_BAD_INPUT}:
         raise InputError(said)
+    if codes == {EXIT_DAY_TAKEN}:
+        raise DayTaken(said)
     raise GateRefused(said) if codes == {EXIT_GATE_REFUSED} else StageFailed(said)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 from rich.table import Table as RichTable
 
@@ -19,17 +19,18 @@ from etl.session import hold
 from etl.taxonomy import load_taxonomy
 from etl.tokenizer_spec import read_spec
 from etl.vocabulary import load_vocabulary
-from etl.warehouse import Warehouse, is_delta
+from etl.warehouse import Warehouse
 from labeling.audit import halves, staged
-from labeling.backfill_plan import Planner
+from labeling.backfill.plan import Planner
+from labeling.label_changes import label_changes
 from labeling.lineage import last_lineage
 from labeling.live_labels import current_labels
 from labeling.live_log import live_state
 from labeling.overrides import read_overrides
 from labeling.terminal import console
 
-_CAUSES = {"term": ("vocabulary",), "category": ("taxonomy",)}
-"""Columns of LINEAGE that only one of the two depends on."""
+CHANGED = ("term", "terms", "category")
+"""What differs where another label is given; of an item that is neither new nor gone the rest are numbers and reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class DayDiff:
     items: Mapping[str, int]
     """Kind of change -> items: same, probability, changed, new, gone."""
     causes: Sequence[tuple[str, str, int]]
-    """What (term or category), its causes (all that differ), items."""
+    """What changes (as in LABEL_CHANGES), all that may have caused it, items."""
     examples: Sequence[Row]
     """Rows what, cause, item_id, title, old, new."""
 
@@ -77,80 +78,59 @@ def diff_day(planner: Planner, ds: dt.date) -> DayDiff:
         lineage = last_lineage(planner.spark, warehouse, ds)
         assert lineage is not None, "diff_days looked"
         new = hold(_as_live(planner, warehouse, ds, lineage, staged=True), held)
-        newest = live_state(planner.spark, warehouse).newest
-        history = planner.history_lineage(ds)
-        if newest is not None and ds < newest and history is not None:
-            against, old = f"the history of {ds}", _as_live(planner, warehouse, ds, history, staged=False)
-        elif is_delta(warehouse.table(LABELS_CURRENT)):
-            against = f"what is live ({newest})"
+        state, history = live_state(warehouse), planner.history_lineage(ds)
+        before: Mapping[str, str | None] | None = None
+        if state.newest is not None and ds < state.newest and history is not None:
+            against, before = f"the history of {ds}", history
+            old = _as_live(planner, warehouse, ds, history, staged=False)
+        elif state.now is not None:
+            against, before = f"what is live ({state.now.ds})", state.now.lineage
             old = tables.read(planner.spark, warehouse.table(LABELS_CURRENT), LABELS_CURRENT)
         else:
             against, old = "nothing: no day is live", new.limit(0)
-        compared = hold(compare(new, old), held)
-        items = {row["kind"]: row["count"] for row in compared.groupBy("kind").count().collect()}
-        changes = hold(by_cause(compared), held)
+        changes = hold(label_changes(old, new, before, lineage).transform(with_all_causes), held)
+        items = count_items(changes, of=old.join(new, on="item_id", how="left_semi").count())
         causes = [tuple(row) for row in changes.groupBy("what", "cause").count().orderBy("what", F.desc("count")).collect()]
-        ordered = Window.partitionBy("what", "cause").orderBy("item_id")
-        ranked = changes.withColumn("n", F.row_number().over(ordered)).where(F.col("n") <= planner.settings.examples)
-        examples = ranked.drop("n").orderBy("what", "cause", "item_id").collect()
+        examples = drawn(changes, old, new, planner.settings.examples).collect()
     return DayDiff(ds, against, items, causes, examples)
 
 
-def compare(new: DataFrame, old: DataFrame) -> DataFrame:
-    """LABELS_CURRENT to be and as it is -> one row an item: ``new``, ``old`` (its rows), ``kind`` of change.
+def with_all_causes(changes: DataFrame) -> DataFrame:
+    """Result of :func:`labeling.label_changes.label_changes`, with all that differs as its cause.
 
-    A term changes with the list of terms and their order; ``probability`` are items of which only numbers change.
+    Nothing of it is live yet, and whoever decides wants to see everything that may have moved a label.
     """
-    pair = [
-        frame.select("item_id", F.struct(*(c for c in frame.columns if c != "item_id")).alias(name))
-        for name, frame in (("new", new), ("old", old))
-    ]
-    both = pair[0].join(pair[1], on="item_id", how="full")
-    numbers = _differs("term_probability") | _differs("category_probability") | _differs("terms")
+    return changes.withColumn("cause", F.coalesce(F.nullif(F.array_join("differs", ", "), F.lit("")), "cause"))
+
+
+def count_items(changes: DataFrame, of: int) -> dict[str, int]:
+    """Items by kind of change.
+
+    Args:
+        changes: Rows item_id, what.
+        of: Items that are there before and after.
+    """
+    what = F.collect_set("what").alias("what")
     kind = (
-        F.when(F.col("old").isNull(), "new")
-        .when(F.col("new").isNull(), "gone")
-        .when(_changed("term") | _changed("category"), "changed")
-        .when(numbers, "probability")
-        .otherwise("same")
+        F.when(F.array_contains("what", "new"), "new")
+        .when(F.array_contains("what", "gone"), "gone")
+        .when(F.arrays_overlap("what", F.array(*map(F.lit, CHANGED))), "changed")
+        .otherwise("probability")
     )
-    return both.withColumn("kind", kind)
+    rows = changes.groupBy("item_id").agg(what).groupBy(kind.alias("kind")).count().collect()
+    items = {row["kind"]: row["count"] for row in rows}
+    return items | {"same": of - items.get("changed", 0) - items.get("probability", 0)}
 
 
-def by_cause(compared: DataFrame) -> DataFrame:
-    """Rows of :func:`compare` -> what, cause, item_id, title, old, new of each term and category that changed."""
-    shown = {"term": ("term", "term_reason"), "category": ("category_path", "category_reason")}
-    parts = []
-    for what, (label, reason) in shown.items():
-        texts = [
-            F.coalesce(f"{side}.{label}", F.concat(F.lit("none: "), F.coalesce(f"{side}.{reason}", F.lit("?")))).alias(side)
-            for side in ("old", "new")
-        ]
-        changed = compared.where((F.col("kind") == "changed") & _changed(what))
-        named = (F.lit(what).alias("what"), _cause(what).alias("cause"), "item_id", F.col("new.title").alias("title"))
-        parts.append(changed.select(*named, *texts))
-    return parts[0].unionByName(parts[1])
-
-
-def _cause(what: str) -> Column:
-    """All that a change may come from: nobody can tell which of several did it. Settings where nothing else differs."""
-    override = (F.col(f"new.{what}_source") == "override") | (F.col(f"old.{what}_source") == "override")
-    clicks = ~F.get_json_object("new.inputs", "$.pairs").eqNullSafe(F.get_json_object("old.inputs", "$.pairs"))
-    named = {"title": _differs("title"), "model": _differs("bundle"), "calibration": _differs("calibration")}
-    named |= {name: _differs(name) for name in _CAUSES[what]} | {"clicks": clicks, "code": _differs("code")}
-    found = F.concat_ws(", ", *(F.when(differs, name) for name, differs in named.items()))
-    return F.when(override, "override").when(found != "", found).otherwise("settings")
-
-
-def _changed(what: str) -> Column:
-    if what == "category":
-        return _differs("category_id")
-    ids = [F.transform(f"{side}.terms", lambda term: term["term_id"]) for side in ("new", "old")]
-    return ~ids[0].eqNullSafe(ids[1])
-
-
-def _differs(name: str) -> Column:
-    return ~F.col(f"new.{name}").eqNullSafe(F.col(f"old.{name}"))
+def drawn(changes: DataFrame, old: DataFrame, new: DataFrame, examples: int) -> DataFrame:
+    """The first few changes of each kind and cause, with titles."""
+    ranked = changes.withColumn("n", F.row_number().over(Window.partitionBy("what", "cause").orderBy("item_id")))
+    titles = new.select("item_id", F.col("title").alias("new_title")).join(
+        old.select("item_id", F.col("title").alias("old_title")), on="item_id", how="full"
+    )
+    few = ranked.where(F.col("n") <= examples).join(titles, on="item_id", how="left")
+    title = F.coalesce("new_title", "old_title").alias("title")
+    return few.select("what", "cause", "item_id", title, "old", "new").orderBy("what", "cause", "item_id")
 
 
 def _as_live(planner: Planner, warehouse: Warehouse, ds: dt.date, lineage: Mapping[str, str], *, staged: bool) -> DataFrame:
@@ -186,6 +166,5 @@ def show_diff(found: Sequence[DayDiff]) -> None:
             out.print(f"{day.ds} {what} of {count:,} items, cause: {cause}", markup=False)
             for row in day.examples:
                 if (row["what"], row["cause"]) == (what, cause):
-                    out.print(
-                        f"    {row['item_id']} {(row['title'] or '')[:60]!r}: {row['old']} -> {row['new']}", markup=False
-                    )
+                    old, new = row["old"] or "(none)", row["new"] or "(none)"
+                    out.print(f"    {row['item_id']} {(row['title'] or '')[:60]!r}: {old} -> {new}", markup=False)

@@ -46,17 +46,17 @@ class Report:
 def report_sections(report: Report) -> list[Section]:
     """The report from top to bottom; the figures come last, where a log ends."""
     return [
-        _places(report),
+        places(report),
         _examples(report),
         *_reasons(report),
-        *_retrieval(report),
-        *_terms(report),
-        *_categories(report),
+        *retrieval(report),
+        *terms(report),
+        *categories(report),
         Section("What an analyst would type next", note=report.next_query),
     ]
 
 
-def _places(report: Report) -> Section:
+def places(report: Report) -> Section:
     rows = [
         (entry.table, f"{entry.rows:,}" if entry.version is not None else "-", _days(entry.first, entry.last),
          "-" if entry.version is None else str(entry.version))
@@ -109,7 +109,7 @@ def _reasons(report: Report) -> Iterator[Section]:
         yield Section("Items without a term, by reason", ("reason", "items", "share"), rows)
 
 
-def _retrieval(report: Report) -> Iterator[Section]:
+def retrieval(report: Report) -> Iterator[Section]:
     if report.retrieval:
         measures = list(dict.fromkeys(name for figures in report.retrieval.values() for name in figures))
         rows = [(split, *(_number(figures.get(name)) for name in measures)) for split, figures in report.retrieval.items()]
@@ -124,7 +124,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,}" if value == int(value) and value > 1 else f"{value:.3f}"
 
 
-def _terms(report: Report) -> Iterator[Section]:
+def terms(report: Report) -> Iterator[Section]:
     figures = report.terms
     if figures is None:
         yield Section("Terms: hit@1", note="not measured: no truth is known for the items of this day")
@@ -138,7 +138,7 @@ def _terms(report: Report) -> Iterator[Section]:
     yield Section("Terms: hit@1, share of items whose first term is one of theirs", columns, rows)
 
 
-def _categories(report: Report) -> Iterator[Section]:
+def categories(report: Report) -> Iterator[Section]:
     figures = report.categories
     if figures is None:
         yield Section("Categories: accuracy by level", note="not measured: no truth is known for the items of this day")

@@ -7,6 +7,7 @@ backfill that was cut off goes on where it was. An older day goes into the histo
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,17 +15,19 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from etl import config
+from etl.errors import EXIT_OK
 from etl.job import run_job
-from labeling.backfill_config import BackfillConfig, passed_on
-from labeling.backfill_diff import diff_days, show_diff
-from labeling.backfill_plan import DayPlan, Planner, planned_days
-from labeling.backfill_run import run_days
+from labeling.backfill.config import BackfillConfig, passed_on
+from labeling.backfill.diff import diff_days, show_diff
+from labeling.backfill.plan import DayPlan, Planner, planned_days
+from labeling.backfill.run import run_days
 from labeling.terminal import console
 
 
 def arg_parser() -> argparse.ArgumentParser:
     parser = config.arg_parser(BackfillConfig, "labeller backfill", __doc__ or "")
     parser.add_argument("action", choices=sorted(ACTIONS), help="what to do with the days of the range")
+    parser.add_argument("--json", action="store_true", help="plan: print one JSON array with an object a day, last of all")
     return parser
 
 
@@ -32,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = arg_parser()
     args = parser.parse_args(argv)
 
-    def work(settings: BackfillConfig) -> Mapping[str, Any]:
+    def work(settings: BackfillConfig) -> Mapping[str, Any] | int:
         action = "plan" if settings.dry_run and args.action == "run" else args.action
+        if args.json and action == "plan":
+            print(json.dumps([as_json(day) for day in planned_days(Planner(settings, passed_on(args)))]))
+            return EXIT_OK  # without a summary: Airflow takes the last line
         return ACTIONS[action](Planner(settings, passed_on(args)))
 
     return run_job(parser, BackfillConfig, work, argv)
@@ -49,6 +55,19 @@ def plan(planner: Planner) -> Mapping[str, Any]:
         "to_make": sum(bool(day.stages) for day in plans),
         "impossible": sum(bool(day.problem) for day in plans),
         "cost_seconds": "unknown" if None in seconds else round(sum(filter(None, seconds))),
+    }
+
+
+def as_json(day: DayPlan) -> dict[str, Any]:
+    """A day of the plan for programs; ``stages`` says why each of them would run."""
+    return {
+        "ds": str(day.ds),
+        "stages": dict(day.stages),
+        "seconds": day.seconds,
+        "items": day.items,
+        "to_encode": day.to_encode,
+        "notes": list(day.notes),
+        "problem": day.problem,
     }
 
 

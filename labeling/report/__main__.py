@@ -2,7 +2,8 @@
 
 Terms are measured by hit@1 and categories by accuracy at each level, hierarchical F1 and risk by coverage, on every item
 whose truth is known (`truth/`, in generated and adapted warehouses only) and on those whose title lacks its term. Starts no
-Spark. Also written to `reports/ds=…/report.json` and `report.md`; the curve is `categories_risk.png`.
+Spark. Also written to `reports/ds=…/report.json` and `report.md`; the curve is `categories_risk.png`. `report.html` is for
+people: the same, and trend, gates, drift, what changed and why, calibration, samples, training, lineage.
 """
 
 from __future__ import annotations
@@ -26,13 +27,17 @@ from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.day_labels import Labels, examples, read_labels
 from labeling.figures import CategoryFigures, TermFigures, category_figures, term_figures
-from labeling.report_sections import Report, report_sections
+from labeling.report.page import write_page
+from labeling.report.parts import nightly_page
+from labeling.report.summary import Report, report_sections
 from labeling.sections import markdown, show
 from labeling.selective import draw
 from labeling.tables import survey
 from labeling.terminal import console
 from labeling.truth import Truth, load_truth
 from model.bundle import MANIFEST_FILE, METRICS_FILE
+
+PAGE_FILE = "report.html"
 
 
 class ReportConfig(JobConfig):
@@ -71,13 +76,15 @@ def run(config: ReportConfig) -> dict[str, Any]:
     (directory / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     heading = f"# Labels of {report.ds}\n\n"
     (directory / "report.md").write_text(heading + "\n".join(map(markdown, sections)), encoding="utf-8")
+    risk = None
     if categories is not None:
-        curves = {name: figures.risk for name, figures in categories.paths.items()}
-        draw(curves, directory / "categories_risk.png", f"Categories of {report.ds}: what abstaining buys")
+        curves, risk = {name: figures.risk for name, figures in categories.paths.items()}, directory / "categories_risk.png"
+        draw(curves, risk, f"Categories of {report.ds}: what abstaining buys")
+    write_page(nightly_page(warehouse, config, labels, report, risk), directory / PAGE_FILE)
     out = console()
     for section in sections:
         show(section, out)
-    return {"items": len(labels.titles), "run_id": labels.lineage["run_id"], "path": directory / "report.md"}
+    return {"items": len(labels.titles), "run_id": labels.lineage["run_id"], "path": directory / PAGE_FILE}
 
 
 def measure(
@@ -101,13 +108,13 @@ def measure(
 
 def bundle_metrics(warehouse: Warehouse, bundle: str) -> dict[str, Any]:
     """What training measured on held-out queries; empty if the bundle is gone by now."""
-    path = warehouse.bundles / bundle / METRICS_FILE
+    path = warehouse.bundle(bundle) / METRICS_FILE
     return json.loads(path.read_text(encoding="utf-8")).get("heldout", {}) if path.is_file() else {}
 
 
 def trained_on(warehouse: Warehouse, bundle: str) -> str:
     """Day of the dataset that a bundle was trained and measured on, ISO; empty if the bundle is gone by now."""
-    path = warehouse.bundles / bundle / MANIFEST_FILE
+    path = warehouse.bundle(bundle) / MANIFEST_FILE
     return str(json.loads(path.read_text(encoding="utf-8"))["ds"]) if path.is_file() else ""
 
 

@@ -21,7 +21,7 @@ from etl.taxonomy import load_taxonomy
 from etl.tokenizer_spec import read_spec
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse, is_delta
-from labeling.backfill_config import as_flags, stage_settings
+from labeling.backfill.config import as_flags, stage_settings
 from labeling.predict import catalogue_version
 from model.bundle import read_calibration
 

@@ -1,0 +1,1 @@
+"""Days of the past: planned, made, compared."""

@@ -1,0 +1,33 @@
+"""One rank that meets the others, makes a collective, and leaves the addresses on which it and its launcher listen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+from torch import distributed as dist
+
+from model.worker import join, leave
+
+
+def listeners(processes: list[psutil.Process]) -> list[str]:
+    """Addresses of all TCP sockets of these processes on which somebody could call."""
+    found = [c for process in processes for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    return sorted({connection.laddr.ip for connection in found})
+
+
+if __name__ == "__main__":
+    ranks = join("cpu", timeout_minutes=1.0, engine=sys.argv[2])
+    gathered = torch.ones(1)
+    dist.all_reduce(gathered)
+    assert int(gathered) == ranks.world == 2
+    if ranks.rank == 0:
+        launchers = [p for p in psutil.Process().parents() if "tests.listening_worker" in p.cmdline()]
+        assert launchers
+        found = listeners([psutil.Process(), *launchers])
+        (Path(sys.argv[1]) / "listeners.json").write_text(json.dumps(found))
+    dist.barrier()
+    leave(0)
