@@ -252,7 +252,7 @@ STATED = {"i1": (["c1"], 0.9), "i2": (["c1", "c2"], 0.4)}
 def test_each_level_says_how_many_items_its_accuracy_is_of() -> None:
     accuracy = {ALL: [0.75, 0.5], LACKING: [0.6]}
     figures = CategoryFigures(sizes={ALL: [4_000, 900], LACKING: [700]}, accuracy=accuracy, paths={})
-    section, _ = categories(Report("", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
+    section, _ = categories(Report("", "", "", LINEAGE, (), {}, "", {}, {}, None, figures, {}, (), ""))
     assert section.rows == [
         (ALL, DEEP, "4,000", "900"), (ALL, "labels", "0.750", "0.500"),
         (LACKING, DEEP, "700", "-"), (LACKING, "labels", "0.600", "-"),

@@ -57,6 +57,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
     terms, categories = measure(warehouse, config, labels, truth)
     report = Report(
         root=str(warehouse.root),
+        files=str(warehouse.files),
         ds=config.ds.isoformat(),
         lineage=labels.lineage,
         tables=list(survey(warehouse)),

@@ -27,6 +27,8 @@ class Report:
     """All that is printed; what could not be measured is None."""
 
     root: str
+    files: str
+    """Directory of all that is no table."""
     ds: str
     lineage: Mapping[str, str]
     tables: Sequence[Found]
@@ -63,7 +65,7 @@ def places(report: Report) -> Section:
         for entry in report.tables
     ]  # fmt: skip
     beside = [("bundle", f"bundles/{report.lineage['bundle']}"), ("reports", f"reports/ds={report.ds}")]
-    note = "".join(f"{name}: {report.root}/{path}\n" for name, path in beside)
+    note = "".join(f"{name}: {report.files}/{path}\n" for name, path in beside)
     note += f"run {report.lineage['run_id']}: " + ", ".join(f"{number:,} {name}" for name, number in report.coverage.items())
     return Section(f"Tables under {report.root}", ("table", "rows", "days", "version"), rows, note)
 
