@@ -27,7 +27,7 @@ from labeling.terminal import console
 def arg_parser() -> argparse.ArgumentParser:
     parser = config.arg_parser(BackfillConfig, "labeller backfill", __doc__ or "")
     parser.add_argument("action", choices=sorted(ACTIONS), help="what to do with the days of the range")
-    parser.add_argument("--json", action="store_true", help="plan: print one JSON array with an object a day, as the last line")
+    parser.add_argument("--json", action="store_true", help="plan: print one JSON array with an object a day, last of all")
     return parser
 
 

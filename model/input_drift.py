@@ -45,7 +45,7 @@ def new_words(warehouse: Warehouse, trained: dt.date, ds: dt.date, normaliser: N
     titles = drawn.select("title").drop_nulls().unique().collect()["title"]
     known |= vocabulary(normaliser(title) for title in titles)
     new = asked.filter(pl.Series([not known.issuperset(words(query)) for query in asked["query"]], dtype=pl.Boolean))
-    return NewWords(new["clicks"].sum() / asked["clicks"].sum(), new.height)
+    return NewWords(int(new["clicks"].sum()) / int(asked["clicks"].sum()), new.height)
 
 
 def vocabulary(texts: Iterable[str]) -> set[str]:
