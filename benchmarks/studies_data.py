@@ -49,7 +49,7 @@ def study_root(studies: Path, ds: dt.date, cell: Cell, seed: int, miner: Callabl
     root = studies / (f"{cell.tokens}-minilm" if cell.pretrained else cell.tokens)
     dataset = dataset_of(root, ds, cell.tokens, str(minilm()) if cell.pretrained else "", **parts)
     if cell.share < 1:
-        fewer = _beside(root, f"{root.name}-{cell.share:.0%}")
+        fewer = _beside(root, f"{root.name}-{cell.share:g}")
         if not Warehouse(fewer).dataset(ds).is_dir():
             keep_share(dataset, Warehouse(fewer).dataset(ds), cell.share)
         return fewer
