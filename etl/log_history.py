@@ -24,10 +24,13 @@ _VERSION = re.compile(r"(\d{20})\.")
 
 
 def vacuum(spark: SparkSession, path: str, hours: int) -> None:
-    """Remove the data files that no version of a table younger than that needs."""
+    """Remove the data files that no version of a table younger than that needs.
+
+    Under the table's lock, since Delta commits what it is about to do and what it has done.
+    """
     # By default Delta lists the directories by 10,000 tasks: minutes of a laptop for a table of three days.
     settings = {_LISTING: str(2 * spark.sparkContext.defaultParallelism)} | ({} if hours else {_CHECK: "false"})
-    with _set(spark, settings):
+    with _set(spark, settings), table_lock(spark, path):
         DeltaTable.forPath(spark, path).vacuum(hours)
 
 

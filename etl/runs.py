@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
-import shutil
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
+from etl.code import code_version, revision
 from etl.contracts import RUNS
 from etl.tables import read, write_slice
 from etl.warehouse import Warehouse, is_delta
-
-PACKAGES = ("etl", "model", "labeling")
 
 
 def record_stage(
@@ -110,30 +103,6 @@ def expected_cost(
     row, counts = max(own or measured, key=lambda run: run[1][done])
     rate = counts[done] / counts[timed]
     return Cost(row["seconds"] - counts[timed] + units / rate, rate, row["ds"], row["bundle"])
-
-
-@cache
-def code_version() -> str:
-    """Version of this package with a hash of its source: what labels depend on, wherever it is installed."""
-    packages = Path(__file__).resolve().parents[1]
-    source = hashlib.sha256()
-    for file in sorted(
-        path for name in PACKAGES for path in (packages / name).rglob("*") if path.suffix in (".py", ".json")
-    ):
-        source.update(file.relative_to(packages).as_posix().encode() + b"\0" + file.read_bytes())
-    return f"{metadata.version('nightly-product-labeller')}+{source.hexdigest()[:8]}"
-
-
-def revision() -> str:
-    """The git revision of the checkout that the package runs from; empty if it is none, or git cannot say."""
-    checkout = Path(__file__).resolve().parents[1]
-    # An installed copy can lie inside somebody else's repository; only a checkout has .git beside the package.
-    if not (checkout / ".git").exists() or not shutil.which("git"):
-        return ""
-    found = subprocess.run(
-        ["git", "-C", str(checkout), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip()
 
 
 def _without_times(row: Mapping[str, Any]) -> dict[str, Any]:

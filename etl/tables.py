@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from etl import table_contract
+from etl.code import code_version
 from etl.contracts import Table
 from etl.errors import InputError
 from etl.table_lock import table_lock
@@ -133,7 +134,7 @@ def write_slice(
         .write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", predicate)
-        .option("userMetadata", _as_json({**(metadata or {}), "write": token}))
+        .option("userMetadata", _as_json({**where, **(metadata or {}), "write": token}))
     )
     with table_lock(spark, path):
         write.save(path)
@@ -192,6 +193,11 @@ def latest_version(spark: SparkSession, path: str) -> int:
     return int(DeltaTable.forPath(spark, path).history(1).select("version").collect()[0][0])
 
 
+def first_version(spark: SparkSession, path: str) -> int:
+    """The earliest version that the table's log still has."""
+    return int(DeltaTable.forPath(spark, path).history().agg(F.min("version")).collect()[0][0])
+
+
 def commit_of(spark: SparkSession, path: str, token: str) -> Row | None:
     """The commit that carries ``token``: the newest one may be another writer's, of another day."""
     history = DeltaTable.forPath(spark, path).history(_RECENT_COMMITS)
@@ -199,7 +205,8 @@ def commit_of(spark: SparkSession, path: str, token: str) -> Row | None:
 
 
 def _as_json(metadata: Mapping[str, Any]) -> str:
-    return json.dumps(metadata, default=str, sort_keys=True)
+    """What a commit carries: beside what its writer says, the code that made it."""
+    return json.dumps({"code": code_version(), **metadata}, default=str, sort_keys=True)
 
 
 def _literal(value: str | dt.date) -> str:

@@ -29,6 +29,9 @@ from etl.warehouse import Warehouse, is_delta
 from labeling.check import Check
 from labeling.drift import Limits, drift_checks, newest, volume_checks
 from labeling.label_checks import category_checks, common_checks, term_checks
+from labeling.live_log import live_state
+from labeling.override_checks import agreement
+from labeling.overrides import read_overrides
 from labeling.probability import Calibration
 from labeling.probability_checks import clicked_for, reliability_checks, stated_and_clicked
 from labeling.regression import regression_check
@@ -114,21 +117,26 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
         max_psi=settings.max_psi,
         min_items=settings.min_drift_items,
     )
-    for table in halves(settings):
+    tables_ = halves(settings)
+    vocabulary = load_vocabulary(spark, warehouse) if ITEM_TERMS in tables_ else None
+    taxonomy = load_taxonomy(spark, warehouse) if ITEM_CATEGORIES in tables_ else None
+    overrides = read_overrides(spark, warehouse, settings.ds, vocabulary, taxonomy)
+    for table in tables_:
         rows = staged(spark, warehouse, table, settings.ds).persist()
         audited[table.name] = tables.content_version(rows)
         checks += common_checks(rows, items, table)
         history = earlier_days(spark, warehouse, table, settings.ds)
         checks += volume_checks(rows, history, table, limits) + drift_checks(rows, history, table, limits)
         checks.append(_calibrated(rows, warehouse, table))
+        checks.append(agreement(rows, overrides, table))
         if table is ITEM_TERMS:
-            vocabulary = load_vocabulary(spark, warehouse)
+            assert vocabulary is not None, "there are terms"
             checks += term_checks(
                 rows, vocabulary, max_abstention=settings.max_abstention, max_top_share=settings.max_top_share
             )
             checks += against_clicks(rows, history, vocabulary, warehouse, settings)
         else:
-            taxonomy = load_taxonomy(spark, warehouse)
+            assert taxonomy is not None, "there are categories"
             checks += category_checks(rows, taxonomy, max_abstention=settings.max_abstention)
         rows.unpersist()
     items.unpersist()
@@ -183,10 +191,17 @@ def staged_run(spark: SparkSession, warehouse: Warehouse, settings: SparkJobConf
 
 
 def earlier_days(spark: SparkSession, warehouse: Warehouse, table: Table, ds: dt.date) -> DataFrame | None:
-    """Rows of the history before ``ds``; None if there is no such table."""
+    """Rows of the history before ``ds``; None if there is no such table.
+
+    Days that a rollback took back are left out: what was not good enough to stay live is nothing to compare with.
+    """
     if not is_delta(warehouse.table(table)):
         return None
-    return tables.read(spark, warehouse.table(table), table).where(F.col("ds") < F.lit(ds))
+    earlier = tables.read(spark, warehouse.table(table), table).where(F.col("ds") < F.lit(ds))
+    state = live_state(warehouse)
+    if state.now is not None and state.now.rolled_back:
+        earlier = earlier.where((F.col("ds") <= F.lit(state.now.ds)) | (F.col("ds") > F.lit(state.newest)))
+    return earlier
 
 
 def write_quality(spark: SparkSession, warehouse: Warehouse, ds: dt.date, run_id: str, checks: Sequence[Check]) -> None:

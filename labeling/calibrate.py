@@ -115,6 +115,12 @@ def run(settings: CalibrateConfig) -> Mapping[str, Any]:
     if path is None:
         raise InputError(f"{warehouse.bundles} has no candidate bundle: run `labeller train` first, or give --bundle")
     bundle = load_bundle(path)
+    trained_on = bundle.manifest["lineage"].get("dataset")
+    if not settings.bundle and trained_on != settings.ds.isoformat():
+        raise InputError(
+            f"candidate {bundle.id} was trained on the dataset of {trained_on} (expected {settings.ds}: another day's "
+            f"training ended since): run `labeller calibrate --ds {trained_on}`, or train on {settings.ds} again"
+        )
     spark = start_session("labeller calibrate", settings)
     pairs = tables.read(spark, warehouse.table(PAIRS), PAIRS, ds=settings.ds)
     if pairs.isEmpty():

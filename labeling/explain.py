@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable
 from rich.markup import escape
 from rich.table import Table as RichTable
 
@@ -38,12 +37,15 @@ class Origin:
     overrides: Sequence[Mapping[str, Any]]
     """Every row that people have set for it, ended ones too, newest first."""
     ds: dt.date | None
-    """Day of the history that the rest is of; None: no day that is kept holds the item."""
+    """Day of the history that ``terms`` and ``category`` are of; None: no day that is kept holds the item."""
+    run_id: str | None
+    """Run that they are of: that of the live row, unless its day was made again since or is no longer kept."""
     terms: Sequence[Mapping[str, Any]]
     """Rows of ITEM_TERMS, best first; one of rank 0 with the reason where the model abstained."""
     category: Mapping[str, Any] | None
     lineage: Mapping[str, Any]
-    """Columns LINEAGE of these rows, ``inputs`` as a mapping from table to version."""
+    """Columns LINEAGE of the live row, of a day that is asked for those of its rows; ``inputs`` as a mapping from table to
+    version."""
     bundle: Mapping[str, Any]
     """``id``, ``ds``, ``heldout`` figures and ``calibration`` id; ``missing`` where it is no longer there."""
     stages: Sequence[Mapping[str, Any]]
@@ -51,29 +53,30 @@ class Origin:
 
 
 def explain(warehouse: Warehouse, item_id: str, ds: dt.date | None = None) -> Origin:
-    """What is on record of an item: of ``ds``, else of the day that last changed its live row, else of the newest one.
+    """What is on record of an item: of ``ds``, else of what made its live row.
+
+    Where the history has that run's evidence no more, the newest day's stands in for it, and is said to.
 
     Raises:
         InputError: neither what is live nor the history holds the item (of ``ds``, if that is given).
     """
     live = next(iter(_rows(warehouse, LABELS_CURRENT, pl.col("item_id") == item_id)), None)
-    found = ds or _day_of(warehouse, live)
-    of_item = (pl.col("ds") == pl.lit(found, dtype=pl.Date)) & (pl.col("item_id") == item_id)
-    terms = sorted(_rows(warehouse, ITEM_TERMS, of_item), key=lambda row: row["rank"])
-    category = next(iter(_rows(warehouse, ITEM_CATEGORIES, of_item)), None)
+    found, terms, category = _history(warehouse, item_id, live, ds)
     if not terms and category is None and (ds or live is None):
         raise InputError(
             f"{warehouse.root} has no label of item {item_id!r}{f' on ds={ds}' if ds else ''}: is the id written as in the "
             "catalogue, and was that day published (`labeller status`)?"
         )
-    made = next(iter(terms), category) or live
+    said = next(iter(terms), category)
+    made = said if ds or live is None else live
     assert made is not None, "otherwise refused above"
     lineage = {name: made.get(name) for name in LINEAGE_NAMES}  # rows of before may lack some
     return Origin(
         item_id=item_id,
         live=live,
         overrides=_overrides(warehouse, item_id),
-        ds=found if terms or category else None,
+        ds=found if said else None,
+        run_id=said["run_id"] if said else None,
         terms=terms,
         category=category,
         lineage=lineage | {"inputs": json.loads(made["inputs"])},
@@ -87,11 +90,21 @@ def _rows(warehouse: Warehouse, table: Table, where: pl.Expr) -> list[dict[str, 
     return scan(path).filter(where).collect().to_dicts() if is_delta(path) else []
 
 
-def _day_of(warehouse: Warehouse, live: Mapping[str, Any] | None) -> dt.date | None:
-    """The day of the live row if the history still has it, else its newest day; by partitions, no row is looked at."""
-    paths = filter(is_delta, map(warehouse.table, (ITEM_TERMS, ITEM_CATEGORIES)))
-    days = {dt.date.fromisoformat(part["ds"]) for path in paths for part in DeltaTable(path).partitions()}
-    return live["ds"] if live and live["ds"] in days else max(days, default=None)
+def _history(
+    warehouse: Warehouse, item_id: str, live: Mapping[str, Any] | None, ds: dt.date | None
+) -> tuple[dt.date | None, list[dict[str, Any]], dict[str, Any] | None]:
+    """Day, ITEM_TERMS and row of ITEM_CATEGORIES: of ``ds``, else of the run that made the live row, else the newest."""
+    days = {day for table in (ITEM_TERMS, ITEM_CATEGORIES) for day in local_tables.days(warehouse, table)}
+    newest = max(days, default=None)
+    wanted = [ds] if ds else [live["ds"], newest] if live else [newest]
+    for each in wanted:
+        of_item = (pl.col("ds") == pl.lit(each, dtype=pl.Date)) & (pl.col("item_id") == item_id)
+        terms = sorted(_rows(warehouse, ITEM_TERMS, of_item), key=lambda row: row["rank"])
+        category = next(iter(_rows(warehouse, ITEM_CATEGORIES, of_item)), None)
+        said = next(iter(terms), category)
+        if said and (ds or live is None or each == newest or said["run_id"] == live["run_id"]):
+            return each, terms, category
+    return None, [], None
 
 
 def _overrides(warehouse: Warehouse, item_id: str) -> list[dict[str, Any]]:
@@ -147,7 +160,7 @@ def _lines(origin: Origin) -> Iterator[tuple[str, str]]:
         yield "history", "no day that is kept holds the item: its evidence is gone"
     else:
         yield "", ""
-        yield "model, day", str(origin.ds)
+        yield "model, day", f"{origin.ds}, run {origin.run_id}{_other_run(origin)}"
         yield from _why(origin)
     yield "", ""
     for name in ("run_id", "code", "vocabulary", "taxonomy", "calibration"):
@@ -157,6 +170,13 @@ def _lines(origin: Origin) -> Iterator[tuple[str, str]]:
         yield f"read of {table}", str(version)
     for stage in origin.stages:
         yield f"stage {stage['stage']}", f"{stage['finished_at']:%Y-%m-%d %H:%M} read {_as_text(stage['inputs'])}"
+
+
+def _other_run(origin: Origin) -> str:
+    """A warning where the evidence is not of the run that made the live label."""
+    if origin.lineage["run_id"] == origin.run_id:
+        return ""
+    return ": another run than that of the live label, whose day was made again since or is no longer kept"
 
 
 def _why(origin: Origin) -> Iterator[tuple[str, str]]:

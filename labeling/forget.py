@@ -142,14 +142,17 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
     if settings.dry_run:
         log.info("dry run: nothing was written")
         return counts
-    for table, path in rows:
-        remove(spark, table, path, trace)
-    for directory in (*datasets, *cut_off):
+    # On record first, and pairs last: a run that was cut off is made again from what they still tell, and where nothing is
+    # left of them its own record stays.
+    if rows or datasets:
+        record_stage(spark, warehouse, settings.ds, STAGE, inputs={}, counts=counts, seconds=time.monotonic() - started)
+    for directory in (*cut_off, *datasets):
         shutil.rmtree(directory)
+    for table, path in sorted(rows, key=lambda place: place[0] is PAIRS):
+        remove(spark, table, path, trace)
     # Also where no row has it now: a version of before may.
     for _, path in _places(warehouse):
         drop_history(spark, path, {"stage": STAGE})
-    record_stage(spark, warehouse, settings.ds, STAGE, inputs={}, counts=counts, seconds=time.monotonic() - started)
     log.warning("the click log still has it, if the shop did not remove it there: the next night would read it again")
     return counts
 

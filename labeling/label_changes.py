@@ -206,8 +206,10 @@ def _differences(half: Half, run: Sequence[str]) -> Column:
     sources = [F.expr(half.source.format(side)) == "override" for side in ("old", "new")]
     by_person = sources[0] & sources[1]
     person = F.when((sources[0] | sources[1]) & (~by_person | _differ(half.ids)), _names("override")).otherwise(_names())
-    # Rows of before there was a hash are compared by what they show.
+    # Rows of before there was a hash are compared by what they show. Another bundle may hash the same title otherwise.
     changed = F.when(F.expr("old.text_hash IS NULL"), _differ("{}.title")).otherwise(_differ("{}.text_hash"))
+    if "model" in run:
+        changed = changed & _differ("{}.title")
     text = F.when(~by_person & changed, _names("title")).otherwise(_names())
     rest = F.when(by_person, _names(*(name for name in run if name == half.names))).otherwise(_names(*run))
     return F.concat(person, text, rest)

@@ -22,12 +22,13 @@ from pyspark.sql import functions as F
 
 from etl import config, tables
 from etl.catalogue import read_catalogue
+from etl.code import code_version
 from etl.config import SparkJobConfig
 from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, LEVELS, LINEAGE, PAIRS
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
-from etl.runs import code_version, expected_cost, record_stage
+from etl.runs import expected_cost, record_stage
 from etl.session import hold, start_session
 from etl.taxonomy import Taxonomy, load_taxonomy
 from etl.vocabulary import Vocabulary, load_vocabulary

@@ -12,10 +12,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from etl import tables
 from etl.catalogue import read_catalogue
+from etl.code import code_version
 from etl.config import SparkJobConfig
 from etl.contracts import OVERRIDES, PAIRS, RUNS, Table
 from etl.errors import InputError
-from etl.runs import code_version
 from etl.session import hold
 from etl.warehouse import Warehouse
 from labeling.audit import halves

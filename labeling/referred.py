@@ -88,8 +88,7 @@ def _bundles_of(path: str, first: dt.date | None) -> set[str]:
     kept = listed.filter(pl.col("partition.ds") >= first) if first else listed
     one = kept.filter(pl.col("min.bundle") == pl.col("max.bundle"))
     mixed = [storage.join(path, name) for name in kept.join(one, on="path", how="anti")["path"]]
-    further = pl.scan_parquet(mixed).select("bundle").unique().collect()["bundle"] if mixed else ()
-    return {*one["min.bundle"], *further}
+    return {*one["min.bundle"], *(bundle for file in mixed for bundle in storage.read_column(file, "bundle"))}
 
 
 def _in_settings(warehouse: Warehouse) -> dict[str, str]:

@@ -7,7 +7,17 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from etl.config import SparkJobConfig
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABEL_CHANGES, OUTPUTS, PAIRS, QUALITY, RUNS, TITLE_GROUPS
+from etl.contracts import (
+    FILE_RETENTION_DAYS,
+    ITEM_CATEGORIES,
+    ITEM_TERMS,
+    LABEL_CHANGES,
+    OUTPUTS,
+    PAIRS,
+    QUALITY,
+    RUNS,
+    TITLE_GROUPS,
+)
 
 STAGING, CHECKPOINTS = "staging", "checkpoints"
 """What has days and is no table of the contracts: rows that a run staged, checkpoints of trainings that were cut off."""
@@ -45,7 +55,7 @@ class MaintainConfig(SparkJobConfig):
     rollback_days: Annotated[int, Field(ge=1)] = 30
     """Days that a rollback must be able to go back: history, records and files of what was live are kept that long."""
 
-    vacuum_days: Annotated[int, Field(ge=7)] = 30
+    vacuum_days: Annotated[int, Field(ge=FILE_RETENTION_DAYS)] = FILE_RETENTION_DAYS
     """Age of files that no version of a table younger than that needs, from which on they are removed. A running job reads
     one version of its inputs until it ends, and Delta keeps versions 30 days: more is of no use."""
 

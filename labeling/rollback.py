@@ -186,23 +186,39 @@ def with_model_labels(rows: DataFrame, spark: SparkSession, warehouse: Warehouse
 
 def _history(spark: SparkSession, warehouse: Warehouse, table: Table, target: LiveCommit) -> DataFrame:
     """Rows of the run in a history table, in the version that its publishing wrote: the day may be another run's by now."""
+    none = spark.createDataFrame([], table.ddl)
     if table.name not in target.history:
-        return spark.createDataFrame([], table.ddl)
-    version = target.history[table.name]
-    return tables.read(spark, warehouse.table(table), table, version=version, ds=target.ds, run_id=target.run_id)
+        return none
+    path, version = warehouse.table(table), target.history[table.name]
+    first = tables.first_version(spark, path)
+    rows = None
+    if version >= first:
+        rows = tables.read(spark, path, table, version=version, ds=target.ds, run_id=target.run_id)
+    if rows is None or _gone(spark, rows):
+        log.warning(
+            "%s version %d is gone (a query was forgotten since, or it is too old): where a person had set a label and has "
+            "withdrawn it since, it stays as it was live then", table.name, version,
+        )  # fmt: skip
+        return none
+    return rows
 
 
 def _require_files(spark: SparkSession, rows: DataFrame, target: LiveCommit) -> None:
+    gone = _gone(spark, rows)
+    if gone:
+        raise InputError(
+            f"ds={target.ds}, run {target.run_id}, cannot be made live again: {len(gone)} of {len(rows.inputFiles())} "
+            f"files of {LABELS_CURRENT.name} version {target.version} are gone (expected all: a vacuum keeps them for the "
+            "table's delta.deletedFileRetentionDuration); go back to a later day, or publish that day anew"
+        )
+
+
+def _gone(spark: SparkSession, rows: DataFrame) -> list[Any]:
+    """Files of a frame that are no longer there."""
     jvm: Any = spark.sparkContext._jvm
     conf = spark.sparkContext._jsc.hadoopConfiguration()
     paths = [jvm.org.apache.hadoop.fs.Path(jvm.java.net.URI(file)) for file in rows.inputFiles()]
-    gone = [path for path in paths if not path.getFileSystem(conf).exists(path)]
-    if gone:
-        raise InputError(
-            f"ds={target.ds}, run {target.run_id}, cannot be made live again: {len(gone)} of {len(paths)} files of "
-            f"{LABELS_CURRENT.name} version {target.version} are gone (expected all: a vacuum keeps them for the table's "
-            "delta.deletedFileRetentionDuration); go back to a later day, or publish that day anew"
-        )
+    return [path for path in paths if not path.getFileSystem(conf).exists(path)]
 
 
 def preview(spark: SparkSession, warehouse: Warehouse, rows: DataFrame, back: Back) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from pydantic import ValidationError
 from torch import distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
+from etl.code import code_version, revision
 from etl.dataset import ROW_PARTS, Manifest, verify
 from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
 from etl.job import configure_logging
-from etl.runs import code_version, revision
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
 from model.bundle import write_bundle

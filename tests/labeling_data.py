@@ -71,7 +71,9 @@ def write_small_bundle(
         with torch.no_grad():
             encoder.embeddings.word_embeddings.weight[tokenizer.features(poison)[0]] = float("nan")
     warehouse = Warehouse.at(str(root))
-    path = write_bundle(warehouse.bundles, encoder, tokenizer, ds=DS, metrics=metrics, lineage={"inputs": {}})
+    path = write_bundle(
+        warehouse.bundles, encoder, tokenizer, ds=DS, metrics=metrics, lineage={"inputs": {}, "dataset": str(DS)}
+    )
     for alias in ("candidate", "champion"):
         set_alias(warehouse, alias, path)
     return load_bundle(path)

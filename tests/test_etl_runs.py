@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from delta.tables import DeltaTable
 
+from etl.code import PACKAGES, code_version
 from etl.contracts import RUNS
 from etl.errors import InputError
-from etl.runs import PACKAGES, code_version, expected_cost, record_stage
+from etl.runs import expected_cost, record_stage
 from etl.tables import commit_of
 from etl.warehouse import Warehouse
 from tests.rows import DS
@@ -85,6 +86,7 @@ def test_a_commit_of_another_writer_is_not_taken_for_our_own(spark, root):
     for stage in ("pairs", "dataset"):
         record_stage(spark, warehouse, DS, stage, inputs={}, counts={}, seconds=1.0)
     found = DeltaTable.forPath(spark, path).history().select("version", "userMetadata").collect()
+    assert all({"code", "ds"} <= json.loads(row["userMetadata"]).keys() for row in found if row["userMetadata"])
     tokens = {row["version"]: json.loads(row["userMetadata"])["write"] for row in found if row["userMetadata"]}
     for version, token in tokens.items():
         assert commit_of(spark, path, token)["version"] == version

@@ -160,7 +160,7 @@ def test_changes_are_counted_by_item_and_name_all_that_may_have_caused_them(spar
         live_row("i0"),
         live_row("i1", category_probability=0.6),
         live_row("i2", ["pot"]),
-        live_row("i3", path="Home > Pot", text_hash="another"),
+        live_row("i3", path="Home > Pot", text_hash="another", title="Another title"),
         live_row("i9"),
     ]
     found = label_changes(old, live_frame(spark, rows, after), before, after).transform(with_all_causes).persist()

@@ -164,6 +164,13 @@ def test_a_diff_of_another_bundle_names_the_model(shop):
     assert found.items.get("same", 0) < len(TITLES)
 
 
+def test_a_diff_leaves_out_a_day_whose_labels_would_not_change(shop, caplog):
+    shutil.rmtree(shop / "staging")
+    with caplog.at_level(logging.INFO):
+        assert diff_days(planner(shop)) == []
+    assert f"ds={PREVIOUS}: its labels would not change" in caplog.text
+
+
 def test_a_diff_of_days_that_are_not_staged_names_them(shop, capsys):
     assert backfill.main(argv("diff", shop, PREVIOUS, DS)) == EXIT_BAD_INPUT
     assert f"staging holds no labels of {DS} (expected all days of the range)" in capsys.readouterr().err

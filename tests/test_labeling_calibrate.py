@@ -106,6 +106,13 @@ def test_a_query_for_one_half_of_a_bilingual_name_counts_for_its_category(spark,
     assert (found["cases"], found["queries"], found["calibrated"]) == (15, 5, True)
 
 
+def test_a_candidate_of_another_day_is_refused(root, capsys):
+    bundle = write_small_bundle(root)
+    set_alias(Warehouse.at(str(root)), "candidate", bundle.path)
+    assert calibrate.main(["--root", str(root), "--ds", "2024-05-09"]) == EXIT_BAD_INPUT
+    assert f"candidate {bundle.id} was trained on the dataset of {DS} (expected 2024-05-09" in capsys.readouterr().err
+
+
 def test_without_a_candidate_the_job_says_what_to_run(root, capsys):
     assert calibrate.main(argv(root)) == EXIT_BAD_INPUT
     assert "run `labeller train` first" in capsys.readouterr().err

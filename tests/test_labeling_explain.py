@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     person = live_row("i2", term="dress", term_source="override", term_probability=None)
     silent = live_row("i3", term=None, terms=[], term_probability=None, term_reason="no_text")
     gone = live_row("i9", ds=DS - dt.timedelta(days=400))
-    lay(root / "labels_current", LABELS_CURRENT, [live_row("i1"), person, silent, gone])
+    lay(
+        root / "labels_current", LABELS_CURRENT, [*(row | lineage(bundle) for row in (live_row("i1"), person, silent)), gone]
+    )
     at = dt.datetime(2024, 5, 1)
     given = [{"item_id": "i2", "what": "term", "value": "t3", "author": "ann", "at": at, "until": None}]
     (root / "overrides").mkdir()
@@ -57,6 +60,22 @@ def test_a_live_label_leads_to_its_evidence_runner_up_bundle_and_input_versions(
     assert found["lineage"]["inputs"] == {"catalogue": "rows:1"}
     assert (found["bundle"]["id"], found["bundle"]["ds"]) == (found["lineage"]["bundle"], str(DS))
     assert [(s["stage"], s["inputs"]) for s in found["stages"]] == [("predict", {"catalogue": "delta:7"})]
+
+
+def test_evidence_of_another_run_never_passes_for_that_of_the_live_label(shop, tmp_path, capsys):
+    copy = Path(shutil.copytree(shop, tmp_path / "shop"))
+    again = lineage("b2", run_id=f"{DS}-r2")
+    rows = [row | again for row in (term_row("i1", "t3", term="dress"), term_row("i2"), term_row("i3", None))]
+    frame = pl.DataFrame(
+        [{n: row.get(n) for n in ITEM_TERMS.names} for row in rows], schema=pl.read_delta(str(copy / "item_terms")).schema
+    )
+    shutil.rmtree(copy / "item_terms")
+    lay(copy / "item_terms", ITEM_TERMS, frame.to_dicts())
+    shutil.rmtree(copy / "item_categories")
+    found = asked(capsys, copy, "i1")
+    assert (found["lineage"]["run_id"], found["run_id"]) == (f"{DS}-r1", f"{DS}-r2")
+    assert explain.main(["--root", str(copy), "--item", "i1"]) == EXIT_OK
+    assert "another run than that of the live label" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_another_day_said_is_asked_by_its_day(shop, capsys):

@@ -92,13 +92,14 @@ def test_each_half_of_an_item_changes_with_a_cause_of_its_own(spark):
 
 def test_a_person_comes_before_the_title_and_the_title_before_the_model(spark):
     by_person = {"term_source": "override", "term_probability": None}
+    other = {"text_hash": "other", "title": "Another title"}
     old = [live_row("i1"), live_row("i2"), live_row("i3", **by_person), live_row("i4", **by_person), live_row("i5")]
     new = [
-        live_row("i1", ["pot"], text_hash="other"),
-        live_row("i2", ["pot"], text_hash="other", **by_person),
+        live_row("i1", ["pot"], **other),
+        live_row("i2", ["pot"], **other, **by_person),
         live_row("i3", ["pot"]),
-        live_row("i4", ["pot"], text_hash="other", **by_person),
-        live_row("i5", text_hash="other"),
+        live_row("i4", ["pot"], **other, **by_person),
+        live_row("i5", **other),
     ]
     causes = {key: value[2:] for key, value in found(spark, old, new, bundle="b2").items()}
     assert causes == {
@@ -107,6 +108,12 @@ def test_a_person_comes_before_the_title_and_the_title_before_the_model(spark):
         ("i3", "term"): ["override", ["override", "model"]],
         ("i4", "term"): ["override", ["override"]],
     }
+
+
+def test_another_hash_of_the_same_title_is_the_models_when_the_bundle_is_another_and_the_titles_else(spark):
+    new = [live_row("i1", ["pot"], text_hash="other")]
+    assert found(spark, [live_row("i1")], new, bundle="b2")["i1", "term"][2:] == ["model", ["model"]]
+    assert found(spark, [live_row("i1")], new)["i1", "term"][2:] == ["title", ["title"]]
 
 
 def test_a_term_that_a_person_set_changes_its_name_by_the_vocabulary(spark):

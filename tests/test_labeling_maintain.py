@@ -157,8 +157,8 @@ def test_a_dry_run_counts_rows_and_bytes_and_changes_no_file(untouched, caplog):
     [
         (["--keep-days", "item_terms=10"], "keep_days of item_terms is 10 (expected >= 31: rollback_days and the live day)"),
         (["--keep-days", "runs=30"], "keep_days of runs is 30 (expected >= 90: the history's records)"),
-        (["--vacuum-days", "10"], "vacuum_days is 10 (expected >= 30: rollback_days)"),
-        (["--vacuum-days", "1", "--rollback-days", "1"], "vacuum_days: Input should be greater than or equal to 7"),
+        (["--rollback-days", "40"], "vacuum_days is 30 (expected >= 40: rollback_days)"),
+        (["--vacuum-days", "14", "--rollback-days", "14"], "vacuum_days: Input should be greater than or equal to 30"),
         (["--keep-days", "labels_current=9"], "keep_days names ['labels_current'], which have no days"),
     ],
 )

@@ -14,10 +14,11 @@ from pyspark.sql import SparkSession
 
 from etl.contracts import ITEM_TERMS, LABEL_CHANGES, LABELS_CURRENT, OVERRIDES, RUNS, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
-from etl.log_history import vacuum
+from etl.log_history import drop_history, vacuum
 from etl.tables import latest_version, read, write_slice
 from etl.warehouse import Warehouse
 from labeling import rollback
+from labeling.audit import earlier_days
 from labeling.label_changes import record_changes
 from labeling.live_log import ROLLBACK, LiveCommit, LiveState, live_commits, live_state
 from labeling.publish import PublishConfig, goes_live
@@ -186,6 +187,30 @@ def test_a_day_whose_files_were_vacuumed_is_refused(spark, shop, capsys):
     assert back(shop, DS) == EXIT_BAD_INPUT
     assert "files of labels_current version 1 are gone" in capsys.readouterr().err
     assert live(spark, shop) == before
+
+
+def test_a_history_that_was_dropped_since_stops_no_rollback(spark, shop, caplog):
+    drop_history(spark, str(shop / ITEM_TERMS.name), {})
+    assert back(shop, DS) == EXIT_OK
+    assert set(live(spark, shop)) == {"i1", "i2", "i3"}
+    assert "item_terms version" in caplog.text
+    assert "is gone" in caplog.text
+
+
+def test_the_audit_compares_with_no_day_that_was_taken_back(spark, shop):
+    where = Warehouse.at(str(shop))
+    row = spark.createDataFrame(
+        [
+            dict.fromkeys(ITEM_TERMS.names)
+            | {"ds": NEXT, "item_id": "i1", "rank": 0, "reason": "no_text", "evidence": []}
+            | lineage("r2")
+        ],
+        ITEM_TERMS.ddl,
+    )
+    write_slice(row, where.table(ITEM_TERMS), ITEM_TERMS, {"ds": NEXT})
+    assert earlier_days(spark, where, ITEM_TERMS, THIRD).count() == 1
+    assert back(shop, DS) == EXIT_OK
+    assert earlier_days(spark, where, ITEM_TERMS, THIRD).count() == 0
 
 
 def test_what_a_rollback_changed_is_recorded_by_the_next_job_if_it_crashed_in_between(spark, shop, monkeypatch):

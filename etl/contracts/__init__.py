@@ -16,7 +16,15 @@ from etl.contracts.inputs import (
     TAXONOMY,
     VOCABULARY,
 )
-from etl.contracts.labels import ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, LABELS_CURRENT, LEVELS, WHY_NO_TERM
+from etl.contracts.labels import (
+    FILE_RETENTION_DAYS,
+    ITEM_CATEGORIES,
+    ITEM_EMBEDDINGS,
+    ITEM_TERMS,
+    LABELS_CURRENT,
+    LEVELS,
+    WHY_NO_TERM,
+)
 from etl.contracts.pairs import ETL_COUNTS, PAIRS, SPLITS, TITLE_GROUPS
 from etl.contracts.records import ANNOTATION_SAMPLE, CAUSES, CHANGED, LABEL_CHANGES, QUALITY, RUNS
 from etl.contracts.related import (
@@ -55,6 +63,7 @@ __all__ = [
     "COPY_KEYWORDS",
     "EARLIEST",
     "ETL_COUNTS",
+    "FILE_RETENTION_DAYS",
     "INPUTS",
     "ITEM_CATEGORIES",
     "ITEM_EMBEDDINGS",

@@ -25,6 +25,10 @@ WHY_NO_TERM = (
     "min_probability), tie (another term is equally near), not_encodable (the encoder failed, it is tried again)."
 )
 
+LOG_RETENTION = "interval 365 days"
+FILE_RETENTION_DAYS = 30
+"""Days that files of earlier versions are kept at least, whatever a vacuum asks for: a rollback reads them."""
+
 ITEM_TERMS = Table(
     "item_terms",
     "Product terms of every item; an item without any has one row of rank 0 with the reason.",
@@ -67,6 +71,7 @@ ITEM_TERMS = Table(
     ),
     keys=("ds", "item_id", "rank"),
     partition_by=("ds",),
+    properties={"delta.logRetentionDuration": LOG_RETENTION},
     checks={
         "term_or_reason": "(rank = 0) = (term_id IS NULL) AND (rank = 0) = (reason IS NOT NULL)",
         "probability_range": "probability IS NULL OR probability BETWEEN 0 AND 1",
@@ -93,6 +98,7 @@ ITEM_CATEGORIES = Table(
     keys=("ds", "item_id"),
     partition_by=("ds",),
     checks={"same_length": "size(path) = size(path_ids) AND size(path) = size(probabilities)"},
+    properties={"delta.logRetentionDuration": LOG_RETENTION},
 )
 
 LABELS_CURRENT = Table(
@@ -128,7 +134,7 @@ LABELS_CURRENT = Table(
     properties={
         "delta.enableChangeDataFeed": "true",
         # Its commits say what was live when, and a rollback reads the rows of one of them.
-        "delta.logRetentionDuration": "interval 365 days",
-        "delta.deletedFileRetentionDuration": "interval 30 days",
+        "delta.logRetentionDuration": LOG_RETENTION,
+        "delta.deletedFileRetentionDuration": f"interval {FILE_RETENTION_DAYS} days",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from labeling.live_log import live_state
 from labeling.overrides import read_overrides
 from labeling.terminal import console
 
+log = logging.getLogger(__name__)
+
 CHANGED = ("term", "terms", "category")
 """What differs where another label is given; of an item that is neither new nor gone the rest are numbers and reasons."""
 
@@ -53,18 +56,22 @@ class DayDiff:
 
 
 def diff_days(planner: Planner) -> list[DayDiff]:
-    """Compare each day of the range that is staged.
+    """Compare each day of the range that is staged; one that has nothing to publish is left out, and said.
 
     Raises:
-        InputError: days are not staged; all of them named.
+        InputError: days that would be labelled are not staged; all of them named.
     """
-    lacking = [ds for ds in planner.settings.days if last_lineage(planner.spark, planner.warehouse, ds) is None]
+    days = planner.settings.days
+    not_staged = [ds for ds in days if last_lineage(planner.spark, planner.warehouse, ds) is None]
+    lacking = [ds for ds in not_staged if {"predict", "publish"} & planner.day(ds).stages.keys()]
+    for ds in sorted(set(not_staged) - set(lacking)):
+        log.info("ds=%s: its labels would not change", ds)
     if lacking:
         raise InputError(
             f"staging holds no labels of {', '.join(map(str, lacking))} (expected all days of the range): run `labeller "
             "backfill run --no-publish` for them first"
         )
-    return [diff_day(planner, ds) for ds in planner.settings.days]
+    return [diff_day(planner, ds) for ds in days if ds not in not_staged]
 
 
 def diff_day(planner: Planner, ds: dt.date) -> DayDiff:

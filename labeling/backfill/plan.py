@@ -16,11 +16,12 @@ from pyspark.sql import DataFrame, SparkSession
 from etl import tables
 from etl.build_pairs import identity
 from etl.catalogue import read_catalogue
+from etl.code import code_version
 from etl.contracts import CATALOGUE, CLICK_LOG, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, PAIRS, RUNS, Table
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.pairs_config import PairsConfig
-from etl.runs import code_version, expected_cost
+from etl.runs import expected_cost
 from etl.session import start_session
 from etl.warehouse import Warehouse, is_delta
 from labeling.backfill.config import STAGES, BackfillConfig, as_flags, stage_settings
