@@ -5,12 +5,13 @@ from typing import Any
 
 from etl.contracts import CATALOGUE
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.warehouse import Warehouse
 from labeling import calibrate
 from labeling.calibrate import fit_temperature
 from labeling.categories import CategoryTree
 from labeling.clicked import Clicked, as_clicked
 from labeling.term_prototypes import TermPrototypes
-from model.bundle import load_bundle
+from model.bundle import load_bundle, set_alias
 from tests.labeling_data import pair, query_encoder, taxonomy, title_vectors, write_pairs, write_small_bundle
 from tests.rows import DS, lay_down, node, small_warehouse, term
 from tests.rows import item as catalogue_item

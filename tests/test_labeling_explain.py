@@ -36,9 +36,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     person = live_row("i2", term="dress", term_source="override", term_probability=None)
     silent = live_row("i3", term=None, terms=[], term_probability=None, term_reason="no_text")
     gone = live_row("i9", ds=DS - dt.timedelta(days=400))
-    lay(
-        root / "labels_current", LABELS_CURRENT, [*(row | lineage(bundle) for row in (live_row("i1"), person, silent)), gone]
-    )
+    live = [row | lineage(bundle) for row in (live_row("i1"), person, silent)]
+    lay(root / "labels_current", LABELS_CURRENT, [*live, gone])
     at = dt.datetime(2024, 5, 1)
     given = [{"item_id": "i2", "what": "term", "value": "t3", "author": "ann", "at": at, "until": None}]
     (root / "overrides").mkdir()
@@ -65,13 +64,9 @@ def test_a_live_label_leads_to_its_evidence_runner_up_bundle_and_input_versions(
 def test_evidence_of_another_run_never_passes_for_that_of_the_live_label(shop, tmp_path, capsys):
     copy = Path(shutil.copytree(shop, tmp_path / "shop"))
     again = lineage("b2", run_id=f"{DS}-r2")
-    rows = [row | again for row in (term_row("i1", "t3", term="dress"), term_row("i2"), term_row("i3", None))]
-    frame = pl.DataFrame(
-        [{n: row.get(n) for n in ITEM_TERMS.names} for row in rows], schema=pl.read_delta(str(copy / "item_terms")).schema
-    )
-    shutil.rmtree(copy / "item_terms")
-    lay(copy / "item_terms", ITEM_TERMS, frame.to_dicts())
-    shutil.rmtree(copy / "item_categories")
+    for table in ("item_terms", "item_categories"):
+        shutil.rmtree(copy / table)
+    lay(copy / "item_terms", ITEM_TERMS, [term_row("i1", "t3", term="dress") | again])
     found = asked(capsys, copy, "i1")
     assert (found["lineage"]["run_id"], found["run_id"]) == (f"{DS}-r1", f"{DS}-r2")
     assert explain.main(["--root", str(copy), "--item", "i1"]) == EXIT_OK

@@ -199,14 +199,8 @@ def test_a_history_that_was_dropped_since_stops_no_rollback(spark, shop, caplog)
 
 def test_the_audit_compares_with_no_day_that_was_taken_back(spark, shop):
     where = Warehouse.at(str(shop))
-    row = spark.createDataFrame(
-        [
-            dict.fromkeys(ITEM_TERMS.names)
-            | {"ds": NEXT, "item_id": "i1", "rank": 0, "reason": "no_text", "evidence": []}
-            | lineage("r2")
-        ],
-        ITEM_TERMS.ddl,
-    )
+    silent = {"ds": NEXT, "item_id": "i1", "rank": 0, "reason": "no_text", "evidence": []} | lineage("r2")
+    row = spark.createDataFrame([tuple(silent.get(name) for name in ITEM_TERMS.names)], ITEM_TERMS.ddl)
     write_slice(row, where.table(ITEM_TERMS), ITEM_TERMS, {"ds": NEXT})
     assert earlier_days(spark, where, ITEM_TERMS, THIRD).count() == 1
     assert back(shop, DS) == EXIT_OK
