@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable, QueryBuilder
@@ -30,6 +32,17 @@ def scan(path: str) -> pl.LazyFrame:
         return pl.concat([_with_partitions(file, path) for file in files], how="diagonal_relaxed").lazy()
     # Optional columns may have come with a later day.
     return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
+
+
+def distinct(files: Sequence[str], column: str) -> list[Any]:
+    """Distinct values of a column of Parquet files; on hdfs:// the files are read whole."""
+    if not files:
+        return []
+    if _is_hdfs(files[0]):
+        rows = pl.concat([pl.DataFrame(storage.read_parquet(file)).select(column) for file in files]).lazy()
+    else:
+        rows = pl.scan_parquet(files).select(column)
+    return rows.unique().collect()[column].to_list()
 
 
 def _is_hdfs(path: str) -> bool:

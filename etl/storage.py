@@ -160,22 +160,6 @@ def read_parquet(path: str) -> pa.Table:
             return pq.ParquetFile(file).read()
 
 
-def read_column(path: str, name: str) -> list[Any]:
-    """The distinct values of one column of a Parquet file.
-
-    Raises:
-        StoreError: one on a store cannot be read.
-    """
-    import pyarrow.parquet as pq
-
-    if not is_uri(path):
-        return pq.ParquetFile(path).read(columns=[name])[name].unique().to_pylist()
-    with _said_by_store(path):
-        files, inside = _opened(path)
-        with files.open_input_file(inside) as file:
-            return pq.ParquetFile(file).read(columns=[name])[name].unique().to_pylist()
-
-
 def remove(path: str) -> None:
     """Delete one file."""
     if not is_uri(path):

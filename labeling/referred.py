@@ -14,6 +14,7 @@ from etl import storage
 from etl.config import from_args
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, OUTPUTS, RUNS
 from etl.dataset_config import DatasetConfig
+from etl.polars_scan import distinct
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.live_log import live_commits
@@ -88,7 +89,7 @@ def _bundles_of(path: str, first: dt.date | None) -> set[str]:
     kept = listed.filter(pl.col("partition.ds") >= first) if first else listed
     one = kept.filter(pl.col("min.bundle") == pl.col("max.bundle"))
     mixed = [storage.join(path, name) for name in kept.join(one, on="path", how="anti")["path"]]
-    return {*one["min.bundle"], *(bundle for file in mixed for bundle in storage.read_column(file, "bundle"))}
+    return {*one["min.bundle"], *distinct(mixed, "bundle")}
 
 
 def _in_settings(warehouse: Warehouse) -> dict[str, str]:
