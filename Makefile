@@ -119,7 +119,7 @@ nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a gene
 	  | tee build/nightly.log | sed -unEf airflow_dags/readable.sed; \
 	echo; echo "nightly run finished in $$((SECONDS - started)) s; Airflow's whole log: build/nightly.log"
 
-airflow: export LABELLER_ROOT = $(abspath $(or $(ROOT),$(SAMPLE_ROOT)))
+airflow: export LABELLER_ROOT = $(if $(findstring ://,$(ROOT)),$(ROOT),$(abspath $(or $(ROOT),$(SAMPLE_ROOT))))
 airflow: setup  ## Start a whole Airflow (PORT, ROOT) until Ctrl-C: scheduler, web interface on the loopback, PostgreSQL
 	@exec $(AIRFLOW_BIN)/python -m airflow_dags.stack --port $(PORT) --account $(ACCOUNT)
 
@@ -147,6 +147,9 @@ test: setup lint types  ## Run all tests that take less than half an hour togeth
 test-hosts: setup  ## Run the slow tests of training: several hosts, ranks that die or change in number, four ranks
 	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_resume.py \
 	  tests/test_model_loss.py tests/test_run_at_scale.py
+
+test-spark: setup store-jars  ## Run the slow tests of Spark jobs: whole labelling nights, backfills, a cluster of two workers, a store
+	@$(BIN)/pytest -m slow tests/test_etl_*.py tests/test_labeling_*.py
 
 test-slow: setup store-jars  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -34,7 +33,7 @@ def scan(path: str) -> pl.LazyFrame:
     return pl.scan_parquet(files, hive_partitioning=True, missing_columns="insert", extra_columns="ignore")
 
 
-def distinct(files: Sequence[str], column: str) -> list[Any]:
+def distinct(files: list[str], column: str) -> list[Any]:
     """Distinct values of a column of Parquet files; on hdfs:// the files are read whole."""
     if not files:
         return []
