@@ -72,7 +72,8 @@ def run(settings: RelateConfig) -> Mapping[str, Any]:
         counts: dict[str, int | str] = {"indexed": 0 if index is None else len(index.items)}
         try:
             for table, rows in related(spark, warehouse, settings, day, index, held).items():
-                stamped = rows.withColumns(constants(settings.ds, day.stamps))
+                stamped = hold(rows.withColumns(constants(settings.ds, day.stamps)), held)
+                stamped.count()  # before the table's lock is taken, under which other days would wait for the search
                 counts[table.name] = tables.write_slice(
                     stamped, warehouse.table(table), table, {"ds": settings.ds}, day.stamps
                 )

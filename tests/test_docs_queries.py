@@ -12,7 +12,16 @@ import duckdb
 import polars as pl
 import pytest
 
-from etl.contracts import ANNOTATION_SAMPLE, ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, OUTPUTS, QUALITY, RUNS
+from etl.contracts import (
+    ANNOTATION_SAMPLE,
+    ITEM_CATEGORIES,
+    ITEM_TERMS,
+    LABEL_CHANGES,
+    LABELS_CURRENT,
+    OUTPUTS,
+    QUALITY,
+    RUNS,
+)
 from etl.errors import EXIT_OK
 from labeling import tables
 from tests.delta_data import category_row, lay, lineage, live_row, run_row, term_row
@@ -21,7 +30,7 @@ from tests.rows import DS
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NEXT = DS + dt.timedelta(days=1)
 QUERIES = re.findall(r"```sql\n(.*?)```", (DOCS / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
-TABLES = (LABELS_CURRENT, ITEM_TERMS, ITEM_CATEGORIES, ANNOTATION_SAMPLE, QUALITY, RUNS)
+TABLES = (LABELS_CURRENT, ITEM_TERMS, ITEM_CATEGORIES, ANNOTATION_SAMPLE, QUALITY, RUNS, LABEL_CHANGES)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +50,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lay(root / "quality", QUALITY, [check, judged])
     drawn = {"ds": DS, "item_id": "i1", "stratum": "no term | Home", "stratum_items": 4, "inclusion": 0.25}
     lay(root / "annotation_sample", ANNOTATION_SAMPLE, [drawn | lineage()])
+    change = {"ds": NEXT, "live_version": 2, "item_id": "i1", "what": "terms", "old": "kettle", "new": "kettle | pot"}
+    lay(root / "label_changes", LABEL_CHANGES, [change | {"cause": "model", "differs": ["model"]} | lineage()])
     return root
 
 
@@ -58,7 +69,7 @@ def plain(rows: list[Any]) -> list[tuple]:
 
 
 def test_the_page_answers_what_it_says(in_duckdb):
-    assert len(QUERIES) == 12
+    assert len(QUERIES) == 14
     found = {query: in_duckdb(query) for query in QUERIES}
     assert [query for query, rows in found.items() if not rows] == []
     changed = next(rows for query, rows in found.items() if "FULL OUTER JOIN" in query)

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from etl.build_pairs import identity
+from etl.code import code_version
 from etl.contracts import RUNS, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, GateRefused, InputError, StageFailed
 from etl.inputs import read_input
@@ -32,6 +33,13 @@ PREVIOUS = DS - dt.timedelta(days=1)
 
 def settings(root, **changes) -> BackfillConfig:
     return BackfillConfig(**{"root": str(root), "from_": PREVIOUS, "to": DS} | changes)
+
+
+def test_another_code_than_the_pinned_one_is_refused(root, capsys):
+    argv = ["plan", "--root", str(root), "--from", str(DS), "--to", str(DS)]
+    assert backfill.main([*argv, "--code", "0.1.0+abc"]) == EXIT_BAD_INPUT
+    assert f"code is '0.1.0+abc' (found '{code_version()}' here)" in capsys.readouterr().err
+    assert settings(root, code=code_version()).code == code_version()
 
 
 def test_days_are_made_newest_first_or_oldest_first(root):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from etl.code import code_version
 from etl.config import ConfigT, SparkConfig, arg_parser, flag, from_args
 
 STAGES = ("pairs", "embed", "predict", "audit", "publish", "relate")
@@ -32,6 +33,9 @@ class BackfillConfig(SparkConfig):
     mode: Literal["today", "as-it-was"] = "today"
     """today: with the champion (or --bundle), inputs and settings of now; as-it-was: with bundle, settings and versions of
     inputs that each day's lineage names."""
+
+    code: str = ""
+    """Version of this package that has to run, as rows and `runs` name it in ``code``; empty: whichever does."""
 
     bundle: str = ""
     """Bundle to label with, by its id; empty: the champion."""
@@ -64,6 +68,14 @@ class BackfillConfig(SparkConfig):
         if self.mode == "as-it-was" and (self.bundle or self.window_days or self.pins):
             raise ValueError(
                 "mode is as-it-was, which takes bundle, window and versions of each day's lineage: leave out yours"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _code_runs(self) -> Self:
+        if self.code and self.code != code_version():
+            raise ValueError(
+                f"code is {self.code!r} (found {code_version()!r} here): run it from the checkout of that revision"
             )
         return self
 
