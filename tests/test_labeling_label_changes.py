@@ -173,6 +173,7 @@ def test_a_rerun_of_what_is_live_changes_no_row_of_either_table(spark, two_days)
     assert [latest_version(spark, str(two_days / name)) for name in names] == before
 
 
+@pytest.mark.slow
 def test_what_a_crash_left_unrecorded_is_written_by_whoever_comes_next(spark, root):
     commit(spark, root, DS, [live_row("i1")], lineage("r1"))
     commit(spark, root, NEXT, [live_row("i1", ["pot"])], lineage("r2", bundle="b2"))
@@ -182,6 +183,7 @@ def test_what_a_crash_left_unrecorded_is_written_by_whoever_comes_next(spark, ro
     assert record_changes(spark, Warehouse.at(str(root))) == {}
 
 
+@pytest.mark.slow
 def test_a_day_that_changes_no_label_goes_live_by_a_commit_and_is_what_the_next_is_compared_with(spark, root):
     go_live(spark, root, DS, [live_row("i1")], lineage("r1"))
     go_live(spark, root, NEXT, [live_row("i1")], lineage("r2", bundle="b2"))
@@ -190,6 +192,7 @@ def test_a_day_that_changes_no_label_goes_live_by_a_commit_and_is_what_the_next_
     assert changes(spark, root, ds=THIRD) == {("i1", "term"): ("kettle", "pot", "vocabulary")}
 
 
+@pytest.mark.slow
 def test_a_commit_whose_feed_was_vacuumed_is_said_to_be_unrecorded_and_stops_no_later_one(spark, root, caplog):
     go_live(spark, root, DS, [live_row("i1")], lineage("r1"))
     commit(spark, root, NEXT, [live_row("i1", ["lamp"])], lineage("r2", bundle="b2"))

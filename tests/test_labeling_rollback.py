@@ -102,6 +102,7 @@ def test_rows_are_exactly_those_of_then_and_the_rollback_is_on_record(spark, sho
     assert (row["differs"], row["bundle"]) == (["model"], "b1")
 
 
+@pytest.mark.slow
 def test_a_rollback_that_was_made_changes_nothing_when_it_is_made_again(spark, shop):
     assert back(shop, "r1") == EXIT_OK
     names = (LABELS_CURRENT.name, LABEL_CHANGES.name)
@@ -110,6 +111,7 @@ def test_a_rollback_that_was_made_changes_nothing_when_it_is_made_again(spark, s
     assert [latest_version(spark, str(shop / name)) for name in names] == before
 
 
+@pytest.mark.slow
 def test_after_a_rollback_the_day_that_was_taken_back_stays_so_and_the_next_goes_live(spark, shop, caplog):
     assert back(shop, DS) == EXIT_OK
     state = live_state(Warehouse.at(str(shop)))
@@ -140,6 +142,7 @@ def test_an_older_day_never_goes_live_with_or_without_a_rollback(caplog):
     assert LiveState(None, None).admits(DS, "r1")
 
 
+@pytest.mark.slow
 def test_going_back_to_the_newest_day_undoes_a_rollback(spark, shop):
     before = live(spark, shop)
     assert [back(shop, DS), back(shop, NEXT)] == [EXIT_OK, EXIT_OK]
@@ -148,6 +151,7 @@ def test_going_back_to_the_newest_day_undoes_a_rollback(spark, shop):
     assert (state.now.run_id, state.now.rolled_back) == ("r2", False)
 
 
+@pytest.mark.slow
 def test_overrides_of_now_win_and_one_that_was_withdrawn_gives_way_to_the_model_of_then(spark, shop):
     set_overrides(spark, shop, override("i1", "term", "id sofa"), override("i2", "category", "h"))
     assert back(shop, DS) == EXIT_OK
@@ -181,6 +185,7 @@ def test_a_day_that_was_never_live_is_refused_and_those_that_were_are_named(spar
     assert "nothing: no day was published yet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_day_whose_files_were_vacuumed_is_refused(spark, shop, capsys):
     before = live(spark, shop)
     vacuum(spark, str(shop / LABELS_CURRENT.name), hours=0)
@@ -189,6 +194,7 @@ def test_a_day_whose_files_were_vacuumed_is_refused(spark, shop, capsys):
     assert live(spark, shop) == before
 
 
+@pytest.mark.slow
 def test_a_history_that_was_dropped_since_stops_no_rollback(spark, shop, caplog):
     drop_history(spark, str(shop / ITEM_TERMS.name), {})
     assert back(shop, DS) == EXIT_OK
@@ -197,6 +203,7 @@ def test_a_history_that_was_dropped_since_stops_no_rollback(spark, shop, caplog)
     assert "is gone" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_audit_compares_with_no_day_that_was_taken_back(spark, shop):
     where = Warehouse.at(str(shop))
     silent = {"ds": NEXT, "item_id": "i1", "rank": 0, "reason": "no_text", "evidence": []} | lineage("r2")
@@ -207,6 +214,7 @@ def test_the_audit_compares_with_no_day_that_was_taken_back(spark, shop):
     assert earlier_days(spark, where, ITEM_TERMS, THIRD).count() == 0
 
 
+@pytest.mark.slow
 def test_what_a_rollback_changed_is_recorded_by_the_next_job_if_it_crashed_in_between(spark, shop, monkeypatch):
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
