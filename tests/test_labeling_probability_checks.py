@@ -14,9 +14,10 @@ from etl.errors import EXIT_GATE_REFUSED, EXIT_OK
 from etl.text import Normaliser
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
-from labeling import audit, embed_catalogue, predict, report_clicks
+from labeling import audit, embed_catalogue, predict
 from labeling.probability import FORMAT
 from labeling.probability_checks import reliability_checks, stated_and_clicked
+from labeling.report import clicks
 from model.bundle import add_calibration
 from tests.delta_data import lay, term_row
 from tests.labeling_data import pair, write_pairs, write_small_bundle
@@ -93,7 +94,7 @@ def test_the_report_compares_the_same_terms_with_the_same_clicks_as_the_audit(sp
     given = [(f"i{n:02}", f"t{(n + n % 2) % 6}", 1, 0.5 + n / 100) for n in range(13)] + [("i00", "t1", 2, 0.4)]
     lay(tmp_path / "item_terms", ITEM_TERMS, [term_row(i, t, rank=r, probability=p) for i, t, r, p in given])
     rows, pairs = (spark.read.format("delta").load(str(tmp_path / name)) for name in ("item_terms", "pairs"))
-    found = report_clicks.stated_and_clicked(Warehouse(tmp_path), DS, vocabulary, normalise)
+    found = clicks.stated_and_clicked(Warehouse(tmp_path), DS, vocabulary, normalise)
     expected = stated_and_clicked(rows, pairs, vocabulary, normalise)
     assert np.array_equal(found, expected)
     assert (found[0].shape, found[1].sum()) == ((11,), 6)

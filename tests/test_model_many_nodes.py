@@ -83,6 +83,7 @@ def same_curve_as_one_host(hosts: Cluster, number: int, root: Path, *more: str) 
     assert curve(root) == {step: pytest.approx(loss, rel=2e-6) for step, loss in many.items()}
 
 
+@pytest.mark.slow
 def test_two_hosts_have_the_loss_curve_of_one(hosts, shop_root):
     same_curve_as_one_host(hosts, 2, shop_root)
 
@@ -92,6 +93,7 @@ def test_three_hosts_that_are_told_their_interface_have_the_loss_curve_of_one(ho
     same_curve_as_one_host(hosts, 3, shop_root, "--interface", "eth0", "--master-addr", "10.0.0.2", "--master-port", "29511")
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_before_it_met_the_others_ends_them_long_before_their_time_out(hosts, shop_root):
     process = hosts.start(train(shop_root, *on(hosts, 2, "--timeout-minutes", "60")))
     until(process, "one: ")  # its launcher has started

@@ -28,6 +28,7 @@ def resized(request, tmp_path_factory) -> tuple[Path, dict, dict]:
     return directory, saved, found_by(directory, after, "load", str(before))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", range(4))
 def test_another_number_of_ranks_loads_exactly_the_weights_moments_and_steps_that_were_saved(resized, stage):
     _, saved, loaded = resized
@@ -39,6 +40,7 @@ def test_another_number_of_ranks_loads_exactly_the_weights_moments_and_steps_tha
         assert torch.equal(parts, after["parameters"][name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", range(4))
 def test_the_next_step_of_another_number_of_ranks_is_that_of_those_who_saved(resized, stage):
     _, saved, loaded = resized
@@ -50,6 +52,7 @@ def test_the_next_step_of_another_number_of_ranks_is_that_of_those_who_saved(res
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm() + 1e-9, name
 
 
+@pytest.mark.slow
 def test_what_was_put_together_is_removed_and_the_checkpoint_stays(resized):
     directory, _, _ = resized
     assert not list(directory.glob("*/universal.partial"))
