@@ -16,7 +16,7 @@ from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
 from labeling import audit, embed_catalogue, predict
 from labeling.probability import FORMAT
-from labeling.probability_checks import reliability_checks, stated_and_clicked
+from labeling.probability_checks import clicked_for, reliability_checks, stated_and_clicked
 from labeling.report import clicks
 from model.bundle import add_calibration
 from tests.delta_data import lay, term_row
@@ -95,7 +95,8 @@ def test_the_report_compares_the_same_terms_with_the_same_clicks_as_the_audit(sp
     lay(tmp_path / "item_terms", ITEM_TERMS, [term_row(i, t, rank=r, probability=p) for i, t, r, p in given])
     rows, pairs = (spark.read.format("delta").load(str(tmp_path / name)) for name in ("item_terms", "pairs"))
     found = clicks.stated_and_clicked(Warehouse(tmp_path), DS, vocabulary, normalise)
-    expected = stated_and_clicked(rows, pairs, vocabulary, normalise)
+    items = clicked_for(rows, pairs, vocabulary, normalise)
+    expected = stated_and_clicked(rows, items, vocabulary)
     assert np.array_equal(found, expected)
     assert (found[0].shape, found[1].sum()) == ((11,), 6)
 
