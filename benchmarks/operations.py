@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ TRAINING = ("dataset", "train", "calibrate", "promote")
 LABELLING = ("embed", "predict", "audit", "publish", "relate", "report")
 SHOWN = 14
 """Last lines of a command that are kept; whoever wants all of them runs it."""
+
+_OF_SPARK = re.compile(r"WARNING: Using incubator|:: |Setting |\d\d/\d\d/\d\d ")
 
 QUERIES = {
     "live": "SELECT count(*) AS items, count(term) AS with_term, count(*) FILTER (term_source = 'override') AS by_people "
@@ -75,9 +78,7 @@ class Recorder:
     def readable(self, output: str) -> list[str]:
         """Lines without Spark's own, and without where this machine keeps things."""
         lines = [line.rstrip().replace(str(self.root), "ROOT") for line in output.splitlines()]
-        return [
-            line for line in lines if line and not line.startswith(("WARNING: Using incubator", ":: ", "26/", "Setting "))
-        ]
+        return [line for line in lines if line and not _OF_SPARK.match(line)]
 
     def tables(self) -> None:
         """What DuckDB finds; of what did not change since the last look nothing is said."""
@@ -120,13 +121,21 @@ def rewritten(path: Path, change: pl.Expr) -> Iterator[None]:
 def record(root: Path, out: Path, clicks: int) -> None:
     """Go through the sequence; any exit code but the one that is meant ends it."""
     page = Recorder(root, out)
+    root.mkdir(parents=True, exist_ok=True)
+    page.run("sample", "--ds", str(NIGHTS[-1]), "--clicks", str(clicks))
+    nights(page)
+    rollback(page)
+    corrections(page)
+    another_bundle(page)
+
+
+def nights(page: Recorder) -> None:
+    """Three of them, the last refused by its gate, mended and made."""
     first, second, third = NIGHTS
     page.step(
         "The first night",
         "No bundle yet: it trains, promotes, labels.",
     )
-    root.mkdir(parents=True, exist_ok=True)
-    page.run("sample", "--ds", str(third), "--clicks", str(clicks))
     page.night(first, ("check", "pairs", *TRAINING, *LABELLING))
     page.tables()
 
@@ -143,7 +152,7 @@ def record(root: Path, out: Path, clicks: int) -> None:
         "The third night: the gate refuses",
         "Two thirds of the catalogue's export are missing. The audit stops the night (3), yesterday stays live.",
     )
-    with rewritten(root / "catalogue" / f"ds={third}" / "part-0.parquet", pl.col("item_id").hash(seed=0) % 3 == 0):
+    with rewritten(page.root / "catalogue" / f"ds={third}" / "part-0.parquet", pl.col("item_id").hash(seed=0) % 3 == 0):
         page.night(third, ("check", "pairs", "embed", "predict"))
         page.run("audit", "--ds", str(third), expected=3, shown=SHOWN)
         page.run("publish", "--ds", str(third), expected=3, shown=1)
@@ -156,6 +165,10 @@ def record(root: Path, out: Path, clicks: int) -> None:
     page.night(third, ("pairs", *LABELLING))
     page.tables()
 
+
+def rollback(page: Recorder) -> None:
+    """To the second night, and back to the third."""
+    _, second, third = NIGHTS
     page.step(
         "A rollback, and back",
         "Somebody doubts the third night: a look first, then what the second left is live again, by one commit.",
@@ -167,6 +180,10 @@ def record(root: Path, out: Path, clicks: int) -> None:
     page.run("publish", "--ds", str(third), "--undo-rollback")
     page.tables()
 
+
+def corrections(page: Recorder) -> None:
+    """What people say of a label, and of the vocabulary."""
+    third = NIGHTS[-1]
     page.step(
         "An override",
         "A person judged the day's sample: one term was wrong, and what they say wins.",
@@ -179,12 +196,16 @@ def record(root: Path, out: Path, clicks: int) -> None:
         "A vocabulary change",
         "The merchandisers retire one term. Nothing is encoded; items that had it get another one, or none.",
     )
-    retired = retire(root)
+    retired = retire(page.root)
     page.say(f"Retired: {retired}.\n")
     page.night(third, ("predict", "audit", "publish"))
     page.tables()
     explain(page, third)
 
+
+def another_bundle(page: Recorder) -> None:
+    """The three days under a second bundle: looked at, made, and made again."""
+    first, _, third = NIGHTS
     page.step(
         "Another bundle, and what it would change",
         "Trained from another seed, calibrated, not promoted. The three days are staged with it; nothing is live.",
@@ -192,7 +213,7 @@ def record(root: Path, out: Path, clicks: int) -> None:
     page.run("dataset", "--ds", str(third))
     page.run("train", "--ds", str(third), "--seed", "1")
     page.run("calibrate", "--ds", str(third))
-    bundle = json.loads((root / "bundles" / "candidate.json").read_text(encoding="utf-8"))["bundle"]
+    bundle = json.loads((page.root / "bundles" / "candidate.json").read_text(encoding="utf-8"))["bundle"]
     days = ("--from", str(first), "--to", str(third), "--bundle", bundle)
     page.run("backfill", "plan", *days, shown=SHOWN)
     page.run("backfill", "run", *days, "--no-publish", shown=8)

@@ -73,7 +73,7 @@ def _summary(tonight: Night | None, run_id: str, bundle: str) -> str:
 def _coverage(now: Mapping[Table, pl.DataFrame]) -> dict[str, float | None]:
     def share(table: Table) -> float | None:
         labels = now.get(table)
-        return None if labels is None or labels.is_empty() else float(labels["label"].is_not_null().mean())  # type: ignore[arg-type]
+        return None if labels is None or labels.is_empty() else 1 - labels["label"].null_count() / labels.height
 
     return {"items": max(map(len, now.values())), "terms": share(ITEM_TERMS), "categories": share(ITEM_CATEGORIES)}
 
