@@ -12,7 +12,7 @@ Every task is one command of the jobs' environment and also runs by hand; this f
 Exit code 99 of a command means "nothing due" and shows as skipped; any other non-zero code fails the task, and 2 (bad
 input) and 3 (a gate refused) are not tried again. If the audit refuses, yesterday's labels stay live and the run is red.
 If a training fails, the champion labels and the run is red too; without a champion nothing is labelled. If the further
-tables fail, the labels are live and reported all the same, and the run is red.
+tables fail, the labels are live and reported all the same, and the run is red. A refused night is reported too.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ with dag:
             "relate", "write similar items, recall lists and what else the vectors give", hours=6,
             outlets=assets(*RELATED_TABLES),
         )  # fmt: skip
-        # The labels are live by then, whatever became of the further tables.
+        # The labels are live by then, whatever became of the further tables; or they were refused, and the page says why.
         report = stage(
             "report", "say where everything is and how good it is", hours=0.5, trigger_rule="all_done_min_one_success"
         )
@@ -132,4 +132,4 @@ with dag:
     sample >> check >> pairs >> due >> dataset >> mine >> train >> calibrate >> promote
     promote >> [over, sound]
     [pairs, over] >> embed >> predict >> audit >> publish >> relate >> [report, sound]
-    publish >> report
+    [predict, publish] >> report

@@ -1,15 +1,18 @@
-"""The labels of one published day by item, and a fair handful of them to look at."""
+"""The labels of one day by item, and a fair handful of them to look at."""
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
+
 from etl.config import JobConfig
-from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_TERMS, LINEAGE
+from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_TERMS, LINEAGE, Table
 from etl.errors import InputError
 from etl.warehouse import Warehouse
 from labeling import local_tables
@@ -18,7 +21,7 @@ from labeling.truth import Truth
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of a day by item, as the history tables hold them; a half that the warehouse lacks is empty."""
+    """The labels of a day by item, as the history or staging holds them; a half that the warehouse lacks is empty."""
 
     titles: Mapping[str, str | None]
     terms: Mapping[str, Sequence[Mapping[str, Any]]]
@@ -27,31 +30,44 @@ class Labels:
     lineage: Mapping[str, str]
     reasons: Mapping[str, int]
     """Reason -> items that have no term for it, the most frequent first."""
+    staged: bool = False
+    """Whether they lie in staging alone: the audit refused them, or nothing of the day was published."""
 
     @property
     def with_category(self) -> int:
         return sum(row["category_id"] is not None for row in self.categories.values())
 
 
-def read_labels(warehouse: Warehouse, config: JobConfig) -> Labels:
-    """The published labels of a day.
+def read_labels(warehouse: Warehouse, config: JobConfig, *, refused: bool = False) -> Labels:
+    """The published labels of a day; where there are none, or a later run was ``refused``, those in staging.
 
     Raises:
-        InputError: the day was not published.
+        InputError: there are none either.
     """
-    catalogue = local_tables.read(warehouse, CATALOGUE, config.ds, ("item_id", "title"))
-    terms: list[dict[str, Any]] = []
-    categories: list[dict[str, Any]] = []
-    if "vocabulary" not in config.absent:
-        terms = local_tables.read(warehouse, ITEM_TERMS, config.ds).sort("item_id", "rank").to_dicts()
-    if "taxonomy" not in config.absent:
-        categories = local_tables.read(warehouse, ITEM_CATEGORIES, config.ds).to_dicts()
-    first = next(iter(terms or categories), None)
-    if first is None:
+    if not refused:
+        published = _labels(warehouse, config, staged=False)
+        if published is not None:
+            return published
+    found = _labels(warehouse, config, staged=True)
+    if found is None:
         raise InputError(
             f"{warehouse.root} holds no labels for {config.ds}: "
             "run `labeller predict`, `labeller audit` and `labeller publish` for that day first"
         )
+    return found
+
+
+def _labels(warehouse: Warehouse, config: JobConfig, *, staged: bool) -> Labels | None:
+    catalogue = local_tables.read(warehouse, CATALOGUE, config.ds, ("item_id", "title"))
+    terms: list[dict[str, Any]] = []
+    categories: list[dict[str, Any]] = []
+    if "vocabulary" not in config.absent:
+        terms = _rows(warehouse, ITEM_TERMS, config.ds, staged).sort("item_id", "rank").to_dicts()
+    if "taxonomy" not in config.absent:
+        categories = _rows(warehouse, ITEM_CATEGORIES, config.ds, staged).to_dicts()
+    first = next(iter(terms or categories), None)
+    if first is None:
+        return None
     by_item: dict[str, list[Mapping[str, Any]]] = {}
     reasons = Counter(row["reason"] for row in terms if row["term_id"] is None)
     for row in terms:
@@ -63,7 +79,14 @@ def read_labels(warehouse: Warehouse, config: JobConfig) -> Labels:
         categories={row["item_id"]: row for row in categories},
         lineage={name: first.get(name, "") for name in (column.name for column in LINEAGE)},
         reasons=dict(sorted(reasons.items(), key=lambda entry: (-entry[1], entry[0]))),
+        staged=staged,
     )
+
+
+def _rows(warehouse: Warehouse, table: Table, ds: dt.date, staged: bool) -> pl.DataFrame:
+    if staged or not warehouse.has(table):
+        return local_tables.written(warehouse, table, staged=staged).filter(pl.col("ds") == ds).collect()
+    return local_tables.read(warehouse, table, ds)
 
 
 def examples(labels: Labels, truth: Truth | None, count: int) -> list[dict[str, Any]]:

@@ -80,9 +80,9 @@ def catalogue_texts(warehouse: Warehouse, ds: dt.date, template: ProductTemplate
     return {row["item_id"]: template.render(row) for row in found.cast(pl.String).iter_rows(named=True)}
 
 
-def written(warehouse: Warehouse, table: Table) -> pl.LazyFrame:
-    """An output table as it is, perhaps of before a column was; without rows if it was never written."""
-    path = warehouse.table(table)
+def written(warehouse: Warehouse, table: Table, *, staged: bool = False) -> pl.LazyFrame:
+    """An output table as it is, or as it is staged; perhaps of before a column was, and empty if never written."""
+    path = warehouse.staged(table) if staged else warehouse.table(table)
     if is_delta(path):
         return scan(path)
     return pl.LazyFrame(schema={column.name: _PLAIN.get(column.type, pl.List(pl.String)) for column in table.columns})

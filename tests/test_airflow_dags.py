@@ -74,7 +74,10 @@ def test_tasks_of_a_night_run_in_the_order_of_the_design(nightly: dict) -> None:
     upstream = {name: task["upstream"] for name, task in nightly.items()}
     expected = {after: [before] for before, after in pairwise(order)} | {"sample": []}
     ends = {"model.over": ["model.promote"], "model.sound": ["labeling.relate", "model.promote"]}
-    joins = {"labeling.embed": ["etl.pairs", "model.over"], "labeling.report": ["labeling.publish", "labeling.relate"]}
+    joins = {
+        "labeling.embed": ["etl.pairs", "model.over"],
+        "labeling.report": ["labeling.predict", "labeling.publish", "labeling.relate"],
+    }
     assert upstream == expected | ends | joins
 
 

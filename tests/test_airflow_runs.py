@@ -29,8 +29,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train", 1, "report", True),  # the champion labels, and the run is red
         ("pairs", 1, "pairs", True),
         ("train-due", 99, "report", False),
-        ("audit", 3, "audit", True),
-        ("publish", 1, "publish", True),
+        ("predict", 1, "predict", True),
+        ("audit", 3, "report", True),  # yesterday stays live, and the page says why
+        ("publish", 1, "report", True),
         ("relate", 1, "report", True),  # the labels are live and reported, and the run is red
     ],
 )

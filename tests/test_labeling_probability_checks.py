@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from etl.contracts import CATALOGUE, ITEM_TERMS, PAIRS, QUALITY
 from etl.errors import EXIT_GATE_REFUSED, EXIT_OK
+from etl.polars_scan import scan
 from etl.text import Normaliser
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse
@@ -94,7 +95,7 @@ def test_the_report_compares_the_same_terms_with_the_same_clicks_as_the_audit(sp
     given = [(f"i{n:02}", f"t{(n + n % 2) % 6}", 1, 0.5 + n / 100) for n in range(13)] + [("i00", "t1", 2, 0.4)]
     lay(tmp_path / "item_terms", ITEM_TERMS, [term_row(i, t, rank=r, probability=p) for i, t, r, p in given])
     rows, pairs = (spark.read.format("delta").load(str(tmp_path / name)) for name in ("item_terms", "pairs"))
-    found = clicks.stated_and_clicked(Warehouse(tmp_path), DS, vocabulary, normalise)
+    found = clicks.stated_and_clicked(Warehouse(tmp_path), DS, vocabulary, normalise, scan(str(tmp_path / "item_terms")))
     items = clicked_for(rows, pairs, vocabulary, normalise)
     expected = stated_and_clicked(rows, items, vocabulary)
     assert np.array_equal(found, expected)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +14,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
+from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, QUALITY, RUNS
+from etl.errors import EXIT_BAD_INPUT
 from labeling.report import __main__ as report
 from labeling.report.training import tracked
 from model.tracking import TensorBoard
+from tests.delta_data import lay, run_row
 from tests.needs import require_or_skip
 from tests.report_shop import CURVE, HOSTILE, HOSTILE_TERM, NEXT, SECRET, lay_down_shop
 from tests.rows import DS
@@ -261,9 +268,50 @@ def test_labels_that_no_run_is_on_record_of_are_shown_all_the_same(shop):
     for name in ("runs", "quality", "label_changes", "pairs"):
         shutil.rmtree(shop / name)
     text = write(shop, NEXT).read_text()
-    for said in ("quality has no audit of the run", "runs has no stage of this day", f"pairs has no clicks of {NEXT}"):
+    for said in ("quality has no audit of this run", "runs has no stage of this day", f"pairs has no clicks of {NEXT}"):
         assert said in text
     assert 'id="items" value="79"' in text
+
+
+# ---------------------------------------------------------------- a night that is not live
+
+
+def refuse(shop: Path, published: bool) -> None:
+    """Stage a run of the second night in which all items have lost their term, and an audit that refuses it."""
+    again = {"run_id": f"{NEXT}-r2"}
+    for name, table in (("item_terms", ITEM_TERMS), ("item_categories", ITEM_CATEGORIES)):
+        rows = pl.read_delta(str(shop / name)).filter(pl.col("ds") == NEXT).to_dicts()
+        lost = dict.fromkeys(("term_id", "term", "probability")) | {"rank": 0, "reason": "low_probability"}
+        lay(shop / "staging" / name, table, [row | again | (lost if table is ITEM_TERMS else {}) for row in rows])
+        if not published:
+            DeltaTable(str(shop / name)).delete(f"ds = '{NEXT}'")
+    if not published:
+        DeltaTable(str(shop / "runs")).delete(f"ds = '{NEXT}' AND stage = 'publish'")
+    DeltaTable(str(shop / "runs")).delete(f"ds = '{NEXT}' AND stage = 'audit'")
+    at = dt.datetime.combine(NEXT + dt.timedelta(days=2), dt.time(), dt.UTC)
+    lay(shop / "runs", RUNS, [run_row("audit", NEXT, counts='{"failed": 1}', finished_at=at) | again])
+    check = {"check": "item_terms.abstention", "hard": True, "value": 1.0, "expected": "at most 0.5", "passed": False}
+    lay(shop / "quality", QUALITY, [{"ds": NEXT, **check, **again}])
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_night_that_its_audit_refused_shows_what_is_staged_and_why_it_stays_there(shop, published, capsys):
+    refuse(shop, published)
+    text = write(shop, NEXT).read_text()
+    for said in (
+        f"Labels of {NEXT}: failed", f"Run {NEXT}-r2 with", "it is staged only, and what was live before stays live",
+        "item_<wbr>terms.<wbr>abstention", 'id="with-term" value="0.0"', "1 checks of run",
+    ):  # fmt: skip
+        assert said in text
+    assert (shop / "reports" / f"ds={NEXT}" / "report.md").read_text().startswith(f"# Labels of {NEXT}, staged only\n")
+    asked = re.findall(r"-c '(import polars as pl; print\(.*\))'", capsys.readouterr().out)[-1]
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert "item_terms.abstention" in told.stdout
+
+
+def test_a_day_without_any_labels_is_refused_by_name(shop, capsys):
+    assert report.main(["--root", str(shop), "--ds", "2024-06-01"]) == EXIT_BAD_INPUT
+    assert "holds no labels for 2024-06-01" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- curves of a training

@@ -3,7 +3,8 @@
 Terms are measured by hit@1 and categories by accuracy at each level, hierarchical F1 and risk by coverage, on every item
 whose truth is known (`truth/`, in generated and adapted warehouses only) and on those whose title lacks its term. Starts no
 Spark. Also written to `reports/ds=…/report.json` and `report.md`; the curve is `categories_risk.png`. `report.html` is for
-people: the same, and trend, gates, drift, what changed and why, calibration, samples, training, lineage.
+people: the same, and trend, gates, drift, what changed and why, calibration, samples, training, lineage. Of a day that the
+audit refused, or that was not published, it shows what is staged.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from etl.warehouse import Warehouse
 from labeling import local_tables
 from labeling.day_labels import Labels, examples, read_labels
 from labeling.figures import CategoryFigures, TermFigures, category_figures, term_figures
+from labeling.report.nights import last_nights
 from labeling.report.page import write_page
 from labeling.report.parts import nightly_page
 from labeling.report.summary import Report, report_sections
@@ -52,7 +54,9 @@ class ReportConfig(JobConfig):
 def run(config: ReportConfig) -> dict[str, Any]:
     """Gather, print and write the report of a day."""
     warehouse = Warehouse.of(config)
-    labels = read_labels(warehouse, config)
+    nights = last_nights(warehouse, config.ds)
+    refused = any(night.ds == config.ds and night.refused for night in nights)
+    labels = read_labels(warehouse, config, refused=refused)
     truth = load_truth(warehouse)
     terms, categories = measure(warehouse, config, labels, truth)
     report = Report(
@@ -75,13 +79,13 @@ def run(config: ReportConfig) -> dict[str, Any]:
     directory = warehouse.report(config.ds)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    heading = f"# Labels of {report.ds}\n\n"
+    heading = f"# Labels of {report.ds}{', staged only' if labels.staged else ''}\n\n"
     (directory / "report.md").write_text(heading + "\n".join(map(markdown, sections)), encoding="utf-8")
     risk = None
     if categories is not None:
         curves, risk = {name: figures.risk for name, figures in categories.paths.items()}, directory / "categories_risk.png"
         draw(curves, risk, f"Categories of {report.ds}: what abstaining buys")
-    write_page(nightly_page(warehouse, config, labels, report, risk), directory / PAGE_FILE)
+    write_page(nightly_page(warehouse, config, labels, report, nights, risk), directory / PAGE_FILE)
     out = console()
     for section in sections:
         show(section, out)
@@ -120,7 +124,10 @@ def trained_on(warehouse: Warehouse, bundle: str) -> str:
 
 
 def next_query(warehouse: Warehouse, labels: Labels) -> str:
-    """A one-liner over the live labels, for the term (or top category) that most items got."""
+    """A one-liner over the live labels of the most frequent term (or top category); of what is staged, over its checks."""
+    if labels.staged:
+        of_run = f'pl.col("run_id") == "{labels.lineage["run_id"]}"'
+        return _one_liner(f'pl.read_delta("{warehouse.root}/quality").filter({of_run}, ~pl.col("passed"))')
     counted = [rows[0]["term"] for rows in labels.terms.values()]
     column = "term"
     if not counted:
@@ -129,11 +136,12 @@ def next_query(warehouse: Warehouse, labels: Labels) -> str:
     # JSON's double quotes are Python's too, and leave the single ones to the shell.
     literal = json.dumps(value, ensure_ascii=False)
     where = f'pl.col("term") == {literal}' if column == "term" else f'pl.col("category_path").str.starts_with({literal})'
-    code = (
-        f'import polars as pl; print(pl.read_delta("{warehouse.root}/labels_current").filter({where})'
-        '.select("item_id", "title", "term", "term_probability", "category_path").head(10))'
-    )
-    return f"{sys.executable} -c {shlex.quote(code)}"
+    shown = 'select("item_id", "title", "term", "term_probability", "category_path").head(10)'
+    return _one_liner(f'pl.read_delta("{warehouse.root}/labels_current").filter({where}).{shown}')
+
+
+def _one_liner(expression: str) -> str:
+    return f"{sys.executable} -c {shlex.quote(f'import polars as pl; print({expression})')}"
 
 
 def arg_parser() -> argparse.ArgumentParser:

@@ -20,12 +20,12 @@ NAMES = {ITEM_TERMS: "best term", ITEM_CATEGORIES: "category path"}
 """Of what the rows of a label table say."""
 
 
-def day_labels(warehouse: Warehouse, table: Table, ds: dt.date) -> pl.DataFrame:
+def day_labels(warehouse: Warehouse, table: Table, ds: dt.date, *, staged: bool = False) -> pl.DataFrame:
     """Rows item_id, label, shown, probability, level_1 of a day's best terms or paths; label is null where there is none.
 
-    ``level_1`` is null for terms.
+    ``level_1`` is null for terms. Published ones, unless ``staged``.
     """
-    rows = local_tables.written(warehouse, table).filter(pl.col("ds") == ds)
+    rows = local_tables.written(warehouse, table, staged=staged).filter(pl.col("ds") == ds)
     if table is ITEM_TERMS:
         label, shown, level = pl.col("term_id"), pl.col("term"), pl.lit(None, dtype=pl.String)
         rows = rows.filter(pl.col("rank") <= 1)

@@ -30,7 +30,7 @@ def gates_part(night: Night | None, judged: Sequence[Mapping[str, Any]], promoti
     words = list(promotion)
     tables = []
     if night is None or not night.checks:
-        words.insert(0, "quality has no audit of the run that is published for this day.")
+        words.insert(0, "quality has no audit of this run.")
     else:
         ranked = sorted(night.checks, key=lambda check: (check["passed"], not check["hard"], check["check"]))
         tables.append(Section(f"{len(ranked)} checks of run {night.run_id}", COLUMNS, list(map(_row, ranked))))

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from scipy.stats import binomtest
 
-from etl.contracts import ITEM_TERMS, PAIRS
+from etl.contracts import PAIRS
 from etl.text import Normaliser
 from etl.tokenizer_spec import SPEC_FILE, read_spec
 from etl.vocabulary import Vocabulary
@@ -30,8 +30,10 @@ LEAST_CASES = 40
 """Of which there are two bins; one is no curve."""
 
 
-def calibration_part(warehouse: Warehouse, ds: dt.date, bundle: str, vocabulary: Vocabulary | None) -> Part:
-    """The curve of the day's terms; why there is none where it cannot be drawn."""
+def calibration_part(
+    warehouse: Warehouse, ds: dt.date, bundle: str, vocabulary: Vocabulary | None, terms: pl.LazyFrame
+) -> Part:
+    """The curve of ``terms``, the day's rows of ITEM_TERMS; why there is none where it cannot be drawn."""
 
     def only(words: str) -> Part:
         return Part(name="calibration", title="Calibration on fresh clicks", words=(words,))
@@ -42,7 +44,7 @@ def calibration_part(warehouse: Warehouse, ds: dt.date, bundle: str, vocabulary:
         return only(f"Bundle {bundle} is gone, and with it how queries are compared with terms.")
     if ds not in local_tables.days(warehouse, PAIRS):
         return only(f"pairs has no clicks of {ds} any more.")
-    stated, clicked = stated_and_clicked(warehouse, ds, vocabulary, read_spec(warehouse.bundle(bundle)).normalise)
+    stated, clicked = stated_and_clicked(warehouse, ds, vocabulary, read_spec(warehouse.bundle(bundle)).normalise, terms)
     if len(stated) < LEAST_CASES:
         return only(
             f"{len(stated)} terms of items that held-out queries led to: too few for a curve (expected >= {LEAST_CASES})."
@@ -71,10 +73,9 @@ def _curve(stated: np.ndarray, clicked: np.ndarray) -> Part:
 
 
 def stated_and_clicked(
-    warehouse: Warehouse, ds: dt.date, vocabulary: Vocabulary, normalise: Normaliser
+    warehouse: Warehouse, ds: dt.date, vocabulary: Vocabulary, normalise: Normaliser, rows: pl.LazyFrame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`labeling.probability_checks.stated_and_clicked` of the published rows, without Spark: two arrays [N]."""
-    rows = local_tables.written(warehouse, ITEM_TERMS).filter(pl.col("ds") == ds)
+    """As :func:`labeling.probability_checks.stated_and_clicked`, without Spark: two arrays [N]."""
     items = _clicked_items(warehouse, ds, rows, term_forms(vocabulary, normalise))
     ids = [term.term_id for term in vocabulary.terms]
     trained = {(item.item_id, ids[term]) for item in items for term in item.trained}

@@ -20,6 +20,9 @@ from labeling.sections import Section
 NIGHTS = 14
 """That the trend shows: two weeks, so that each day of the week is there twice."""
 
+LABELLING = ("predict", "audit", "publish")
+"""Stages that a run of labels goes through."""
+
 CONFIDENCE = ("term_confidence", "category_confidence")
 """Changes of LABEL_CHANGES in which the label itself is the same."""
 
@@ -34,6 +37,8 @@ class Night:
     bundle: str
     live: bool
     """Whether its publishing made it live."""
+    refused: bool
+    """Whether the audit refused what is staged; of a day that was published before, what it published stays."""
     items: int | None
     seconds: float
     """Of all its stages."""
@@ -63,7 +68,7 @@ class Night:
 def last_nights(warehouse: Warehouse, ds: dt.date) -> list[Night]:
     """Of the days up to ``ds`` that some stage worked for the newest NIGHTS, oldest first."""
     runs = local_tables.written(warehouse, RUNS).filter(pl.col("ds") <= ds).sort("finished_at").collect()
-    days = sorted(runs.filter(pl.col("stage").is_in(["audit", "publish", "predict"]))["ds"].unique())[-NIGHTS:]
+    days = sorted(runs.filter(pl.col("stage").is_in(LABELLING))["ds"].unique())[-NIGHTS:]
     recent = pl.col("ds").is_in(days)
     checks = local_tables.written(warehouse, QUALITY).filter(recent).sort("check").collect()
     changes = _changes(local_tables.written(warehouse, LABEL_CHANGES).filter(recent))
@@ -73,12 +78,15 @@ def last_nights(warehouse: Warehouse, ds: dt.date) -> list[Night]:
 def _night(ds: dt.date, runs: pl.DataFrame, checks: pl.DataFrame, changed: int | None) -> Night:
     stages = {row["stage"]: row for row in runs.to_dicts()}
     counts = {stage: json.loads(row["counts"]) for stage, row in stages.items()}
-    made = stages.get("publish") or stages.get("audit") or stages["predict"]
+    newest = [stage for stage in stages if stage in LABELLING][-1]
+    refused = newest == "audit" and bool(counts["audit"].get("failed"))
+    made = stages["audit"] if refused else stages.get("publish") or stages.get("audit") or stages["predict"]
     return Night(
         ds=ds,
         run_id=made["run_id"] or "",
         bundle=stages.get("predict", made)["bundle"] or "",
-        live=bool(counts.get("publish", {}).get("live")),
+        live=not refused and bool(counts.get("publish", {}).get("live")),
+        refused=refused,
         items=counts.get("predict", {}).get("items"),
         seconds=float(runs["seconds"].sum()),
         checks=checks.filter((pl.col("ds") == ds) & (pl.col("run_id") == made["run_id"])).to_dicts(),

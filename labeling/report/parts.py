@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -19,32 +19,36 @@ from labeling.report.checks import drift_part, gates_part, judged_checks, promot
 from labeling.report.clicks import calibration_part
 from labeling.report.labels import coverage_part, samples_part
 from labeling.report.lineage import lineage_part
-from labeling.report.nights import Night, headlines, last_nights, nights_part
+from labeling.report.nights import Night, headlines, nights_part
 from labeling.report.page import Page, Part
 from labeling.report.summary import Report, categories, places, retrieval, terms
 from labeling.report.training import training_part
 
 
-def nightly_page(warehouse: Warehouse, config: JobConfig, labels: Labels, report: Report, risk: Path | None) -> Page:
-    """The page of a published day.
+def nightly_page(
+    warehouse: Warehouse, config: JobConfig, labels: Labels, report: Report, nights: Sequence[Night], risk: Path | None
+) -> Page:
+    """The page of a day that was published, or is staged only.
 
     Args:
         warehouse: Where the tables are.
         config: The day, and what the warehouse declares absent.
         labels: Of the day.
         report: What `labeller report` measured of it.
+        nights: Of :func:`labeling.report.nights.last_nights`.
         risk: The drawn risk curve of the categories; None where there is no truth.
     """
     ds, bundle = config.ds, labels.lineage["bundle"]
     halves = {ITEM_TERMS: "vocabulary", ITEM_CATEGORIES: "taxonomy"}
-    now = {table: day_labels(warehouse, table, ds) for table, half in halves.items() if half not in config.absent}
+    present = [table for table, half in halves.items() if half not in config.absent]
+    now = {table: day_labels(warehouse, table, ds, staged=labels.staged) for table in present}
+    terms_now = local_tables.written(warehouse, ITEM_TERMS, staged=labels.staged).filter(pl.col("ds") == ds)
     vocabulary = local_tables.vocabulary(warehouse) if ITEM_TERMS in now else None
-    nights = last_nights(warehouse, ds)
     tonight = next((night for night in nights if night.ds == ds), None)
     return Page(
         ds=ds.isoformat(),
         verdict=tonight.verdict if tonight else "not audited",
-        summary=_summary(tonight, labels.lineage["run_id"], bundle),
+        summary=_summary(tonight, labels),
         headlines=headlines(nights, ds, _coverage(now)),
         parts=[
             gates_part(tonight, judged_checks(warehouse, tonight), promotion_words(warehouse, bundle)),
@@ -52,7 +56,7 @@ def nightly_page(warehouse: Warehouse, config: JobConfig, labels: Labels, report
             drift_part(nights, tonight),
             churn_part(warehouse, ds, now),
             movers_part(warehouse, ds, now),
-            calibration_part(warehouse, ds, bundle, vocabulary),
+            calibration_part(warehouse, ds, bundle, vocabulary, terms_now),
             samples_part(now, labels.titles),
             _truth_part(report, risk),
             training_part(warehouse, bundle, list(retrieval(report))),
@@ -62,12 +66,14 @@ def nightly_page(warehouse: Warehouse, config: JobConfig, labels: Labels, report
     )
 
 
-def _summary(tonight: Night | None, run_id: str, bundle: str) -> str:
-    if tonight is None:
+def _summary(tonight: Night | None, labels: Labels) -> str:
+    if labels.staged:
+        live = "it is staged only, and what was live before stays live"
+    elif tonight is None:
         live = "runs does not say whether it went live"
     else:
         live = "it went live" if tonight.live else "it is in the history only"
-    return f"Run {run_id} with bundle {bundle}; {live}."
+    return f"Run {labels.lineage['run_id']} with bundle {labels.lineage['bundle']}; {live}."
 
 
 def _coverage(now: Mapping[Table, pl.DataFrame]) -> dict[str, float | None]:
