@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from etl import config, tables
 from etl.config import SparkConfig
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, OUTPUTS, Table
+from etl.contracts import Table
 from etl.errors import InputError
 from etl.job import run_job
 from etl.session import start_session
@@ -87,9 +87,7 @@ def run(settings: MigrateConfig) -> Mapping[str, Any]:
 
 def planned(warehouse: Warehouse) -> Iterator[Plan]:
     """Tables that differ from their contracts, the live ones and those that are staged."""
-    places = [(table, warehouse.table(table)) for table in OUTPUTS]
-    places += [(table, warehouse.staged(table)) for table in (ITEM_TERMS, ITEM_CATEGORIES)]
-    for table, path in places:
+    for table, path in warehouse.outputs().values():
         if is_delta(path) and (found := differences(path, table)):
             yield Plan(table, path, tuple(found))
 

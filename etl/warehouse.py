@@ -11,7 +11,7 @@ from pathlib import Path
 
 from etl import storage
 from etl.config import WarehouseConfig, from_args
-from etl.contracts import INPUTS, Table
+from etl.contracts import INPUTS, OUTPUTS, STAGED, Table
 from etl.errors import InputError
 from etl.sources import Source
 
@@ -124,6 +124,11 @@ class Warehouse:
     def staged(self, table: Table) -> str:
         """Where a run lays a table down until it is audited."""
         return self._inside_root(storage.join(self.staging, table.name))
+
+    def outputs(self) -> dict[str, tuple[Table, str]]:
+        """Name -> contract and place of all tables that jobs write; a staged one is called ``staging/NAME``."""
+        live = {table.name: (table, self.table(table)) for table in OUTPUTS}
+        return live | {f"staging/{table.name}": (table, self.staged(table)) for table in STAGED}
 
     @property
     def staging(self) -> str:

@@ -29,7 +29,7 @@ from pyspark.sql import functions as F
 
 from etl import config, tables
 from etl.config import SparkJobConfig
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, OUTPUTS, PAIRS, Table
+from etl.contracts import PAIRS, Table
 from etl.errors import InputError
 from etl.job import run_job
 from etl.log_history import drop_history
@@ -180,9 +180,8 @@ def trace_of(spark: SparkSession, query: str) -> Trace:
 
 def _places(warehouse: Warehouse) -> list[tuple[Table, str]]:
     """Tables that hold queries, where there are any: those that are live, and what is staged of them."""
-    found = [(table, warehouse.table(table)) for table in OUTPUTS if QUERY in table.names or _lists(table)]
-    found += [(table, warehouse.staged(table)) for table in (ITEM_TERMS, ITEM_CATEGORIES) if _lists(table)]
-    return [(table, path) for table, path in found if is_delta(path)]
+    holding = [(table, path) for table, path in warehouse.outputs().values() if QUERY in table.names or _lists(table)]
+    return [(table, path) for table, path in holding if is_delta(path)]
 
 
 def count(spark: SparkSession, table: Table, path: str, trace: Trace) -> int:

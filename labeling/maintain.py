@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from etl import config, log_history, storage, tables
-from etl.contracts import ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, OUTPUTS, PAIRS, TITLE_GROUPS
+from etl.contracts import ITEM_EMBEDDINGS, OUTPUTS, PAIRS, TITLE_GROUPS
 from etl.errors import InputError
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
@@ -35,7 +35,7 @@ from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.live_log import live_state
 from labeling.referred import referred_bundles, referred_datasets
-from labeling.retention import CHECKPOINTS, DATED, STAGING, MaintainConfig
+from labeling.retention import CHECKPOINTS, DATED, MaintainConfig
 from model.bundle import MANIFEST_FILE
 from model.leftovers import abandoned
 
@@ -171,9 +171,7 @@ def first_days(warehouse: Warehouse, settings: MaintainConfig) -> dict[str, dt.d
 
 def _dated(warehouse: Warehouse) -> dict[str, str]:
     """Name -> path of the tables with days; a staged one is called staging/NAME."""
-    found = {table.name: warehouse.table(table) for table in DATED}
-    staged = {f"{STAGING}/{table.name}": warehouse.staged(table) for table in (ITEM_TERMS, ITEM_CATEGORIES)}
-    return found | staged
+    return {name: path for name, (table, path) in warehouse.outputs().items() if table in DATED}
 
 
 def _old_days(name: str, path: str, first: dt.date) -> OldRows:
@@ -219,9 +217,7 @@ def _dead_bytes(warehouse: Warehouse, settings: MaintainConfig) -> int:
 
 
 def _delta_paths(warehouse: Warehouse) -> list[str]:
-    places = [warehouse.table(table) for table in OUTPUTS]
-    places += [warehouse.staged(table) for table in (ITEM_TERMS, ITEM_CATEGORIES)]
-    return [path for path in places if is_delta(path)]
+    return [path for _, path in warehouse.outputs().values() if is_delta(path)]
 
 
 def ends(values: Sequence[Any]) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from etl import storage
 from etl.config import from_args
-from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, OUTPUTS, RUNS
+from etl.contracts import ITEM_TERMS, LABELS_CURRENT, RUNS
 from etl.dataset_config import DatasetConfig
 from etl.polars_scan import distinct
 from etl.warehouse import Warehouse, is_delta
@@ -70,13 +70,11 @@ def _in_aliases(warehouse: Warehouse) -> dict[str, str]:
 
 def _in_rows(warehouse: Warehouse, since: Mapping[str, dt.date]) -> dict[str, str]:
     """Bundles of rows that stay: what is live, the history from its first kept day on, what is staged."""
-    tables = [table for table in OUTPUTS if "bundle" in table.names and table is not RUNS]
-    places = {table.name: warehouse.table(table) for table in tables if table.name in since or table is LABELS_CURRENT}
-    places |= {f"staging/{table.name}": warehouse.staged(table) for table in (ITEM_TERMS, ITEM_CATEGORIES)}
     found: dict[str, str] = {}
-    for name, path in places.items():
-        if is_delta(path):
-            first = None if name == LABELS_CURRENT.name else since.get(name.partition("/")[0])
+    for name, (table, path) in warehouse.outputs().items():
+        first = since.get(name.partition("/")[0])
+        labelled = "bundle" in table.names and table is not RUNS and (first or table is LABELS_CURRENT)
+        if labelled and is_delta(path):
             found |= dict.fromkeys(_bundles_of(path, first), f"rows of {name}")
     return found
 

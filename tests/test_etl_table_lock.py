@@ -10,8 +10,8 @@ import time
 import polars as pl
 import pytest
 
+from etl import log_history, tables
 from etl import table_lock as module
-from etl import tables
 from etl.contracts import RUNS
 from etl.errors import InputError
 from etl.table_lock import lock_file, table_lock
@@ -49,15 +49,26 @@ def at_root(spark, root):
     spark.conf.set(module.DIRECTORY, before)
 
 
-def test_a_commit_waits_for_that_of_another_process(at_root, root):
-    (root / "locks").mkdir()
+COMMITS = {
+    "a table made": lambda spark, path: tables.ensure(spark, path, RUNS),
+    "a vacuum": lambda spark, path: log_history.vacuum(spark, path, 7 * 24),
+    "history dropped": lambda spark, path: log_history.drop_history(spark, path, {"stage": "forget"}),
+}
+
+
+@pytest.mark.parametrize("what", COMMITS)
+def test_a_commit_waits_for_that_of_another_process(what, at_root, root):
+    if what != "a table made":
+        tables.ensure(at_root, f"{root}/runs", RUNS)
+    (root / "locks").mkdir(exist_ok=True)
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, lock_file(at_root, f"{root}/runs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout.readline() == b"held\n"
     ended = []
     threading.Timer(1.5, lambda: (ended.append(time.monotonic()), other.communicate(b"\n"))).start()
-    tables.ensure(at_root, f"{root}/runs", RUNS)
+    COMMITS[what](at_root, f"{root}/runs")
+    assert ended
     assert time.monotonic() >= ended[0]
 
 

@@ -53,6 +53,9 @@ OUTPUTS = (
     RUNS,
 )
 
+STAGED = (ITEM_TERMS, ITEM_CATEGORIES)
+"""Outputs that a run lays down in staging first, where they wait for their audit."""
+
 __all__ = [
     "ANNOTATION_SAMPLE",
     "CATALOGUE",
@@ -83,6 +86,7 @@ __all__ = [
     "RUNS",
     "SIMILAR_ITEMS",
     "SPLITS",
+    "STAGED",
     "TAXONOMY",
     "TERM_CANDIDATES",
     "TITLE_GROUPS",
