@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from pyspark.sql import SparkSession
 
-from etl import migrate, tables
+from etl import migrate, tables, warehouse
 from etl.contracts import QUALITY, RUNS, Column, Table
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from etl.table_contract import differences
@@ -41,7 +41,7 @@ def run(root: Path, *flags: str) -> int:
 def contracts(monkeypatch) -> list[Table]:
     """The tables that the command knows: these instead of its own."""
     known = [NOW, QUALITY]
-    monkeypatch.setattr(migrate, "OUTPUTS", known)
+    monkeypatch.setattr(warehouse, "OUTPUTS", known)
     return known
 
 
