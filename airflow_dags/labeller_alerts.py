@@ -6,6 +6,7 @@ no such connection nobody is told, and nothing fails.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -76,22 +77,26 @@ def message(context: Mapping[str, Any]) -> dict[str, Any]:
     run = context["dag_run"]
     if isinstance(run, Mapping):  # of a deadline the scheduler sends the run as its REST API shows it
         of = {"dag": run["dag_id"], "run_id": run["dag_run_id"], "run_type": run["run_type"]}
-        told = {"event": "deadline_missed", "ds": day_of(run), **of, "task": None, "log_url": _page(run)}
+        told = {"event": "deadline_missed", "ds": day_of(of["dag"], run), **of, "task": None, "log_url": _page(run)}
         return told | {"text": f"{of['dag']} {told['ds']}: not done by {context['deadline']['deadline_time']}"}
     task = context["ti"]
     of = {"dag": task.dag_id, "run_id": task.run_id, "run_type": str(getattr(run.run_type, "value", run.run_type))}
     shown = task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
     fields = {"conf": run.conf, "data_interval_start": run.data_interval_start, "run_after": run.run_after}
-    told = {"event": "task_failed", "ds": day_of(fields), **of, "task": shown, "log_url": task.log_url}
+    told = {"event": "task_failed", "ds": day_of(of["dag"], fields), **of, "task": shown, "log_url": task.log_url}
     return told | {"text": f"{of['dag']} {told['ds']}: {shown} failed at try {task.try_number}"}
 
 
-def day_of(run: Mapping[str, Any]) -> str:
-    """The day, or the range of days, that a run is for; as labeller_operator.DAY has it."""
+def day_of(dag: str, run: Mapping[str, Any]) -> str:
+    """The day, or the range of days, that a run is for; as the tasks of its DAG have it."""
     given = run["conf"] or {}
     if "from" in given:
         return f"{given['from']}/{given['to']}"
-    return str(given.get("ds") or run["data_interval_start"] or run["run_after"])[:10]
+    day = given.get("ds") or run["data_interval_start"]
+    if day is None:  # a run of now without an interval: a night is of the day before, upkeep of the day itself
+        after = dt.date.fromisoformat(str(run["run_after"])[:10])
+        day = after - dt.timedelta(days=dag == "nightly_labeling")
+    return str(day)[:10]
 
 
 def _page(run: Mapping[str, Any]) -> str:

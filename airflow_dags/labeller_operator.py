@@ -169,10 +169,16 @@ def _words(name: str, value: Any) -> list[str]:
 def days_to_make(line: str) -> list[dict[str, str]]:
     """Last line of ``backfill plan --json`` -> the days that are to be made, in their order, those that cannot be too.
 
+    Each with the bundle of the plan: what is compared and then published is made with it, whatever is promoted meanwhile.
+
     Raises:
         AirflowException: it is no plan.
     """
     try:
-        return [{"from": day["ds"], "to": day["ds"]} for day in json.loads(line) if day["stages"] or day["problem"]]
+        return [
+            {"from": day["ds"], "to": day["ds"]} | ({"bundle": day["bundle"]} if day["bundle"] else {})
+            for day in json.loads(line)
+            if day["stages"] or day["problem"]
+        ]
     except (ValueError, TypeError, KeyError):
         raise AirflowException(f"backfill plan ended with {line[:200]!r} (expected a JSON array of days)") from None

@@ -22,7 +22,7 @@ from etl.catalogue import read_catalogue, with_title_id
 from etl.cleaning import EVENT_KINDS
 from etl.config import SparkJobConfig, from_args
 from etl.contracts import MAX_TITLE_CHARACTERS, OVERRIDES
-from etl.errors import InputError
+from etl.errors import InputError, TryLater
 from etl.inputs import read_input
 from etl.job import run_job
 from etl.pairs_config import PairsConfig
@@ -73,6 +73,8 @@ def run(config: CheckConfig) -> Mapping[str, Any]:
         try:
             with naming_bad_files():
                 figures |= check()
+        except TryLater:
+            raise
         except InputError as error:
             problems.append(str(error).replace("\n", "\n    "))
     if problems:

@@ -10,7 +10,7 @@ EXIT_OK = 0
 EXIT_BUG = EXIT_FAILED = 1  # to Airflow the same: it tries again
 EXIT_BAD_INPUT = 2
 EXIT_GATE_REFUSED = 3
-EXIT_DAY_TAKEN = 75  # sysexits' EX_TEMPFAIL: the same command does its work once the other has ended, so Airflow tries again
+EXIT_TRY_LATER = 75  # sysexits' EX_TEMPFAIL: the same command does its work a while later, so Airflow tries again
 EXIT_NOTHING_DUE = 99  # Airflow shows the task as skipped
 
 
@@ -32,6 +32,10 @@ class InputError(ValueError):
         error = cls(heading + "".join(f"\n  - {problem}" for problem in shown))
         error.problems = tuple(problems)
         return error
+
+
+class TryLater(InputError):
+    """Another process has what the job needs, or a store or mount does not answer now: later the same command will do."""
 
 
 class OtherContract(InputError):

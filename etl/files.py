@@ -16,7 +16,8 @@ from pyspark.sql.pandas.types import from_arrow_type
 
 from etl import storage
 from etl.contracts import CLICK_LOG, Table
-from etl.errors import InputError, UnreadableFiles
+from etl.errors import InputError, TryLater, UnreadableFiles
+from etl.outage import may_pass
 from etl.sources import Source
 from etl.storage import StoredFile, shown
 
@@ -149,6 +150,8 @@ def _footer(file: str, wanted: Collection[str]) -> dict[str, str] | str:
     try:
         schema = storage.read_schema(file)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise TryLater(f"{file} cannot be read now: {error} (expected an answer): try again later") from error
         return f"{storage.size_of(file)} bytes, {error}"
     return {field.name: _spark_type(field.type) for field in schema if field.name.lower() in folded}
 

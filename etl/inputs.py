@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 
 from etl import contracts, metastore, storage
 from etl.contracts import Table
-from etl.errors import InputError
+from etl.errors import InputError, TryLater
 from etl.files import (
     check_files,
     data_files,
@@ -24,6 +24,7 @@ from etl.files import (
     schema_problems,
     without_derived_day,
 )
+from etl.outage import says_so
 from etl.quarantine import root_cause
 from etl.sources import Source
 from etl.tables import latest_version
@@ -188,7 +189,9 @@ def _of_path(
                 _say_what_is_lacking(table, footers, path)
         return reader.parquet(*paths)
     except (AnalysisException, Py4JJavaError) as error:
-        raise InputError(f"input table {table.name} at {path} cannot be read: {root_cause(error)}") from error
+        reason = root_cause(error)
+        kind = TryLater if says_so(reason) else InputError
+        raise kind(f"input table {table.name} at {path} cannot be read: {reason}") from error
 
 
 def _checked_files(

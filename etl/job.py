@@ -15,15 +15,16 @@ from typing import Any
 from etl.config import ConfigT, JobConfig, WarehouseConfig, from_args
 from etl.errors import (
     EXIT_BAD_INPUT,
-    EXIT_DAY_TAKEN,
     EXIT_FAILED,
     EXIT_GATE_REFUSED,
     EXIT_OK,
+    EXIT_TRY_LATER,
     GateRefused,
     InputError,
     StageFailed,
+    TryLater,
 )
-from etl.lease import DayTaken, hold_day, lock_directory
+from etl.lease import hold_day, lock_directory
 from etl.quarantine import naming_bad_files
 from etl.redaction import HIDDEN, SECRET, RedactingFormatter, learn, print_bug, redacted
 from etl.session import remove_checkpoints
@@ -55,7 +56,7 @@ def run_job(
     """Run ``work`` with its settings; returns the exit code.
 
     A job that writes for its day holds the lease of that day meanwhile (:mod:`etl.lease`); where another has it, nothing is
-    done and the exit code is 75.
+    done and the exit code is 75, as where a store does not answer.
 
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
@@ -75,7 +76,7 @@ def run_job(
             remove_checkpoints()
     except InputError as error:
         print(redacted(f"{parser.prog}: error: {error}"), file=sys.stderr)
-        return EXIT_DAY_TAKEN if isinstance(error, DayTaken) else EXIT_BAD_INPUT
+        return EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_BAD_INPUT
     except GateRefused as error:
         print(redacted(f"{parser.prog}: gate refused: {error}"), file=sys.stderr)
         return EXIT_GATE_REFUSED

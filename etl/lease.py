@@ -28,7 +28,7 @@ from typing import Any
 from filelock import LeaseCompromise, SoftFileLease, Timeout
 
 from etl.config import WarehouseConfig
-from etl.errors import EXIT_FAILED, InputError
+from etl.errors import EXIT_FAILED, InputError, TryLater
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _NOTE_WAIT = 2.0  # a winner writes who it is milliseconds after it has won
 
 
-class DayTaken(InputError):
+class DayTaken(TryLater):
     """Another process writes for this day."""
 
 
@@ -118,6 +118,22 @@ def hold_day(
             marker.release()
     finally:
         os.close(descriptor)
+
+
+def require_idle(directory: Path, ds: dt.date) -> None:
+    """See that nobody writes for another day than ``ds`` now; who starts later is not kept from it.
+
+    Raises:
+        DayTaken: somebody does; the first one is named.
+    """
+    for file in sorted(directory.glob("ds=*.lock")):
+        day = dt.date.fromisoformat(file.stem.removeprefix("ds="))
+        if day != ds:
+            descriptor = _open(file)
+            try:
+                _lock(descriptor, file, day)
+            finally:
+                os.close(descriptor)
 
 
 def _open(file: Path) -> int:

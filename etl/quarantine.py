@@ -12,7 +12,8 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
 from etl import storage
-from etl.errors import InputError, UnreadableFiles
+from etl.errors import InputError, TryLater, UnreadableFiles
+from etl.outage import says_so
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def naming_bad_files() -> Iterator[None]:
 
     Raises:
         UnreadableFiles: that file cannot be read.
+        TryLater: the store or mount that it lies on does not answer now, which says nothing of the file.
         InputError: it can, and a column of it is of another type than the table's.
     """
     try:
@@ -57,6 +59,8 @@ def naming_bad_files() -> Iterator[None]:
         condition, file = _failed_read(error)
         if file is None:
             raise
+        if says_so(reason := root_cause(error)):
+            raise TryLater(f"{file} cannot be read now: {reason} (expected an answer): try again later") from error
         if condition.endswith("PARQUET_COLUMN_DATA_TYPE_MISMATCH"):
             raise InputError(
                 "an input file has a column of another type than its table (expected one type in all files), write it "

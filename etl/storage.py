@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from etl.errors import InputError
+from etl.errors import InputError, TryLater
+from etl.outage import may_pass
 
 if TYPE_CHECKING:  # half a second that mounted paths do without
     import pyarrow as pa
@@ -28,7 +29,11 @@ _CODE = re.compile(r"<Code>([^<]+)</Code>(?:<Message>([^<]*)</Message>)?")
 
 
 class StoreError(InputError):
-    """A store that cannot be reached, lacks the bucket, or does not let us in."""
+    """A store that lacks the bucket, or does not let us in."""
+
+
+class StoreSilent(TryLater):
+    """A store that does not answer, or is too busy to."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -210,10 +215,15 @@ def _file_system(authority: str) -> Any:
 
 @contextmanager
 def _said_by_store(path: str) -> Iterator[None]:
-    """Turn an error of a store into bad input: what the store says, without what it was sent."""
+    """Turn an error of a store into bad input, or into a later try: what the store says, without what it was sent."""
     try:
         yield
     except OSError as error:
+        if may_pass(error):
+            raise StoreSilent(
+                f"{path} cannot be read now: {_reason(str(error))} (expected an answer of the store): try again later, or "
+                "mend the store's address where the command runs, see docs/object_stores.md"
+            ) from None
         raise StoreError(
             f"{path} cannot be read: {_reason(str(error))} (expected a bucket that is there, and credentials for it): "
             f"set the store's variables where the command runs, see docs/object_stores.md"

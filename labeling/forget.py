@@ -32,6 +32,7 @@ from etl.config import SparkJobConfig
 from etl.contracts import PAIRS, Table
 from etl.errors import InputError
 from etl.job import run_job
+from etl.lease import lock_directory, require_idle
 from etl.log_history import drop_history
 from etl.runs import record_stage
 from etl.session import start_session
@@ -121,6 +122,7 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
 
     Raises:
         InputError: no word is in the query.
+        DayTaken: a job of another day runs.
     """
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
@@ -142,6 +144,8 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
     if settings.dry_run:
         log.info("dry run: nothing was written")
         return counts
+    # What such a job has read it writes back, after we have counted.
+    require_idle(lock_directory(settings), settings.ds)
     # On record first, and pairs last: a run that was cut off is made again from what they still tell, and where nothing is
     # left of them its own record stays.
     if rows or datasets:

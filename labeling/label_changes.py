@@ -138,8 +138,10 @@ def record_changes(spark: SparkSession, warehouse: Warehouse) -> dict[str, int]:
     commits = live_commits(warehouse)
     recorded = -1
     if is_delta(warehouse.table(LABEL_CHANGES)):
-        newest = tables.read(spark, warehouse.table(LABEL_CHANGES), LABEL_CHANGES).agg(F.max("live_version")).collect()[0][0]
-        recorded = -1 if newest is None else newest
+        of_runs = {(commit.version, commit.run_id) for commit in commits}
+        rows = tables.read(spark, warehouse.table(LABEL_CHANGES), LABEL_CHANGES).select("live_version", "run_id").distinct()
+        # Versions of a table that was moved away and made anew since are no versions of this one.
+        recorded = max((row[0] for row in rows.collect() if tuple(row) in of_runs), default=-1)
     counts: Counter[str] = Counter()
     for number, commit in reversed(list(enumerate(commits))):
         if commit.version > recorded and commit.changes_of is not None:

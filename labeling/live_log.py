@@ -93,6 +93,13 @@ class LiveState:
             return run_id == self.now.run_id
         return ds == self.newest
 
+    def stays_back(self, ds: dt.date, run_id: str) -> bool:
+        """Whether what a rollback took back stays so once this run is live: it is of an older day, or is live by one."""
+        if self.newest is not None and ds < self.newest:
+            return True
+        now = self.now
+        return now is not None and now.rolled_back and (now.ds, now.run_id) == (ds, run_id)
+
 
 def live_state(warehouse: Warehouse) -> LiveState:
     """Two records are read, since a warehouse of an earlier version says only in RUNS which days changed no label."""

@@ -72,6 +72,10 @@ class PublishConfig(SparkJobConfig):
     """Whether the day goes live though a rollback took it back; without it only newer days do, and a rerun of this one
     goes into the history alone."""
 
+    overrides_as_of: dt.date | None = None
+    """Day at whose end (UTC) overrides are judged, that of the labels unless given: today's makes a correction of today live
+    before the next night; `labeller relate` and a later rerun without it judge them as always."""
+
     annotated_items: Annotated[int, Field(ge=0)] = 200
     """Items of annotation_sample, drawn from each stratum by its share: judged, 200 give a share to within .07 (95%)."""
 
@@ -103,7 +107,7 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     columns = lineage_columns(labels)
     spec = read_spec(warehouse.bundle(columns["bundle"]))
     catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text).persist(StorageLevel.DISK_ONLY)
-    lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
+    lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns, settings.overrides_as_of)
     metadata = {"stage": PUBLISH, "ds": settings.ds, **lineage.columns}
     counts: dict[str, int] = {}
     for table, rows in labels.items():
@@ -163,7 +167,7 @@ def make_live(
     again = state.now is not None and (state.now.ds, state.now.run_id) == (ds, lineage.columns["run_id"])
     metadata = live_metadata(
         PUBLISH, ds, lineage.columns, changes_of=max(ds, state.newest or ds), history=history,
-        rolled_back=again and state.now is not None and state.now.rolled_back,
+        rolled_back=state.stays_back(ds, lineage.columns["run_id"]),
     )  # fmt: skip
     return merge(live, spark, warehouse, metadata, unless_same=again)
 
@@ -218,8 +222,11 @@ def require_same_inputs(
     catalogue: DataFrame,
     labels: Mapping[Table, DataFrame],
     columns: Mapping[str, str],
+    overrides_as_of: dt.date | None = None,
 ) -> Lineage:
     """What the staged rows say they come from, held against what is there now.
+
+    Overrides are those that hold at the end of ``overrides_as_of``, else of ``ds``.
 
     Raises:
         InputError: catalogue, vocabulary, taxonomy or few-shot examples changed since; all of them named.
@@ -245,6 +252,8 @@ def require_same_inputs(
     if problems:
         heading = f"the inputs of run {columns['run_id']} changed since; run `labeller embed`, `predict` and `audit` again:"
         raise InputError.of(problems, heading=heading)
+    if overrides_as_of is not None:
+        overrides = read_overrides(spark, warehouse, overrides_as_of, vocabulary, taxonomy)
     return Lineage(columns, inputs, vocabulary, taxonomy, overrides)
 
 

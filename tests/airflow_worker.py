@@ -128,6 +128,14 @@ def deadline(folder: str) -> list:
     return list(execute_callback(missed.path, missed.kwargs | {"context": context}, Path(), None, structlog.get_logger()))
 
 
+def day_told(folder: str, *, dag: str) -> str:
+    """The day that an alert names of a run without a day of its own and without an interval."""
+    sys.path.append(folder)
+    from labeller_alerts import day_of
+
+    return day_of(dag, {"conf": None, "data_interval_start": None, "run_after": AFTER})
+
+
 def command(folder: str, *, words: list[str]) -> str:
     """What ``airflow WORDS`` prints."""
     from airflow.cli.cli_parser import get_parser
@@ -139,7 +147,7 @@ def command(folder: str, *, words: list[str]) -> str:
     return printed.getvalue()
 
 
-ANSWERS = {f.__name__: f for f in (render, refused, execute, alert, deadline, command)}
+ANSWERS = {f.__name__: f for f in (render, refused, execute, alert, deadline, day_told, command)}
 
 if __name__ == "__main__":
     folder, questions = sys.argv[1:]

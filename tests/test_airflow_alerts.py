@@ -20,6 +20,8 @@ def alerts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
             ("deadline", {"env": connection(address)}),
             ("deadline", {"env": down}),
             ("deadline", {}),
+            ("day_told", {"dag": "nightly_labeling"}),
+            ("day_told", {"dag": "maintain_labeling"}),
         ]
         return told, ask(tmp_path_factory.mktemp("airflow"), questions)[1:]
 
@@ -53,6 +55,10 @@ def test_a_missed_deadline_is_told_with_the_same_fields_and_the_runs_page(alerts
         "log_url": URL.format("backfill_labeling", "manual%202"),
         "text": "backfill_labeling 2024-05-01/2024-05-03: not done by 2024-05-08T08:00:00+00:00",
     }
+
+
+def test_a_run_without_an_interval_is_told_by_the_day_that_its_tasks_work_for(alerts: tuple) -> None:
+    assert alerts[1][3:] == ["2024-05-07", "2024-05-08"]  # both start on the 8th
 
 
 def test_without_a_connection_nobody_is_told_and_nothing_fails(alerts: tuple) -> None:

@@ -13,7 +13,9 @@ from tests.airflow_env import ask, commands, recorder
 
 EVIL = "/data/$(touch CANARY); `touch CANARY` \"; touch CANARY; ' {{ 1 + 1 }} --force\t*"
 DAYS = [(3, {"pairs": "why"}, ""), (2, {}, ""), (1, {}, "no bundle")]
-PLAN = json.dumps([{"ds": f"2024-05-0{n}", "stages": stages, "problem": problem} for n, stages, problem in DAYS])
+PLAN = json.dumps(
+    [{"ds": f"2024-05-0{n}", "stages": stages, "problem": problem, "bundle": ""} for n, stages, problem in DAYS]
+)
 PARAMS = [
     ("nightly_labeling", "model.train", ("root", "hostfile")),
     ("nightly_labeling", "etl.pairs", ("root", "ds")),

@@ -68,7 +68,10 @@ def test_a_run_that_fails_alerts_once_and_an_endpoint_that_is_down_gives_no_secr
 
 
 def test_a_backfill_makes_compares_and_publishes_the_days_of_its_plan_alone(home, tmp_path) -> None:
-    plan = [{"ds": f"2024-05-0{n}", "stages": {"pairs": "why"} if n != 2 else {}, "problem": ""} for n in (3, 2, 1)]
+    plan = [
+        {"ds": f"2024-05-0{n}", "stages": {"pairs": "why"} if n != 2 else {}, "problem": "", "bundle": "b1"}
+        for n in (3, 2, 1)
+    ]
     given = {"LABELLER_BIN": recorder(tmp_path), "SAID": json.dumps(plan)}
     conf = {"root": "/data/shop", "from": "2024-05-01", "to": "2024-05-03", "until": "publish"}
     ended, printed = run_dag(home, "backfill_labeling", conf, **given)
@@ -78,10 +81,14 @@ def test_a_backfill_makes_compares_and_publishes_the_days_of_its_plan_alone(home
     made = [("run", "--no-publish", day) for day in days]
     assert ran[0] == ("plan", "--from=2024-05-01")
     assert sorted(ran[1:]) == sorted([*made, *(("diff", day) for day in days), *(("run", day) for day in days)])
+    assert all("--bundle=b1" in words for words in commands(tmp_path)[1:]), "whatever is promoted meanwhile"
 
 
 def test_a_backfill_that_is_only_planned_makes_nothing(home, tmp_path) -> None:
-    given = {"LABELLER_BIN": recorder(tmp_path), "SAID": '[{"ds": "2024-05-01", "stages": {"pairs": "why"}, "problem": ""}]'}
+    given = {
+        "LABELLER_BIN": recorder(tmp_path),
+        "SAID": '[{"ds": "2024-05-01", "stages": {"pairs": ""}, "problem": "", "bundle": ""}]',
+    }
     conf = {"root": "/data/shop", "from": "2024-05-01", "to": "2024-05-01", "until": "plan"}
     ended, printed = run_dag(home, "backfill_labeling", conf, **given)
     assert ended == 0, printed[-2000:]

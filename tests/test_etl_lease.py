@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
 import subprocess
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from etl.config import JobConfig, arg_parser
-from etl.errors import EXIT_BAD_INPUT, EXIT_DAY_TAKEN, EXIT_FAILED, EXIT_OK, InputError
+from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, EXIT_TRY_LATER, InputError
 from etl.job import run_job
-from etl.lease import DayTaken, hold_day
+from etl.lease import DayTaken, hold_day, require_idle
 from tests.rows import DS
 
 HOLD = """
@@ -82,9 +83,9 @@ def test_of_two_jobs_started_together_on_one_day_one_runs_and_the_other_says_who
     jobs = [start(JOB, "--root", root, "--ds", DS) for _ in range(2)]
     said = {job.pid: job.communicate()[1] for job in jobs}
     by_code = {job.returncode: job.pid for job in jobs}
-    assert set(by_code) == {EXIT_OK, EXIT_DAY_TAKEN}
+    assert set(by_code) == {EXIT_OK, EXIT_TRY_LATER}
     assert (root / "written").read_text() == "x"
-    refusal = said[by_code[EXIT_DAY_TAKEN]].splitlines()[-1]
+    refusal = said[by_code[EXIT_TRY_LATER]].splitlines()[-1]
     assert f"ds={DS} is being written by process {by_code[EXIT_OK]} on host " in refusal
     assert f"`labeller pairs --root {root} --ds {DS}`" in refusal
     assert "nothing was written" in refusal
@@ -196,3 +197,15 @@ def test_locks_lie_where_the_settings_say(root, tmp_path):
     assert run_job(arg_parser(JobConfig, "job", ""), JobConfig, lambda _: {}, argv) == EXIT_OK
     assert (tmp_path / "elsewhere" / f"ds={DS}.lock").exists()
     assert not (root / "locks").exists()
+
+
+def test_work_that_wants_no_other_day_written_is_refused_while_one_is(tmp_path):
+    later = DS + dt.timedelta(days=1)
+    with hold_day(tmp_path, DS, "own"):
+        require_idle(tmp_path, DS)
+        with (
+            hold_day(tmp_path, later, "labeller predict"),
+            pytest.raises(DayTaken, match=r"ds=2024-05-08 .* `labeller predict`"),
+        ):
+            require_idle(tmp_path, DS)
+        require_idle(tmp_path, DS)

@@ -9,12 +9,14 @@ import time
 
 import polars as pl
 import pytest
+from pyspark.sql import functions as F
 
 from etl import log_history, tables
 from etl import table_lock as module
 from etl.contracts import RUNS
 from etl.errors import InputError
 from etl.table_lock import lock_file, table_lock
+from tests.rows import DS
 
 # Java's locks are the kernel's record locks, which another process may take as well as another JVM.
 HOLD = """
@@ -52,6 +54,8 @@ def at_root(spark, root):
 COMMITS = {
     "a table made": lambda spark, path: tables.ensure(spark, path, RUNS),
     "a vacuum": lambda spark, path: log_history.vacuum(spark, path, 7 * 24),
+    "a slice": lambda spark, path: tables.write_slice(spark.createDataFrame([], RUNS.ddl), path, RUNS, {"ds": DS}),
+    "rows deleted": lambda spark, path: tables.delete_rows(spark, path, F.col("ds") == F.lit(DS), {"stage": "maintain"}),
     "history dropped": lambda spark, path: log_history.drop_history(spark, path, {"stage": "forget"}),
 }
 

@@ -10,9 +10,8 @@ import pytest
 from etl.build_pairs import identity
 from etl.code import code_version
 from etl.contracts import RUNS, TAXONOMY, VOCABULARY
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, GateRefused, InputError, StageFailed
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, GateRefused, InputError, StageFailed, TryLater
 from etl.inputs import read_input
-from etl.lease import DayTaken
 from etl.pairs_config import PairsConfig
 from etl.tables import write_slice
 from etl.warehouse import Warehouse
@@ -146,7 +145,7 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
 
 @pytest.mark.parametrize(
     ("codes", "error"),
-    [((2, 0), InputError), ((3, 0), GateRefused), ((75, 0), DayTaken), ((3, 2), StageFailed), ((1,), StageFailed)],
+    [((2, 0), InputError), ((3, 0), GateRefused), ((75, 0), TryLater), ((3, 2), StageFailed), ((1,), StageFailed)],
 )
 def test_days_that_fail_are_all_named_by_an_error_of_their_kind(codes, error):
     outcomes = [Outcome(DS - dt.timedelta(days=n), [], code, f"why {n}" if code else "") for n, code in enumerate(codes)]

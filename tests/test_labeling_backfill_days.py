@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from etl import build_pairs, tables
 from etl.contracts import CATALOGUE, CLICK_LOG, LABELS_CURRENT, OUTPUTS, RUNS, TAXONOMY, VOCABULARY
-from etl.errors import EXIT_BAD_INPUT, EXIT_DAY_TAKEN, EXIT_GATE_REFUSED, EXIT_OK
+from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK, EXIT_TRY_LATER
 from etl.lease import hold_day
 from etl.warehouse import Warehouse
 from labeling import audit, embed_catalogue, predict, publish
@@ -179,7 +179,7 @@ def test_a_diff_of_days_that_are_not_staged_names_them(shop, capsys):
 def test_a_day_that_another_process_has_is_refused_and_nothing_is_written(shop, capsys):
     before = contents(shop)
     with hold_day(shop / "locks", PREVIOUS, "labeller predict"):
-        assert backfill.main(argv("run", shop, PREVIOUS, PREVIOUS)) == EXIT_DAY_TAKEN
+        assert backfill.main(argv("run", shop, PREVIOUS, PREVIOUS)) == EXIT_TRY_LATER
     assert f"ds={PREVIOUS} is being written by process" in capsys.readouterr().err
     assert all(contents(shop)[name].equals(rows) for name, rows in before.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,14 @@ def test_what_a_crash_left_unrecorded_is_written_by_whoever_comes_next(spark, ro
     assert counts == {"changed_model": 1, "changed_new_item": 1}
     assert changes(spark, root, ds=NEXT) == {("i1", "term"): ("kettle", "pot", "model")}
     assert record_changes(spark, Warehouse.at(str(root))) == {}
+
+
+def test_a_table_that_was_made_anew_is_recorded_from_its_first_commit_on(spark, two_days, tmp_path):
+    shop = Path(shutil.copytree(two_days, tmp_path / "warehouse"))
+    shutil.rmtree(shop / LABELS_CURRENT.name)
+    go_live(spark, shop, THIRD, [live_row("i1")], lineage("r3"))
+    assert latest_version(spark, str(shop / LABELS_CURRENT.name)) < 2, "behind what is recorded"
+    assert changes(spark, shop, ds=THIRD) == {("i1", "new"): (None, "kettle", "new_item")}
 
 
 @pytest.mark.slow

@@ -142,6 +142,27 @@ def test_an_older_day_never_goes_live_with_or_without_a_rollback(caplog):
     assert LiveState(None, None).admits(DS, "r1")
 
 
+def test_a_day_that_is_made_anew_after_a_rollback_keeps_the_newer_one_taken_back():
+    """NEXT was taken back; DS is labelled anew, published with --undo-rollback, and its task is cleared once more."""
+    back = LiveState(NEXT, live_commit(DS, "r1", rolled_back=True))
+    assert goes_live(back, settings(DS, undo_rollback=True), "r1b")
+    assert back.stays_back(DS, "r1b")
+    mended = LiveState(NEXT, live_commit(DS, "r1b", rolled_back=True))
+    assert not goes_live(mended, settings(NEXT), "r2")
+    assert goes_live(mended, settings(DS), "r1b")
+    assert goes_live(mended, settings(NEXT, undo_rollback=True), "r2")
+    assert not mended.stays_back(NEXT, "r2")
+    assert not mended.stays_back(THIRD, "r3")
+
+
+@pytest.mark.slow
+def test_a_run_of_the_older_day_that_goes_live_says_in_its_commit_that_the_newer_one_stays_back(spark, shop):
+    assert back(shop, DS) == EXIT_OK
+    commit(spark, shop, DS, [live_row("i1", ["pot"])], lineage("r1b"))
+    state = live_state(Warehouse.at(str(shop)))
+    assert (state.now.run_id, state.now.rolled_back, state.newest) == ("r1b", True, NEXT)
+
+
 @pytest.mark.slow
 def test_going_back_to_the_newest_day_undoes_a_rollback(spark, shop):
     before = live(spark, shop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etl.contracts.table import DS, LINEAGE, Column, Table
+from etl.contracts.table import DS, LINEAGE, LOG_RETENTION, Column, Table
 
 ITEM_EMBEDDINGS = Table(
     "item_embeddings",
@@ -25,7 +25,6 @@ WHY_NO_TERM = (
     "min_probability), tie (another term is equally near), not_encodable (the encoder failed, it is tried again)."
 )
 
-LOG_RETENTION = "interval 365 days"
 FILE_RETENTION_DAYS = 30
 """Days that files of earlier versions are kept at least, whatever a vacuum asks for: a rollback reads them."""
 

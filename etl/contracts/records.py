@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etl.contracts.table import DS, LINEAGE, Column, Table
+from etl.contracts.table import DS, LINEAGE, LOG_RETENTION, Column, Table
 
 CHANGED = ("new", "gone", "term", "terms", "category", "term_confidence", "category_confidence")
 """What of an item changed: the item itself, its best term, its further terms, its category path, or with the same label
@@ -111,4 +111,6 @@ RUNS = Table(
     ),
     keys=("ds", "stage"),
     partition_by=("ds",),
+    # A stage that runs again replaces its row; what made a day as it was is then told by an earlier commit.
+    properties={"delta.logRetentionDuration": LOG_RETENTION},
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+LOG_RETENTION = "interval 365 days"
+"""Of tables whose earlier commits tell something; Delta's own default is 30 days."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -66,6 +66,7 @@ def as_json(day: DayPlan) -> dict[str, Any]:
         "seconds": day.seconds,
         "items": day.items,
         "to_encode": day.to_encode,
+        "bundle": day.bundle,
         "notes": list(day.notes),
         "problem": day.problem,
     }

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from etl import tables
 from etl.catalogue import read_catalogue
 from etl.contracts import CATALOGUE, CLICK_LOG, PAIRS, RUNS, TAXONOMY, VOCABULARY, Table
-from etl.errors import InputError
+from etl.errors import InputError, TryLater
 from etl.inputs import read_input, version_of
 from etl.pairs_config import PairsConfig
 from etl.taxonomy import load_taxonomy
@@ -43,6 +43,8 @@ def same_files(
 
     try:
         return files(then) == files(now)
+    except TryLater:
+        raise
     except InputError:  # the older version is vacuumed: nobody can say that it was the same
         return False
 
@@ -143,6 +145,8 @@ class _Search:
                     if version(replace(self.warehouse, pins={table.name: number})) == wanted:
                         self.pins[table.name] = number
                         return
+                except TryLater:
+                    raise
                 except InputError:  # vacuumed, or a state of it that could not be used then either
                     continue
         self.problems.append(

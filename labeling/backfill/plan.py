@@ -56,6 +56,8 @@ class DayPlan:
     """Items whose text has no vector of the bundle yet."""
     seconds: float | None = 0.0
     """What the stages would take, by earlier runs; None where one of them has never run."""
+    bundle: str = ""
+    """What labels it where that is for us to say; empty where the day's lineage does."""
     notes: Sequence[str] = ()
     """What else somebody should know."""
     problem: str = ""
@@ -164,7 +166,7 @@ class _Look:
             catalogue.unpersist()
         return DayPlan(
             self.ds, {**exists, "vectors": f"{items - lacking:,} of {items:,}"}, stages, self.flags, items, lacking,
-            self._seconds(stages, bundle, items, lacking), self._notes(), "",
+            self._seconds(stages, bundle, items, lacking), "" if self.was else bundle.id, self._notes(), "",
         )  # fmt: skip
 
     @cached_property

@@ -16,14 +16,15 @@ from typing import Any
 
 from etl.errors import (
     EXIT_BAD_INPUT,
-    EXIT_DAY_TAKEN,
     EXIT_GATE_REFUSED,
     EXIT_OK,
+    EXIT_TRY_LATER,
     GateRefused,
     InputError,
     StageFailed,
+    TryLater,
 )
-from etl.lease import DayTaken, Lease, hold_day, lock_directory
+from etl.lease import Lease, hold_day, lock_directory
 from labeling.backfill.config import STAGES, TO_AUDIT
 from labeling.backfill.plan import DayPlan, Planner
 
@@ -50,7 +51,7 @@ def run_days(planner: Planner) -> dict[str, Any]:
     """Make every day of the range; one that fails leaves the others as they are.
 
     Raises:
-        InputError, DayTaken, GateRefused, StageFailed: as :func:`refuse_failures`.
+        InputError, TryLater, GateRefused, StageFailed: as :func:`refuse_failures`.
     """
     settings = planner.settings
     looking = threading.Lock()  # one plan at a time: they share a session
@@ -59,8 +60,8 @@ def run_days(planner: Planner) -> dict[str, Any]:
         try:
             with hold_day(lock_directory(settings), ds, f"labeller backfill run --root {settings.root}, ds={ds}") as lease:
                 return _make(planner, ds, lease, looking)
-        except DayTaken as error:
-            return Outcome(ds, (), EXIT_DAY_TAKEN, str(error))
+        except TryLater as error:
+            return Outcome(ds, (), EXIT_TRY_LATER, str(error))
         except InputError as error:
             return Outcome(ds, (), EXIT_BAD_INPUT, str(error))
 
@@ -113,7 +114,7 @@ def refuse_failures(outcomes: Sequence[Outcome]) -> None:
 
     Raises:
         InputError: days lack something.
-        DayTaken: another process has them.
+        TryLater: another process has them, or a store does not answer.
         GateRefused: the audit refused days.
         StageFailed: stages failed otherwise, or for different reasons.
     """
@@ -125,6 +126,6 @@ def refuse_failures(outcomes: Sequence[Outcome]) -> None:
     codes = {outcome.code for outcome in failed}
     if codes == {EXIT_BAD_INPUT}:
         raise InputError(said)
-    if codes == {EXIT_DAY_TAKEN}:
-        raise DayTaken(said)
+    if codes == {EXIT_TRY_LATER}:
+        raise TryLater(said)
     raise GateRefused(said) if codes == {EXIT_GATE_REFUSED} else StageFailed(said)
