@@ -20,6 +20,8 @@ MAX_SHOWN = 20  # of 10^6 terms without a text, twenty tell the story
 class InputError(ValueError):
     """What the job was given cannot be used; says what, found, expected and the cure."""
 
+    exit_code = EXIT_BAD_INPUT
+
     problems: tuple[str, ...] = ()
     """The single problems, where there is a list of them."""
 
@@ -36,6 +38,8 @@ class InputError(ValueError):
 
 class TryLater(InputError):
     """Another process has what the job needs, or a store or mount does not answer now: later the same command will do."""
+
+    exit_code = EXIT_TRY_LATER
 
 
 class OtherContract(InputError):

@@ -14,15 +14,12 @@ from typing import Any
 
 from etl.config import ConfigT, JobConfig, WarehouseConfig, from_args
 from etl.errors import (
-    EXIT_BAD_INPUT,
     EXIT_FAILED,
     EXIT_GATE_REFUSED,
     EXIT_OK,
-    EXIT_TRY_LATER,
     GateRefused,
     InputError,
     StageFailed,
-    TryLater,
 )
 from etl.lease import hold_day, lock_directory
 from etl.quarantine import naming_bad_files
@@ -76,7 +73,7 @@ def run_job(
             remove_checkpoints()
     except InputError as error:
         print(redacted(f"{parser.prog}: error: {error}"), file=sys.stderr)
-        return EXIT_TRY_LATER if isinstance(error, TryLater) else EXIT_BAD_INPUT
+        return error.exit_code
     except GateRefused as error:
         print(redacted(f"{parser.prog}: gate refused: {error}"), file=sys.stderr)
         return EXIT_GATE_REFUSED

@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 
 from etl.config import JobConfig, from_args
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, LINEAGE, OVERRIDES, RUNS, Table
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         origin = explain(Warehouse.of(settings), args.item, args.ds)
     except InputError as error:
         print(f"labeller explain: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     if args.json:
         print(json.dumps(asdict(origin), default=str, ensure_ascii=False, indent=1))
     else:

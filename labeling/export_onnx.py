@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.job import configure_logging
 from etl.warehouse import Warehouse
 from labeling.encoding import labelling_bundle
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"bundle": bundle.id, "path": str(export(bundle, args.out))}))
     except InputError as error:
         print(f"labeller export-onnx: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     return EXIT_OK
 
 

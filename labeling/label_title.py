@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from etl.config import from_args
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.product_template import ProductTemplate
 from etl.warehouse import Warehouse
 from labeling import local_tables
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         labelled = label_titles(args.root, args.titles)
     except InputError as error:
         print(f"label: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     if args.json:
         print(json.dumps(labelled, indent=1, ensure_ascii=False))
         return EXIT_OK

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.contracts import LABELS_CURRENT
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.job import configure_logging
 from etl.warehouse import Warehouse
 from labeling import local_tables
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({**done, "collection": index.path.name, "bundle": index.bundle, "path": str(args.path)}))
     except InputError as error:
         print(f"labeller load-qdrant: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     return EXIT_OK
 
 

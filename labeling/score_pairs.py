@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.job import configure_logging
 from etl.warehouse import Warehouse
 from labeling.encoding import encode_good, labelling_bundle
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(score_file(args.root, args.source, args.target)))
     except InputError as error:
         print(f"labeller score-pairs: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     return EXIT_OK
 
 

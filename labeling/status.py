@@ -20,7 +20,7 @@ from rich.table import Table as RichTable
 
 from etl.config import from_args
 from etl.contracts import QUALITY, RUNS
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
 from labeling.live_log import LiveCommit, live_state
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = status(Warehouse.of(due), due)
     except InputError as error:
         print(f"labeller status: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     if args.json:
         print(json.dumps(asdict(found) | {"live": _live(found.live)}, default=str, indent=1))
     else:

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from etl.contracts import INPUTS, OUTPUTS, Table
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
+from etl.errors import EXIT_OK, InputError
 from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
 from labeling.data_dictionary import data_dictionary
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = list(survey(warehouse))
     except InputError as error:
         print(f"labeller tables: error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     if args.json:
         print(json.dumps([asdict(entry) for entry in found], indent=1))
     else:

@@ -12,7 +12,7 @@ from etl.contracts import CATALOGUE
 from etl.errors import EXIT_TRY_LATER, TryLater
 from etl.outage import may_pass, says_so
 from etl.sources import Source
-from labeling import audit
+from labeling import audit, tables
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,7 @@ def test_a_store_that_does_not_answer_ends_a_job_with_the_code_that_airflow_trie
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     storage._file_system.cache_clear()
     assert audit.main(["--root", store, "--ds", "2024-05-07"]) == EXIT_TRY_LATER
+    assert tables.main(["--root", store]) == EXIT_TRY_LATER
     said = capsys.readouterr().err
     assert "cannot be read now: Connection refused" in said
     assert "hush" not in said

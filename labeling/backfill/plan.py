@@ -18,7 +18,7 @@ from etl.build_pairs import identity
 from etl.catalogue import read_catalogue
 from etl.code import code_version
 from etl.contracts import CATALOGUE, CLICK_LOG, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, PAIRS, RUNS, Table
-from etl.errors import InputError
+from etl.errors import InputError, TryLater
 from etl.inputs import version_of
 from etl.pairs_config import PairsConfig
 from etl.runs import expected_cost
@@ -88,6 +88,8 @@ class Planner:
         exists = self._exists(ds, runs)
         try:
             return _Look(self, ds, runs).plan(exists)
+        except TryLater:
+            raise
         except InputError as error:
             return DayPlan(ds, exists, problem=str(error))
 

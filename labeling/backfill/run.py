@@ -60,10 +60,8 @@ def run_days(planner: Planner) -> dict[str, Any]:
         try:
             with hold_day(lock_directory(settings), ds, f"labeller backfill run --root {settings.root}, ds={ds}") as lease:
                 return _make(planner, ds, lease, looking)
-        except TryLater as error:
-            return Outcome(ds, (), EXIT_TRY_LATER, str(error))
         except InputError as error:
-            return Outcome(ds, (), EXIT_BAD_INPUT, str(error))
+            return Outcome(ds, (), error.exit_code, str(error))
 
     with ThreadPoolExecutor(settings.parallel) as pool:
         outcomes = list(pool.map(make, settings.days))
