@@ -12,10 +12,10 @@ import pytest
 
 from etl import storage
 from etl.contracts import CATALOGUE, RUNS
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError, UnreadableFiles
+from etl.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TRY_LATER, InputError, UnreadableFiles
 from etl.files import check_files, data_files, files_version
 from etl.sources import Source
-from etl.storage import StoreError
+from etl.storage import StoreError, StoreSilent
 from etl.warehouse import Warehouse, is_delta
 from labeling import doctor, local_tables, tables
 from tests.rows import DS
@@ -134,7 +134,6 @@ def test_a_root_on_a_store_without_settings_says_which_it_needs(store: Path, cap
     [
         ("AWS_SECRET_ACCESS_KEY", "hush-and-wrong", "SignatureDoesNotMatch"),
         ("AWS_ACCESS_KEY_ID", "nobody-s-key", "InvalidAccessKeyId"),
-        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9", "Connection refused"),
     ],
 )
 def test_credentials_that_do_not_let_us_in_are_said_without_them(
@@ -143,5 +142,16 @@ def test_credentials_that_do_not_let_us_in_are_said_without_them(
     monkeypatch.setenv(variable, value)
     with pytest.raises(StoreError, match=said) as error:
         Warehouse.at(ROOT)
+    assert error.value.exit_code == EXIT_BAD_INPUT
     for secret in (SECRET, KEY, "hush-and-wrong", "nobody-s-key"):
+        assert secret not in str(error.value)
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_store_where_nobody_answers_is_asked_again_later(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreSilent, match="Connection refused") as error:
+        Warehouse.at(ROOT)
+    assert error.value.exit_code == EXIT_TRY_LATER
+    for secret in (SECRET, KEY):
         assert secret not in str(error.value)
