@@ -10,6 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
+from etl import tables
 from etl.contracts import CATALOGUE, MAX_TITLE_CHARACTERS
 from etl.errors import MAX_SHOWN, InputError
 from etl.inputs import read_day
@@ -42,6 +43,11 @@ def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date, templ
         raise InputError.of(problems, heading=f"table catalogue cannot be used, ds={ds}:")
     texts = {"title": F.make_valid_utf8("title"), "text": F.make_valid_utf8(rendered(parsed))}
     return items.withColumns(texts).select(*CATALOGUE.names, "text")
+
+
+def catalogue_version(catalogue: DataFrame) -> str:
+    """Version of what labels and live rows hold of a day's catalogue, and of the texts that the labels were made of."""
+    return tables.content_version(catalogue.select("item_id", "title", "text"))
 
 
 def rendered(template: ProductTemplate) -> Column:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
-from datasketch import MinHash
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -81,6 +80,8 @@ def connected(edges: DataFrame) -> DataFrame:
 
 def _signatures(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """(title_id, text) -> title_id, hashes of its words, and a key for each band of its signature."""
+    from datasketch import MinHash  # not above: with it comes scipy, a second of every job that reads clicks
+
     for batch in batches:
         sets = [sorted(set(words(text))) for text in batch.column("text").to_pylist()]
         made = MinHash.bulk([[word.encode() for word in found] for found in sets], **_MINHASH)

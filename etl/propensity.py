@@ -18,7 +18,6 @@ from collections.abc import Mapping
 import numpy as np
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from sklearn.isotonic import IsotonicRegression
 
 from etl.cleaning import Transform, acted, shown
 
@@ -70,6 +69,8 @@ def fit(group: np.ndarray, position: np.ndarray, impressions: np.ndarray, clicks
             break
     # Nobody looks more at what stands lower; where clicks are few this is what keeps theta from jumping.
     weights = np.bincount(position, impressions, len(theta)) + 1e-9
+    from sklearn.isotonic import IsotonicRegression  # not above: a second of every job that reads clicks
+
     falling = IsotonicRegression(increasing=False).fit_transform(np.arange(len(theta)), theta, sample_weight=weights)
     return np.asarray(falling / falling[0])
 

@@ -22,7 +22,7 @@ from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.terminal import add_root_argument, console, day
 from model.bundle import MANIFEST_FILE, METRICS_FILE, read_calibration
-from model.bundle_layout import read_json
+from model.bundle_files import read_json
 
 LINEAGE_NAMES = tuple(column.name for column in LINEAGE)
 

@@ -17,7 +17,7 @@ from labeling.encoding import labelling_bundle
 from labeling.terminal import add_root_argument
 from model import online_example
 from model.bundle import Bundle, load_bundle
-from model.bundle_layout import write_json
+from model.bundle_files import write_json
 from model.online import FORMAT, GRAPH_FILE, MANIFEST_FILE, OUTPUT, hashes
 from model.onnx_graph import OPSET, write_graph
 

@@ -41,7 +41,7 @@ from etl.table_lock import table_lock
 from etl.text import Normaliser
 from etl.warehouse import Warehouse, is_delta
 from model.bundle import MANIFEST_FILE
-from model.bundle_layout import read_json
+from model.bundle_files import read_json
 from model.leftovers import abandoned
 
 log = logging.getLogger(__name__)

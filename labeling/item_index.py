@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from etl.errors import InputError
 from etl.warehouse import Warehouse
 from labeling.term_search import DECIMALS
-from model.bundle_layout import read_json, write_json
+from model.bundle_files import read_json, write_json
 from model.retrieval import search
 
 if TYPE_CHECKING:  # a service loads an index without Spark

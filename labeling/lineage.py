@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from etl import tables
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LINEAGE
@@ -29,6 +30,11 @@ def lineage_of(rows: DataFrame) -> dict[str, Any] | None:
     names = [column.name for column in LINEAGE]
     row = rows.select(*(name for name in names if name in rows.columns)).head()
     return None if row is None else dict.fromkeys(names) | row.asDict()
+
+
+def constants(ds: dt.date, lineage: Mapping[str, str]) -> dict[str, Column]:
+    """The columns ``ds`` and LINEAGE of every row of a run."""
+    return {"ds": F.lit(ds)} | {column.name: F.lit(lineage[column.name]) for column in LINEAGE}
 
 
 def changes(last: Mapping[str, str] | None, lineage: Mapping[str, str]) -> list[str]:

@@ -8,9 +8,6 @@ from typing import Any
 import faiss
 import numpy as np
 
-from labeling.tiled_search import TiledSearch
-from model.precision import has_amx
-
 Nearest = Callable[[np.ndarray, int], np.ndarray]
 """Float32 unit vectors [N, D] and k -> places [N, k] of the rows nearest to each."""
 
@@ -24,8 +21,13 @@ def nearest_in(rows_FD: np.ndarray) -> Nearest:
     A GPU that was not given to this task is another's.
     """
     gpu = _task_gpu() if faiss.get_num_gpus() else None
-    if gpu is None and len(rows_FD) >= LARGE and has_amx():
-        return TiledSearch(rows_FD).nearest
+    if gpu is None and len(rows_FD) >= LARGE:
+        # Not above: with them comes torch, and what only reads labels does without.
+        from labeling.tiled_search import TiledSearch
+        from model.precision import has_amx
+
+        if has_amx():
+            return TiledSearch(rows_FD).nearest
     index: Any = faiss.IndexFlatIP(rows_FD.shape[1])
     index.add(np.ascontiguousarray(rows_FD, dtype=np.float32))
     if gpu is not None:

@@ -21,10 +21,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config, tables
-from etl.catalogue import read_catalogue
+from etl.catalogue import catalogue_version, read_catalogue
 from etl.code import code_version
 from etl.config import SparkJobConfig
-from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, LEVELS, LINEAGE, PAIRS
+from etl.contracts import CATALOGUE, ITEM_CATEGORIES, ITEM_EMBEDDINGS, ITEM_TERMS, LEVELS, PAIRS
 from etl.errors import InputError
 from etl.inputs import version_of
 from etl.job import run_job
@@ -37,7 +37,7 @@ from labeling.clicked import clicked_terms, term_forms
 from labeling.encoding import labelling_bundle
 from labeling.examples import EXAMPLES, count_examples, drawn_examples, example_sums, told_categories, with_examples
 from labeling.few_shot import Shots
-from labeling.lineage import changes, last_lineage
+from labeling.lineage import changes, constants, last_lineage
 from labeling.overrides import read_overrides
 from labeling.product_text import with_texts
 from labeling.redundancy import MAX_SIMILARITY
@@ -274,11 +274,6 @@ def identity_settings(settings: PredictConfig) -> dict[str, Any]:
     return settings.model_dump(mode="json", include=fields)
 
 
-def catalogue_version(catalogue: DataFrame) -> str:
-    """Version of what labels and live rows hold of a day's catalogue, and of the texts that the labels were made of."""
-    return tables.content_version(catalogue.select("item_id", "title", "text"))
-
-
 def vectors(spark: SparkSession, warehouse: Warehouse, ds: dt.date, bundle: Bundle, catalogue: DataFrame) -> DataFrame:
     """Rows item_id, text, vector, reason of every item of the day.
 
@@ -332,11 +327,6 @@ def as_item_categories(scored: DataFrame, ds: dt.date, lineage: Mapping[str, str
     rows = scored.select("item_id", "category.*")
     levels = {f"level_{n}": F.get("path", F.lit(n - 1)) for n in range(1, LEVELS + 1)}
     return rows.withColumns(levels | constants(ds, lineage)).select(*ITEM_CATEGORIES.names)
-
-
-def constants(ds: dt.date, lineage: Mapping[str, str]) -> dict[str, Any]:
-    """The columns ``ds`` and LINEAGE of every row of a run."""
-    return {"ds": F.lit(ds)} | {column.name: F.lit(lineage[column.name]) for column in LINEAGE}
 
 
 def day_pairs(spark: SparkSession, warehouse: Warehouse, ds: dt.date) -> DataFrame:

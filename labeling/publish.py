@@ -17,7 +17,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 
 from etl import config, tables
-from etl.catalogue import read_catalogue
+from etl.catalogue import catalogue_version, read_catalogue
 from etl.config import SparkJobConfig
 from etl.contracts import (
     ANNOTATION_SAMPLE,
@@ -42,11 +42,10 @@ from labeling.annotation_sample import annotation_sample
 from labeling.audit import halves, staged, staged_run
 from labeling.examples import EXAMPLES, told_categories
 from labeling.label_changes import record_changes
-from labeling.lineage import lineage_of
+from labeling.lineage import constants, lineage_of
 from labeling.live_labels import current_labels, merge
 from labeling.live_log import PUBLISH, LiveState, history_versions, live_metadata, live_state
 from labeling.overrides import read_overrides
-from labeling.predict import catalogue_version, constants
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.live_log import live_commits
 from model.bundle import CANDIDATE, CHAMPION, MANIFEST_FILE, alias
-from model.bundle_layout import read_json
+from model.bundle_files import read_json
 from model.train_config import TrainConfig
 
 

@@ -37,8 +37,9 @@ from etl.warehouse import Warehouse
 from labeling import category_mismatch, copy_keywords, query_items, similar_items, term_candidates
 from labeling.examples import EXAMPLES
 from labeling.item_index import ItemIndex, drop_unless_live, load_item_index, set_live, write_item_index
+from labeling.lineage import constants
 from labeling.live_log import live_state
-from labeling.predict import constants, vectors
+from labeling.predict import vectors
 from labeling.probability import Calibration
 from labeling.published_day import PublishedDay, published_day
 from labeling.relate_config import RelateConfig

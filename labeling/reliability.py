@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import brier_score_loss, roc_auc_score
 
 
 class Reliability(NamedTuple):
@@ -24,6 +23,11 @@ def reliability(probabilities: np.ndarray, right: np.ndarray) -> Reliability:
     error = round(expected_calibration_error(probabilities, right), 6)
     if right.min() == right.max():
         return Reliability(error, None, None)
+    from sklearn.metrics import (  # not above: two seconds of every job that audits or reads labels
+        brier_score_loss,
+        roc_auc_score,
+    )
+
     skill = 1 - brier_score_loss(right, probabilities) / right.var()
     return Reliability(error, round(float(skill), 6), round(float(roc_auc_score(right, probabilities)), 6))
 

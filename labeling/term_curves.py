@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from labeling.clicked import Clicked
 from labeling.probability import Curve
@@ -173,6 +172,8 @@ def isotonic(cases: Sequence[Case]) -> list[list[float]]:
     scores = np.array([case.score for case in cases])
     right = np.array([case.right for case in cases], dtype=np.float64)
     low, high = 1 / (len(right) + 2), 1 - 1 / (right.sum() + 2)
+    from sklearn.isotonic import IsotonicRegression  # not above: a second of every job that only applies a curve
+
     fitted = IsotonicRegression(y_min=low, y_max=high, out_of_bounds="clip").fit(scores, right)
     return [
         [round(float(x), 6), round(float(y), 6)] for x, y in zip(fitted.X_thresholds_, fitted.y_thresholds_, strict=True)

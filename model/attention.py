@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.nn.attention.varlen import varlen_attn
 
 Groups = Sequence[tuple[int, int]]
 """(length, number of texts): how the tokens, sorted by the length of their text, fall into rectangles."""
@@ -34,6 +33,9 @@ class Layout:
 def attention(q_TAD: torch.Tensor, k_TAD: torch.Tensor, v_TAD: torch.Tensor, layout: Layout, dropout: float) -> torch.Tensor:
     """[T, A, D] each -> [T, A, D], with the probabilities dropped out at the rate ``dropout``."""
     if not dropout and has_kernel(q_TAD.device, q_TAD.dtype, q_TAD.shape[2]):
+        # Not above: it brings torch's whole compiler with it, 2 s of CPU in every process that only ever uses the other way.
+        from torch.nn.attention.varlen import varlen_attn
+
         longest = layout.groups[-1][0]
         found = varlen_attn(q_TAD, k_TAD, v_TAD, layout.offsets, layout.offsets, longest, longest)
         assert isinstance(found, torch.Tensor)  # a pair only if more is asked for

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,12 +25,11 @@ from etl.errors import InputError, OtherContract
 from etl.tokenizer import Tokenizer, load_tokenizer
 from etl.tokenizer_spec import SPEC_FILE, read_spec, require_installed_normaliser
 from etl.warehouse import Warehouse
-from model.bundle_layout import CONFIG_FILE, WEIGHTS_FILE, load_encoder, opens_plainly, read_json, save_encoder, write_json
-from model.encoder import Encoder
-from model.inference import embed
-from model.matryoshka import shortened
-from model.packing import tokenised
+from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE, read_json, write_json
 from model.presets import EncoderConfig
+
+if TYPE_CHECKING:  # torch takes three seconds to import, and most jobs only ask which bundle there is
+    from model.encoder import Encoder
 
 FORMAT = 2
 METRICS_FILE, MANIFEST_FILE, CALIBRATION_FILE = "metrics.json", "manifest.json", "calibration.json"
@@ -73,6 +72,10 @@ class Bundle:
         Raises:
             InputError: ``dim`` is none that the bundle was trained for.
         """
+        from model.inference import embed
+        from model.matryoshka import shortened
+        from model.packing import tokenised
+
         vectors = embed(self.encoder, *tokenised(self.tokenizer, texts, side), self.device, halved=halved)
         return vectors if dim is None else shortened(vectors, dim, self.encoder.config.matryoshka)
 
@@ -91,6 +94,8 @@ def write_bundle(
     The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same id. A bundle that
     is there already keeps its calibration, and gets the figures and the lineage of the training that made it again.
     """
+    from model.bundle_layout import opens_plainly, save_encoder
+
     bundles.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=bundles))
     try:
@@ -178,6 +183,8 @@ def load_bundle(path: Path | str, device: str = "cpu") -> Bundle:
     Raises:
         InputError: a file is missing, changed or truncated, or belongs to another text normaliser.
     """
+    from model.bundle_layout import load_encoder
+
     path = Path(path)
     manifest = verify(path)
     calibration = read_calibration(path)

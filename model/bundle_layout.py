@@ -5,21 +5,19 @@ See docs/decisions/bundle.md.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from etl.errors import InputError
 from etl.tokenizer_spec import TokenizerSpec
 from model.bert_config import bert_config
+from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE, read_json, write_json
 from model.encoder import Encoder
 from model.presets import EncoderConfig
 
-WEIGHTS_FILE, CONFIG_FILE, BERT_CONFIG_FILE = "model.safetensors", "encoder.json", "config.json"
+BERT_CONFIG_FILE = "config.json"
 HEAD, HEAD_FILE = "head.weight", "2_Dense/model.safetensors"
 
 
@@ -94,24 +92,3 @@ def _tokenizer_settings(max_tokens: int) -> dict[str, Any]:
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_tokens}
     return {**settings, "split_special_tokens": True, "clean_up_tokenization_spaces": False, **special}
-
-
-def read_json(path: Path, missing: str = "is missing") -> dict[str, Any]:
-    """Content of a JSON file.
-
-    Raises:
-        InputError: it is not there (the directory ``missing``), or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} {missing} (no {path.name})") from None
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from None
-
-
-def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
-    """Write aside, then rename: a reader sees the old file or the new one."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.replace(path)

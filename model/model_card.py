@@ -13,7 +13,7 @@ from typing import Any
 
 from etl.tokenizer_spec import SPEC_FILE
 from model.bundle import MANIFEST_FILE, METRICS_FILE, read_calibration
-from model.bundle_layout import read_json, write_json
+from model.bundle_files import read_json, write_json
 
 CARD_FILE = "MODEL_CARD.md"
 GATE_FILE = "gate.json"

@@ -20,7 +20,8 @@ from etl.tokenizer_spec import SPEC_FILE
 from etl.wordpiece import WordPieceTokenizer
 from model.bert_config import encoder_config
 from model.bundle import verify
-from model.bundle_layout import BERT_CONFIG_FILE, CONFIG_FILE, HEAD, WEIGHTS_FILE, load_weights, read_json
+from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE, read_json
+from model.bundle_layout import BERT_CONFIG_FILE, HEAD, load_weights
 from model.encoder import Encoder
 from model.presets import PRESETS, EncoderConfig
 

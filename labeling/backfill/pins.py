@@ -12,7 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from etl import tables
-from etl.catalogue import read_catalogue
+from etl.catalogue import catalogue_version, read_catalogue
 from etl.contracts import CATALOGUE, CLICK_LOG, PAIRS, RUNS, TAXONOMY, VOCABULARY, Table
 from etl.errors import InputError, TryLater
 from etl.inputs import read_input, version_of
@@ -22,7 +22,6 @@ from etl.tokenizer_spec import read_spec
 from etl.vocabulary import load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.backfill.config import as_flags, stage_settings
-from labeling.predict import catalogue_version
 from model.bundle import read_calibration
 
 _OLDEST = 200  # versions of a vocabulary or tree that are looked through: years of daily edits
