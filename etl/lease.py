@@ -29,6 +29,7 @@ from filelock import LeaseCompromise, SoftFileLease, Timeout
 
 from etl.config import WarehouseConfig
 from etl.errors import EXIT_FAILED, InputError, TryLater
+from etl.outage import may_pass
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ def _open(file: Path) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
+        _require_answer(error, file)
         raise InputError(
             f"{file} cannot be opened: {error.strerror} (expected a directory for leases that this user may write): "
             "mend its permissions, or name another by [warehouse] lock_dir, the same for all that write this warehouse"
@@ -154,8 +156,16 @@ def _lock(descriptor: int, file: Path, ds: dt.date) -> None:
         raise _taken(ds, _note_of_winner(file)) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
+            _require_answer(error, file)
             raise
         log.warning("%s: this file system has no locks (%s), so a crash frees ds=%s after minutes", file, error.strerror, ds)
+
+
+def _require_answer(error: OSError, file: Path) -> None:
+    if may_pass(error):
+        raise TryLater(
+            f"{file} cannot be locked now: {error.strerror} (expected a mount that answers): try again later"
+        ) from None
 
 
 def _claim(marker: SoftFileLease, before: dict[str, Any], ds: dt.date, duration: float) -> None:

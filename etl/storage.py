@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # half a second that mounted paths do without
 SCHEMES = ("s3a", "abfs", "abfss", "hdfs")
 """Of the stores: names that Spark and delta-rs both know."""
 
+_KEYLESS = re.compile(r"/latest/(api/token|meta-data)")
+"""Where a client without keys asks for them: the machine's own Amazon, which does not answer elsewhere."""
+
 _CODE = re.compile(r"<Code>([^<]+)</Code>(?:<Message>([^<]*)</Message>)?")
 
 
@@ -219,7 +222,7 @@ def _said_by_store(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if may_pass(error):
+        if may_pass(error) and not _KEYLESS.search(str(error)):
             raise StoreSilent(
                 f"{path} cannot be read now: {_reason(str(error))} (expected an answer of the store): try again later, or "
                 "mend the store's address where the command runs, see docs/object_stores.md"

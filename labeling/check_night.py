@@ -21,7 +21,7 @@ from etl.check_inputs import CheckConfig
 from etl.config import JobConfig, from_args
 from etl.config import arg_parser as config_parser
 from etl.dataset_config import DatasetConfig
-from etl.errors import InputError
+from etl.errors import InputError, TryLater
 from etl.job import run_job
 from etl.migrate import require_contracts
 from etl.pairs_config import PairsConfig
@@ -99,6 +99,8 @@ def check_settings(config: NightConfig) -> None:
     for stage in STAGES:
         try:
             made[stage] = from_args(stage, argparse.Namespace(config=None, root=config.root, ds=config.ds, **hostfile))
+        except TryLater:
+            raise
         except InputError as error:
             problems |= dict.fromkeys(error.problems or [str(error)])
     if {TrainConfig, DatasetConfig} <= made.keys():

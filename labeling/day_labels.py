@@ -39,7 +39,7 @@ class Labels:
 
 
 def read_labels(warehouse: Warehouse, config: JobConfig, *, refused: bool = False) -> Labels:
-    """The published labels of a day; where there are none, or a later run was ``refused``, those in staging.
+    """The published labels of a day; where there are none, or a later run was ``refused``, those in staging if it has them.
 
     Raises:
         InputError: there are none either.
@@ -49,6 +49,8 @@ def read_labels(warehouse: Warehouse, config: JobConfig, *, refused: bool = Fals
         if published is not None:
             return published
     found = _labels(warehouse, config, staged=True)
+    if found is None and refused:  # upkeep has emptied staging since
+        found = _labels(warehouse, config, staged=False)
     if found is None:
         raise InputError(
             f"{warehouse.root} holds no labels for {config.ds}: "

@@ -126,6 +126,8 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
     """
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
+    if not settings.dry_run:
+        require_idle(lock_directory(settings), settings.ds)  # before counting: what is committed meanwhile would be missed
     spark = start_session("labeller forget", settings)
     trace = trace_of(spark, settings.query.get_secret_value())
     rows = {place: found for place in _places(warehouse) if (found := count(spark, *place, trace))}
@@ -144,7 +146,7 @@ def run(settings: ForgetConfig) -> Mapping[str, Any]:
     if settings.dry_run:
         log.info("dry run: nothing was written")
         return counts
-    # What such a job has read it writes back, after we have counted.
+    # Again: a job that started meanwhile writes back what it has read.
     require_idle(lock_directory(settings), settings.ds)
     # On record first, and pairs last: a run that was cut off is made again from what they still tell, and where nothing is
     # left of them its own record stays.

@@ -41,6 +41,8 @@ class LiveCommit:
     """Whether the run is live because a newer one was taken back."""
     history: Mapping[str, int]
     """Version of each history table that holds the run's rows."""
+    overrides_as_of: dt.date | None
+    """Day at whose end overrides were judged; None in commits of versions of this package that did not say."""
 
     @property
     def run_id(self) -> str:
@@ -52,14 +54,14 @@ class LiveCommit:
 
     @classmethod
     def of(cls, version: int, at: dt.datetime, metadata: Mapping[str, Any]) -> LiveCommit:
-        day = metadata.get("changes_of")
+        days = {name: metadata.get(name) for name in ("changes_of", "overrides_as_of")}
         return cls(
             version=version,
             stage=metadata["stage"],
             ds=dt.date.fromisoformat(metadata["ds"]),
             at=at,
             lineage={column.name: metadata.get(column.name) for column in LINEAGE},
-            changes_of=dt.date.fromisoformat(day) if day else None,
+            **{name: dt.date.fromisoformat(day) if day else None for name, day in days.items()},
             rolled_back=metadata.get("rolled_back", False),
             history=metadata.get("history", {}),
         )
@@ -67,12 +69,12 @@ class LiveCommit:
 
 def live_metadata(
     stage: str, ds: dt.date, lineage: Mapping[str, str | None], *, changes_of: dt.date, rolled_back: bool,
-    history: Mapping[str, int],
+    history: Mapping[str, int], overrides_as_of: dt.date,
 ) -> dict[str, Any]:  # fmt: skip
     """What a commit of LABELS_CURRENT carries; :class:`LiveCommit` says what each means."""
     return {
         "stage": stage, "ds": str(ds), **lineage, "changes_of": str(changes_of), "rolled_back": rolled_back,
-        "history": dict(history),
+        "history": dict(history), "overrides_as_of": str(overrides_as_of),
     }  # fmt: skip
 
 
@@ -92,6 +94,11 @@ class LiveState:
         if self.now is not None and self.now.rolled_back:
             return run_id == self.now.run_id
         return ds == self.newest
+
+    def overrides_as_of(self, ds: dt.date) -> dt.date:
+        """Day at whose end overrides are judged if this day goes live: an earlier one would take corrections back."""
+        said = self.now.overrides_as_of if self.now is not None and self.now.ds <= ds else None
+        return max(ds, said or ds)
 
     def stays_back(self, ds: dt.date, run_id: str) -> bool:
         """Whether what a rollback took back stays so once this run is live: it is of an older day, or is live by one."""

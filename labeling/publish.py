@@ -58,8 +58,6 @@ class Lineage:
     inputs: Mapping[str, str]
     vocabulary: Vocabulary | None
     taxonomy: Taxonomy | None
-    overrides: DataFrame | None
-    """As they hold at the end of the day; see :func:`labeling.overrides.read_overrides`."""
 
 
 class PublishConfig(SparkJobConfig):
@@ -72,8 +70,8 @@ class PublishConfig(SparkJobConfig):
     goes into the history alone."""
 
     overrides_as_of: dt.date | None = None
-    """Day at whose end (UTC) overrides are judged, that of the labels unless given: today's makes a correction of today live
-    before the next night; `labeller relate` and a later rerun without it judge them as always."""
+    """Day at whose end (UTC) overrides are judged: today's makes a correction of today live before the next night. Unless
+    given that of the labels, or the later one that made live what is live: no correction is taken back by the next night."""
 
     annotated_items: Annotated[int, Field(ge=0)] = 200
     """Items of annotation_sample, drawn from each stratum by its share: judged, 200 give a share to within .07 (95%)."""
@@ -106,7 +104,7 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
     columns = lineage_columns(labels)
     spec = read_spec(warehouse.bundle(columns["bundle"]))
     catalogue = read_catalogue(spark, warehouse, settings.ds, spec.product_text).persist(StorageLevel.DISK_ONLY)
-    lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns, settings.overrides_as_of)
+    lineage = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
     metadata = {"stage": PUBLISH, "ds": settings.ds, **lineage.columns}
     counts: dict[str, int] = {}
     for table, rows in labels.items():
@@ -116,9 +114,11 @@ def run(settings: PublishConfig) -> Mapping[str, Any]:
         state = live_state(warehouse)
         counts["live"] = int(goes_live(state, settings, run_id))
         if counts["live"]:
-            live = current_labels(catalogue, labels, lineage.overrides, lineage.columns, spec.normalise)
+            judged = settings.overrides_as_of or state.overrides_as_of(settings.ds)
+            overrides = read_overrides(spark, warehouse, judged, lineage.vocabulary, lineage.taxonomy)
+            live = current_labels(catalogue, labels, overrides, lineage.columns, spec.normalise)
             history = history_versions(warehouse, labels)
-            counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history)
+            counts |= make_live(live, spark, warehouse, settings.ds, lineage, state, history, judged)
             counts |= record_changes(spark, warehouse)
         # Here and not in a stage of its own: every published day has one, backfilled ones too, by a pass over the labels.
         sample = annotation_sample(catalogue, labels, settings.annotated_items, settings.annotated_per_stratum)
@@ -161,12 +161,13 @@ def make_live(
     lineage: Lineage,
     state: LiveState,
     history: Mapping[str, int],
+    overrides_as_of: dt.date,
 ) -> dict[str, int]:
     """The one commit to LABELS_CURRENT, which a rerun of what is live makes only if a person changed a label since."""
     again = state.now is not None and (state.now.ds, state.now.run_id) == (ds, lineage.columns["run_id"])
     metadata = live_metadata(
         PUBLISH, ds, lineage.columns, changes_of=max(ds, state.newest or ds), history=history,
-        rolled_back=state.stays_back(ds, lineage.columns["run_id"]),
+        rolled_back=state.stays_back(ds, lineage.columns["run_id"]), overrides_as_of=overrides_as_of,
     )  # fmt: skip
     return merge(live, spark, warehouse, metadata, unless_same=again)
 
@@ -221,18 +222,14 @@ def require_same_inputs(
     catalogue: DataFrame,
     labels: Mapping[Table, DataFrame],
     columns: Mapping[str, str],
-    overrides_as_of: dt.date | None = None,
 ) -> Lineage:
     """What the staged rows say they come from, held against what is there now.
-
-    Overrides are those that hold at the end of ``overrides_as_of``, else of ``ds``.
 
     Raises:
         InputError: catalogue, vocabulary, taxonomy or few-shot examples changed since; all of them named.
     """
     vocabulary = load_vocabulary(spark, warehouse) if ITEM_TERMS in labels else None
     taxonomy = load_taxonomy(spark, warehouse) if ITEM_CATEGORIES in labels else None
-    overrides = read_overrides(spark, warehouse, ds, vocabulary, taxonomy)
     inputs = json.loads(columns["inputs"])
     versions = {
         "catalogue": (inputs[CATALOGUE.name], catalogue_version(catalogue)),
@@ -241,6 +238,7 @@ def require_same_inputs(
     }
     if EXAMPLES in inputs:
         assert taxonomy is not None, "categories are told of a tree"
+        overrides = read_overrides(spark, warehouse, ds, vocabulary, taxonomy)
         now = tables.content_version(told_categories(catalogue, overrides, taxonomy))
         versions[EXAMPLES] = (inputs[EXAMPLES], now)
     problems = [
@@ -251,9 +249,7 @@ def require_same_inputs(
     if problems:
         heading = f"the inputs of run {columns['run_id']} changed since; run `labeller embed`, `predict` and `audit` again:"
         raise InputError.of(problems, heading=heading)
-    if overrides_as_of is not None:
-        overrides = read_overrides(spark, warehouse, overrides_as_of, vocabulary, taxonomy)
-    return Lineage(columns, inputs, vocabulary, taxonomy, overrides)
+    return Lineage(columns, inputs, vocabulary, taxonomy)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from etl.warehouse import Warehouse
 from labeling.audit import halves
 from labeling.encoding import labelling_bundle
 from labeling.live_labels import current_labels
-from labeling.live_log import PUBLISH
+from labeling.live_log import PUBLISH, live_state
+from labeling.overrides import read_overrides
 from labeling.predict import day_pairs
 from labeling.publish import Lineage, lineage_columns, require_same_inputs
 from labeling.relate_config import RelateConfig
@@ -60,7 +61,8 @@ def published_day(spark: SparkSession, warehouse: Warehouse, settings: RelateCon
     catalogue = read_catalogue(spark, warehouse, settings.ds, bundle.tokenizer.spec.product_text)
     catalogue = hold(catalogue, held)
     source = require_same_inputs(spark, warehouse, settings.ds, catalogue, labels, columns)
-    overrides = source.overrides
+    judged = live_state(warehouse).overrides_as_of(settings.ds)
+    overrides = read_overrides(spark, warehouse, judged, source.vocabulary, source.taxonomy)
     pairs = hold(day_pairs(spark, warehouse, settings.ds), held)
     inputs = {**source.inputs, PAIRS.name: tables.content_version(pairs)}
     if overrides is not None:

@@ -46,7 +46,8 @@ class RollbackConfig(SparkConfig):
     """Day (YYYY-MM-DD) or run whose labels are made live again, as its last publishing left them."""
 
     ds: dt.date | None = None
-    """Day at whose end the overrides are judged; none: the newest day that ever was live, as its publishing judged them."""
+    """Day at whose end the overrides are judged; none: the newest day that ever was live, or the later
+    one that made live what is live."""
 
     dry_run: bool = False
     """Only say what would change, with counts and examples by cause; nothing is written."""
@@ -110,7 +111,7 @@ def find_way(warehouse: Warehouse, settings: RollbackConfig) -> Back:
     assert state.now is not None, "there are commits"
     assert state.newest is not None, "of a day each"
     is_older = target is not next((c for c in commits if (c.stage, c.ds) == (PUBLISH, state.newest)), None)
-    return Back(target, state.now, state.newest, settings.ds or state.newest, is_older)
+    return Back(target, state.now, state.newest, settings.ds or state.overrides_as_of(state.newest), is_older)
 
 
 def find_target(commits: Sequence[LiveCommit], to: str) -> LiveCommit:
@@ -246,7 +247,7 @@ def _both(back: Back) -> tuple[str, dt.date, str, dt.date]:
 def _make_live(rows: DataFrame, spark: SparkSession, warehouse: Warehouse, back: Back) -> dict[str, int]:
     metadata = live_metadata(
         ROLLBACK, back.target.ds, back.target.lineage, changes_of=back.newest, rolled_back=back.is_older,
-        history=back.target.history,
+        history=back.target.history, overrides_as_of=back.judged,
     )  # fmt: skip
     # In all columns: the rows are to say again what they said then, of their lineage too.
     columns = tuple(name for name in LABELS_CURRENT.names if name != "item_id")

@@ -67,8 +67,9 @@ def commit(
     """The one commit of a publishing, without what it writes before and after."""
     where = Warehouse.at(str(root))
     frame = live_frame(spark, [row | {"ds": ds} for row in rows], stamps)
-    source = Lineage(stamps, json.loads(stamps["inputs"]), None, None, None)
-    return make_live(frame, spark, where, ds, source, live_state(where), history or {})
+    source = Lineage(stamps, json.loads(stamps["inputs"]), None, None)
+    state = live_state(where)
+    return make_live(frame, spark, where, ds, source, state, history or {}, state.overrides_as_of(ds))
 
 
 def go_live(spark: SparkSession, root: Path, ds: dt.date, rows: Sequence[dict[str, Any]], stamps: dict[str, str]) -> None:

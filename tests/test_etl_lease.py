@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from etl.config import JobConfig, arg_parser
-from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, EXIT_TRY_LATER, InputError
+from etl.errors import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, EXIT_TRY_LATER, InputError, TryLater
 from etl.job import run_job
 from etl.lease import DayTaken, hold_day, require_idle
 from tests.rows import DS
@@ -209,3 +212,13 @@ def test_work_that_wants_no_other_day_written_is_refused_while_one_is(tmp_path):
         ):
             require_idle(tmp_path, DS)
         require_idle(tmp_path, DS)
+
+
+@pytest.mark.parametrize("call", ["open", "flock"])
+def test_a_mount_that_does_not_answer_is_asked_again_later(call: str, tmp_path: Path, monkeypatch) -> None:
+    def stale(*_: object) -> int:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os if call == "open" else fcntl, call, stale)
+    with pytest.raises(TryLater, match="cannot be locked now: Stale file handle"), hold_day(tmp_path, DS, "labeller pairs"):
+        pass

@@ -155,3 +155,12 @@ def test_a_store_where_nobody_answers_is_asked_again_later(store: Path, monkeypa
     assert error.value.exit_code == EXIT_TRY_LATER
     for secret in (SECRET, KEY):
         assert secret not in str(error.value)
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_keys_that_are_not_set_are_asked_for_and_not_waited_for(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")  # as off Amazon, where nobody is at the address of it
+    with pytest.raises(StoreError, match="credentials for it"):
+        Warehouse.at(ROOT)

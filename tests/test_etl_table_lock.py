@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -51,29 +53,47 @@ def at_root(spark, root):
     spark.conf.set(module.DIRECTORY, before)
 
 
+def write_day(spark, path):
+    rows = [(DS, "pairs", "r", "b", "c", "{}", "{}", 1.0, dt.datetime(2024, 6, 1), None)]
+    tables.write_slice(spark.createDataFrame(rows, RUNS.ddl), path, RUNS, {"ds": DS})
+
+
 COMMITS = {
     "a table made": lambda spark, path: tables.ensure(spark, path, RUNS),
     "a vacuum": lambda spark, path: log_history.vacuum(spark, path, 7 * 24),
-    "a slice": lambda spark, path: tables.write_slice(spark.createDataFrame([], RUNS.ddl), path, RUNS, {"ds": DS}),
+    "a slice": lambda spark, path: write_day(spark, path),
     "rows deleted": lambda spark, path: tables.delete_rows(spark, path, F.col("ds") == F.lit(DS), {"stage": "maintain"}),
     "history dropped": lambda spark, path: log_history.drop_history(spark, path, {"stage": "forget"}),
 }
 
 
 @pytest.mark.parametrize("what", COMMITS)
-def test_a_commit_waits_for_that_of_another_process(what, at_root, root):
+def test_a_commit_waits_for_that_of_another_process(what, at_root, root, monkeypatch):
+    first, path = root / "first" / "runs", root / "runs"
     if what != "a table made":
-        tables.ensure(at_root, f"{root}/runs", RUNS)
+        write_day(at_root, str(first))
+        write_day(at_root, str(path))
+        monkeypatch.setattr(tables, "ensure", lambda *_: None)  # it takes the lock itself
+    started = time.monotonic()
+    COMMITS[what](at_root, str(first))
+    unhindered = time.monotonic() - started
+    before = log_files(path)
+    assert log_files(first) != before
     (root / "locks").mkdir(exist_ok=True)
     other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, lock_file(at_root, f"{root}/runs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, lock_file(at_root, str(path))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout.readline() == b"held\n"
-    ended = []
-    threading.Timer(1.5, lambda: (ended.append(time.monotonic()), other.communicate(b"\n"))).start()
-    COMMITS[what](at_root, f"{root}/runs")
-    assert ended
-    assert time.monotonic() >= ended[0]
+    meanwhile = []
+    threading.Timer(unhindered + 1, lambda: (meanwhile.append(log_files(path)), other.communicate(b"\n"))).start()
+    COMMITS[what](at_root, str(path))
+    assert meanwhile == [before]
+    assert log_files(path) == log_files(first)
+
+
+def log_files(table: Path) -> list[str]:
+    """Files of a table's log, without those that Delta writes beside a commit."""
+    return sorted(file.name for file in (table / "_delta_log").glob("[0-9]*"))
 
 
 def test_a_holder_that_is_killed_frees_the_table(at_root, root):

@@ -112,6 +112,7 @@ def test_overrides_win_while_they_hold_and_unknown_ones_are_left_out(spark, shop
     assert {cause for _, _, cause in changes(spark, shop, live_version=version).values()} == {"override"}
 
 
+@pytest.mark.slow
 def test_a_correction_of_today_goes_live_before_the_night_if_that_is_asked_for(spark, shop):
     at = dt.datetime.combine(NEXT, dt.time(9))
     row = {"item_id": "i1", "what": "term", "value": "t3", "author": "ann", "at": at, "until": None}
@@ -120,7 +121,10 @@ def test_a_correction_of_today_goes_live_before_the_night_if_that_is_asked_for(s
     assert live(shop)["i1"]["term_source"] == "model"
     assert publish.main(argv(shop, DS, "--overrides-as-of", str(NEXT))) == EXIT_OK
     assert live(shop)["i1"]["term_source"] == "override"
-    assert live_state(Warehouse.at(str(shop))).now.ds == DS
+    state = live_state(Warehouse.at(str(shop)))
+    assert (state.now.ds, state.now.overrides_as_of) == (DS, NEXT)
+    assert publish.main(argv(shop)) == EXIT_OK  # a task that is cleared takes no correction back
+    assert live(shop)["i1"]["term_source"] == "override"
 
 
 @pytest.mark.slow

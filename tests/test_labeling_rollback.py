@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def settings(ds: dt.date, **more: Any) -> PublishConfig:
 
 
 def live_commit(ds: dt.date, run_id: str, *, rolled_back: bool = False) -> LiveCommit:
-    return LiveCommit(1, "publish", ds, dt.datetime(2024, 6, 1), lineage(run_id), ds, rolled_back, {})
+    return LiveCommit(1, "publish", ds, dt.datetime(2024, 6, 1), lineage(run_id), ds, rolled_back, {}, ds)
 
 
 def test_an_older_day_never_goes_live_with_or_without_a_rollback(caplog):
@@ -153,6 +154,15 @@ def test_a_day_that_is_made_anew_after_a_rollback_keeps_the_newer_one_taken_back
     assert goes_live(mended, settings(NEXT, undo_rollback=True), "r2")
     assert not mended.stays_back(NEXT, "r2")
     assert not mended.stays_back(THIRD, "r3")
+
+
+def test_overrides_are_judged_no_earlier_than_for_what_is_live():
+    corrected = replace(live_commit(NEXT, "r2"), overrides_as_of=FOURTH)
+    state = LiveState(NEXT, corrected)
+    assert [state.overrides_as_of(ds) for ds in (DS, NEXT, THIRD, FOURTH)] == [DS, FOURTH, FOURTH, FOURTH]
+    assert state.overrides_as_of(FIFTH := FOURTH + dt.timedelta(days=1)) == FIFTH
+    assert LiveState(NEXT, replace(corrected, overrides_as_of=None)).overrides_as_of(THIRD) == THIRD
+    assert LiveState(None, None).overrides_as_of(DS) == DS
 
 
 @pytest.mark.slow

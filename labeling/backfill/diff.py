@@ -147,7 +147,7 @@ def _as_live(planner: Planner, warehouse: Warehouse, ds: dt.date, lineage: Mappi
     catalogue = read_catalogue(spark, warehouse, ds, spec.product_text)
     vocabulary = None if "vocabulary" in absent else load_vocabulary(spark, warehouse)
     taxonomy = None if "taxonomy" in absent else load_taxonomy(spark, warehouse)
-    overrides = read_overrides(spark, warehouse, ds, vocabulary, taxonomy)
+    overrides = read_overrides(spark, warehouse, live_state(warehouse).overrides_as_of(ds), vocabulary, taxonomy)
     labels = {table: _rows(planner, warehouse, table, ds, staged) for table in halves(planner.settings)}
     return current_labels(catalogue, labels, overrides, lineage, spec.normalise)
 

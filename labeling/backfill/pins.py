@@ -187,6 +187,8 @@ class _Search:
             number = int(then.removeprefix("delta:"))
             try:
                 read_input(self.spark, replace(self.warehouse, pins={table.name: number}), table, days=[self.ds])
+            except TryLater:
+                raise
             except InputError as error:
                 self.problems.append(f"{table.name} can no longer be read at version {number}: {error}")
             else:
