@@ -1,4 +1,4 @@
-"""Two nights of the real DAG on a small generated shop: Airflow's own runner, every stage, every table."""
+"""Nights of the real DAG on a small generated shop: Airflow's own runner, every stage, every table."""
 
 from __future__ import annotations
 
@@ -54,20 +54,22 @@ def make(root: Path, target: str, **variables: str) -> subprocess.CompletedProce
 
 
 @pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The warehouse after two nights, with what each printed; the truth is garbage until the first report."""
+def night(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The warehouse after its first night, with what that printed."""
     root = tmp_path_factory.mktemp("shop")
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     (root / "warehouse.toml").write_text(SETTINGS.replace("CHECKPOINTS", str(checkpoints)))
     subprocess.run([LABELLER, "sample", "--root", str(root), "--clicks", "6000"], check=True, capture_output=True, text=True)
     seed_personal_data(root / "click_log" / "ds=2024-05-07")
-    first = make(root, "nightly", DS="2024-05-07")
-    versions = {t.name: len(list((root / t.name / "_delta_log").glob("*.json"))) for t in OUTPUTS}
-    after_first = tmp_path_factory.mktemp("copies") / "after_first"
-    shutil.copytree(root, after_first)
-    second = make(root, "nightly", DS="2024-05-08")
-    found = {"root": root, "first": first, "second": second, "versions": versions, "checkpoints": checkpoints}
-    return found | {"after_first": after_first}
+    return {"root": root, "ran": [make(root, "nightly", DS="2024-05-07")], "checkpoints": checkpoints}
+
+
+@pytest.fixture(scope="module")
+def nights(night: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """A copy of that warehouse after a second night."""
+    root = tmp_path_factory.mktemp("copies") / "shop"
+    shutil.copytree(night["root"], root)
+    return night | {"root": root, "ran": [*night["ran"], make(root, "nightly", DS="2024-05-08")]}
 
 
 def seed_personal_data(day: Path) -> None:
@@ -82,32 +84,34 @@ def seed_personal_data(day: Path) -> None:
     pl.concat(rows).write_parquet(day / "seeded.parquet")
 
 
-def test_the_first_night_trains_labels_and_publishes_every_item(nights: dict) -> None:
-    assert nights["first"].returncode == 0, nights["first"].stdout[-4000:]
-    items = pl.read_parquet(nights["root"] / "catalogue" / "ds=2024-05-07" / "*.parquet")
+def test_the_first_night_trains_labels_and_publishes_every_item(night: dict) -> None:
+    assert night["ran"][0].returncode == 0, night["ran"][0].stdout[-4000:]
+    items = pl.read_parquet(night["root"] / "catalogue" / "ds=2024-05-07" / "*.parquet")
     for table in ("item_terms", "item_categories"):
-        rows = pl.read_delta(str(nights["root"] / table)).filter(pl.col("ds") == pl.date(2024, 5, 7))
+        rows = pl.read_delta(str(night["root"] / table)).filter(pl.col("ds") == pl.date(2024, 5, 7))
         assert set(rows["item_id"]) == set(items["item_id"])
 
 
-def test_every_output_table_is_there_for_an_independent_reader(nights: dict) -> None:
+def test_every_output_table_is_there_for_an_independent_reader(night: dict) -> None:
     for table in OUTPUTS:
-        frame = pl.read_delta(str(nights["root"] / table.name))
+        frame = pl.read_delta(str(night["root"] / table.name))
         assert frame.columns == list(table.names)
         # A shop of 6,000 clicks may well have no query that behaves like a term.
         assert frame.height >= 1 or table is TERM_CANDIDATES
         assert frame.select(table.keys).is_duplicated().sum() == 0
 
 
-def test_the_night_ends_with_labels_figures_and_the_next_query(nights: dict) -> None:
-    printed = nights["first"].stdout
+def test_the_night_ends_with_labels_figures_and_the_next_query(night: dict) -> None:
+    printed = night["ran"][0].stdout
     for expected in ("recall@10", "hit@1", "lacks", "BM25", "dictionary", "oracle", "labels_current", "pl.read_delta"):
         assert expected.lower() in printed.lower(), expected
 
 
+@pytest.mark.slow
 def test_the_next_night_uses_the_promoted_bundle_and_encodes_only_what_changed(nights: dict) -> None:
-    assert nights["second"].returncode == 0, nights["second"].stdout[-4000:]
-    assert "nothing to do, or nothing promoted" in nights["second"].stdout
+    second = nights["ran"][1]
+    assert second.returncode == 0, second.stdout[-4000:]
+    assert "nothing to do, or nothing promoted" in second.stdout
     champion = json.loads((nights["root"] / "bundles" / "champion.json").read_text())
     assert champion["ds"] == "2024-05-07"
     vectors = pl.read_delta(str(nights["root"] / "item_embeddings"))
@@ -119,11 +123,16 @@ def test_the_next_night_uses_the_promoted_bundle_and_encodes_only_what_changed(n
     assert set(live["item_id"]) == set(today["item_id"])
 
 
-def test_the_page_of_a_night_says_what_the_tables_say(nights: dict) -> None:
-    def table(name: str) -> pl.DataFrame:
-        return pl.read_delta(str(nights["root"] / name)).filter(pl.col("ds") == pl.date(2024, 5, 8))
+@pytest.mark.parametrize(
+    ("upto", "ds"), [("night", "2024-05-07"), pytest.param("nights", "2024-05-08", marks=pytest.mark.slow)]
+)
+def test_the_page_of_a_night_says_what_the_tables_say(request: pytest.FixtureRequest, upto: str, ds: str) -> None:
+    root = request.getfixturevalue(upto)["root"]
 
-    page = (nights["root"] / "reports" / "ds=2024-05-08" / "report.html").read_text()
+    def table(name: str) -> pl.DataFrame:
+        return pl.read_delta(str(root / name)).filter(pl.col("ds").cast(pl.String) == ds)
+
+    page = (root / "reports" / f"ds={ds}" / "report.html").read_text()
     terms, changes, checks = table("item_terms").filter(pl.col("rank") <= 1), table("label_changes"), table("quality")
     expected = {
         "items": terms.height,
@@ -135,19 +144,19 @@ def test_the_page_of_a_night_says_what_the_tables_say(nights: dict) -> None:
     assert {name: float(found[name]) for name in expected} == pytest.approx(expected)
 
 
-def test_the_bundle_of_the_first_night_carries_its_card(nights: dict) -> None:
-    champion = json.loads((nights["root"] / "bundles" / "champion.json").read_text())["bundle"]
-    card = (nights["root"] / "bundles" / champion / "MODEL_CARD.md").read_text()
+def test_the_bundle_of_the_first_night_carries_its_card(night: dict) -> None:
+    champion = json.loads((night["root"] / "bundles" / "champion.json").read_text())["bundle"]
+    card = (night["root"] / "bundles" / champion / "MODEL_CARD.md").read_text()
     for said in ("Clicks of 7 days up to 2024-05-07", "at least 2 distinct users", "| personal_data | ", "Passed, on the"):
         assert said in card
 
 
 @pytest.fixture
-def second_night(nights: dict, tmp_path: Path) -> tuple[Path, Path, dict]:
+def second_night(night: dict, tmp_path: Path) -> tuple[Path, Path, dict]:
     """An Airflow of its own, a copy of the warehouse after its first night, and the parameters of the second."""
     assert airflow(tmp_path / "airflow", "db", "migrate").returncode == 0
     root = tmp_path / "shop"
-    shutil.copytree(nights["after_first"], root)
+    shutil.copytree(night["root"], root)
     return tmp_path / "airflow", root, {"root": str(root), "ds": "2024-05-08"}
 
 
@@ -231,8 +240,8 @@ def test_no_stage_before_the_report_reads_the_truth(nights: dict, tmp_path: Path
     assert report.returncode != 0
 
 
-def test_no_query_and_no_item_of_a_test_part_occurs_in_training(nights: dict) -> None:
-    dataset = nights["root"] / "datasets" / "ds=2024-05-07"
+def test_no_query_and_no_item_of_a_test_part_occurs_in_training(night: dict) -> None:
+    dataset = night["root"] / "datasets" / "ds=2024-05-07"
     heldout = pl.read_parquet(dataset / "heldout" / "*.parquet")
     trained = pl.read_parquet(dataset / "pairs" / "*.parquet")
     shown = pl.concat([trained["title"], trained["title_cut"], pl.read_parquet(dataset / "titles" / "*.parquet")["title"]])
@@ -245,6 +254,7 @@ def test_no_query_and_no_item_of_a_test_part_occurs_in_training(nights: dict) ->
     assert set(heldout.filter(pl.col("split") == "item")["title_ids"].explode()) <= set(corpus["title_id"])
 
 
+@pytest.mark.slow
 def test_another_day_of_clicks_moves_nothing_between_held_out_parts_and_training(nights: dict) -> None:
     pairs = pl.read_delta(str(nights["root"] / "pairs")).select("ds", "query_id", "title_id", "split")
     days = [pairs.filter(pl.col("ds") == pl.date(2024, 5, day)).unique(["query_id", "title_id"]) for day in (7, 8)]
@@ -255,9 +265,11 @@ def test_another_day_of_clicks_moves_nothing_between_held_out_parts_and_training
     assert set(moved["split"]) | set(moved["split_right"]) <= {"train", "unused"}
 
 
-def test_nothing_that_the_nights_leave_holds_personal_data_users_sessions_or_queries_of_few(
-    nights: dict, spark: SparkSession
+@pytest.mark.parametrize("upto", ["night", pytest.param("nights", marks=pytest.mark.slow)])
+def test_nothing_that_a_night_leaves_holds_personal_data_users_sessions_or_queries_of_few(
+    request: pytest.FixtureRequest, upto: str, spark: SparkSession
 ) -> None:
+    nights = request.getfixturevalue(upto)
     root = nights["root"]
     log = pl.read_parquet(root / "click_log" / "**" / "*.parquet")
     asked = log.filter(pl.col("event") != "impression").group_by("query").agg(pl.col("user_id").n_unique())
@@ -314,19 +326,19 @@ def test_nothing_that_the_nights_leave_holds_personal_data_users_sessions_or_que
             assert not found.search(text), file
         assert not ids & {cell[n : n + 8] for cell in binaries for n in range(0, len(cell), 8)}, file
     assert list(nights["checkpoints"].iterdir()) == []
-    for night in ("first", "second"):
-        printed = nights[night].stdout + nights[night].stderr
+    for ran in nights["ran"]:
+        printed = ran.stdout + ran.stderr
         assert not found.search(printed.encode())
         assert not said.search(normalise(printed))
 
 
-def test_a_day_that_the_inputs_lack_is_refused_before_anything_is_written(nights: dict) -> None:
-    before = pl.read_delta(str(nights["root"] / "labels_current"))
-    done = make(nights["root"], "nightly", DS="2024-06-01")
+def test_a_day_that_the_inputs_lack_is_refused_before_anything_is_written(night: dict) -> None:
+    before = pl.read_delta(str(night["root"] / "labels_current"))
+    done = make(night["root"], "nightly", DS="2024-06-01")
     assert done.returncode != 0
     assert "has 0 rows" in done.stdout
     assert "2024-05-08" in done.stdout
-    assert pl.read_delta(str(nights["root"] / "labels_current")).equals(before)
+    assert pl.read_delta(str(night["root"] / "labels_current")).equals(before)
 
 
 def test_a_warehouse_without_a_day_is_told_to_name_one(tmp_path: Path) -> None:
