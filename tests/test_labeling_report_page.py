@@ -309,6 +309,13 @@ def test_a_night_that_its_audit_refused_shows_what_is_staged_and_why_it_stays_th
     assert "item_terms.abstention" in told.stdout
 
 
+def test_a_refused_rerun_whose_staging_upkeep_has_emptied_shows_what_was_published(shop):
+    refuse(shop, published=True)
+    shutil.rmtree(shop / "staging")
+    write(shop, NEXT)
+    assert (shop / "reports" / f"ds={NEXT}" / "report.md").read_text().startswith(f"# Labels of {NEXT}\n")
+
+
 def test_a_day_without_any_labels_is_refused_by_name(shop, capsys):
     assert report.main(["--root", str(shop), "--ds", "2024-06-01"]) == EXIT_BAD_INPUT
     assert "holds no labels for 2024-06-01" in capsys.readouterr().err
