@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ class Recorder:
 
     def __init__(self, root: Path, out: Path) -> None:
         self.root, self.out, self.last = root, out, dict.fromkeys(QUERIES, "")
-        self.out.write_text(f"# {__doc__.splitlines()[0]}\n\n{HEAD}\n", encoding="utf-8")
+        self.out.write_text(f"# {__doc__.splitlines()[0]}\n\n{HEAD}\n\n{machine()}\n", encoding="utf-8")
 
     def say(self, text: str) -> None:
         with self.out.open("a", encoding="utf-8") as page:
@@ -102,8 +103,15 @@ def as_markdown(found: duckdb.DuckDBPyRelation) -> str:
 
 
 HEAD = """Made by `python -m benchmarks.operations`, on the generated sample shop; after each step DuckDB reads the tables
-through delta-rs. Of a command the exit code, the seconds (beside other jobs) and, where they tell something, the last lines
-are shown."""
+through delta-rs. Of a command the exit code, the seconds and, where they tell something, the last lines are shown."""
+
+
+def machine() -> str:
+    """The processor and how busy it was, without which seconds say nothing."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    found = re.search(r"model name\s*: (.+)", info)
+    processor = found[1] if found else "an unknown processor"
+    return f"Recorded on {os.cpu_count()} cores of {processor}, load {os.getloadavg()[0]:.1f} at the start."
 
 
 @contextmanager

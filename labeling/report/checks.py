@@ -37,7 +37,7 @@ def gates_part(night: Night | None, judged: Sequence[Mapping[str, Any]], promoti
     if judged:
         tables.append(Section("Judged by people", COLUMNS, list(map(_row, judged))))
     else:
-        words.append("Nobody has judged this day's sample yet (`labeller review`).")
+        words.append("Nobody has judged the sample of this run yet (`labeller review`).")
     return Part(name="gates", title="Gates", words=words, tables=tables)
 
 
