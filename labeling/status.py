@@ -1,4 +1,4 @@
-"""How the warehouse stands: what is live and how old it is, the last runs, the next training, what the last audit warned of.
+"""How the warehouse stands: what is live and how old it is, the last runs, the next training, open checks.
 
 Starts no Spark.
 """
@@ -46,7 +46,7 @@ class Status:
     stages: Sequence[Mapping[str, Any]]
     """Row of RUNS that each stage finished last, in order of time."""
     audit: Mapping[str, Any] | None
-    """``ds`` and ``run_id`` of the last audit."""
+    """``ds`` and ``run_id`` of the last audit of the day that is live, or of a newer one; before the first, of the last."""
     open_checks: Sequence[Mapping[str, Any]]
     """Rows of QUALITY of that audit that did not pass, hard ones first."""
 
@@ -58,8 +58,11 @@ def status(warehouse: Warehouse, due: TrainDueConfig) -> Status:
         InputError: an alias of the bundles points nowhere.
     """
     live, champion = live_state(warehouse).now, alias(warehouse, CHAMPION)
-    last = {row["stage"]: row for row in _rows(warehouse)}  # the newest is the last to be put there
-    audit = last.get("audit")
+    rows = _rows(warehouse)
+    last = {row["stage"]: row for row in rows}  # the newest is the last to be put there
+    # Of an older day, made again by a backfill, it says nothing of what is live or refused to be.
+    audits = [row for row in rows if row["stage"] == "audit" and (live is None or row["ds"] >= live.ds)]
+    audit = audits[-1] if audits else last.get("audit")
     next_due = None
     if champion:
         next_due = last_training(champion, alias(warehouse, CANDIDATE)) + dt.timedelta(days=due.max_age_days)
@@ -99,7 +102,8 @@ def as_tables(found: Status) -> Group:
     if live:
         heads.add_row("since", f"{live.at:%Y-%m-%d %H:%M} UTC, by {live.stage}")
         heads.add_row("age", f"{found.age_days} days on {found.now}")
-    heads.add_row("champion", found.champion or "none yet")
+    another = live and found.champion and live.bundle != found.champion
+    heads.add_row("champion", f"{found.champion or 'none yet'}{' (another bundle made what is live)' if another else ''}")
     heads.add_row("training", _training(found))
     heads.add_row("audit", _audit(found))
     stages = RichTable("stage", "ds", "finished (UTC)", "seconds", "run", box=None, pad_edge=False)

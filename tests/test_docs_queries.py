@@ -69,7 +69,7 @@ def plain(rows: list[Any]) -> list[tuple]:
 
 
 def test_the_page_answers_what_it_says(in_duckdb):
-    assert len(QUERIES) == 14
+    assert len(QUERIES) == 15
     found = {query: in_duckdb(query) for query in QUERIES}
     assert [query for query, rows in found.items() if not rows] == []
     changed = next(rows for query, rows in found.items() if "FULL OUTER JOIN" in query)

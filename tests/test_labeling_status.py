@@ -55,6 +55,14 @@ def test_open_checks_are_those_of_the_last_audit_hard_ones_first(shop, capsys):
     assert f"audit ds={NEXT}, run {NEXT}-r1: 1 checks failed, 1 warnings" in printed
 
 
+def test_the_audit_of_an_older_day_that_a_backfill_made_again_hides_none_of_what_is_live(shop, capsys):
+    older, late = DS - dt.timedelta(days=3), dt.datetime.combine(NEXT + dt.timedelta(days=9), dt.time(), dt.UTC)
+    lay(shop / "runs", RUNS, [run_row("audit", older, finished_at=late)])
+    found = asked(capsys, shop, NEXT)
+    assert found["stages"][-1]["ds"] == str(older)
+    assert found["audit"]["ds"] == str(NEXT)
+
+
 def test_what_was_made_live_last_counts_though_its_day_is_older_and_compaction_does_not(shop, capsys):
     older = DS - dt.timedelta(days=3)
     lay(shop / "labels_current", LABELS_CURRENT, [live_row("i2")], userMetadata=commit(older, "rollback"))
