@@ -65,8 +65,8 @@ def explain(warehouse: Warehouse, item_id: str, ds: dt.date | None = None) -> Or
     if not terms and category is None and (ds or live is None):
         raise InputError(
             f"{warehouse.root} has no label of item {item_id!r}{f' on ds={ds}' if ds else ' now'}: is the id written as in "
-            "the catalogue, and was that day published (`labeller status`)? Of an item that is no longer sold say --ds, a day "
-            "when it was"
+            "the catalogue, and was that day published (`labeller status`)? Of an item that is no longer sold say the --ds "
+            "of a day when it was"
         )
     said = next(iter(terms), category)
     made = said if ds or live is None else live
