@@ -122,6 +122,7 @@ def test_truth_of_a_title_lacks_its_terms_if_a_word_of_each_is_not_in_it(root: P
     assert not truth.categories
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adapter", "data", "tables"),
     [

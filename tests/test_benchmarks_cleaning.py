@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import cleaning_duckdb
 from benchmarks.cleaning import CleaningConfig, pairs_config, spark_clean
 from benchmarks.click_log import LogShape, write_log
 
 
+@pytest.mark.slow
 def test_spark_and_duckdb_clean_one_log_to_the_same_pairs(spark, tmp_path):
     config = CleaningConfig(root=str(tmp_path), clicks=20_000)
     log, pairs = write_log(tmp_path, LogShape(clicks=config.clicks), config.ds), pairs_config(config)

@@ -53,6 +53,7 @@ def paced(taken: int, code: str = "0") -> Paced:
     return Paced([sys.executable, "-c", STEPS.format(taken=taken, code=code)], {"threads": 1}, os.environ)
 
 
+@pytest.mark.slow
 def test_bytes_sent_by_two_ranks_are_those_of_the_formula_at_every_stage(tmp_path):
     out = str(tmp_path / "steps.json")
     task = deepspeed_worker.Task(stages=[PLAIN, 0, 1, 2, 3], encoder=SMALL.to_json(), batch=64, steps=2, out=out)

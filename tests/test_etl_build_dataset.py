@@ -260,6 +260,7 @@ def test_a_rebuild_gives_the_same_bytes_at_any_number_of_partitions(shop, direct
     assert [path.name for path in directory.parent.iterdir()] == [directory.name]
 
 
+@pytest.mark.slow
 def test_wordpiece_ids_are_half_as_wide_and_need_no_token_table(spark, shop, tmp_path):
     for table in ("catalogue", "pairs", "title_groups"):
         shutil.copytree(shop / table, tmp_path / table)
@@ -273,6 +274,7 @@ def test_wordpiece_ids_are_half_as_wide_and_need_no_token_table(spark, shop, tmp
         assert decode_ids(titles[ids[text]], "uint32").tolist() == tokenizer.ids(text, "title").tolist()
 
 
+@pytest.mark.slow
 def test_pieces_with_their_words_n_grams_have_a_token_table_that_lacks_none(spark, shop, tmp_path):
     for table in ("catalogue", "pairs", "title_groups"):
         shutil.copytree(shop / table, tmp_path / table)
@@ -356,6 +358,7 @@ def test_two_words_that_share_a_token_id_are_refused_and_a_repeated_word_is_not(
         refuse_collisions(as_token_table(clash))
 
 
+@pytest.mark.slow
 def test_the_tokenizer_of_a_bert_or_a_bundle_is_taken_over_whole(shop, directory, tmp_path):
     for table in ("catalogue", "pairs", "title_groups"):
         shutil.copytree(shop / table, tmp_path / table)

@@ -267,6 +267,7 @@ def test_bad_input_ends_with_the_exit_code_that_airflow_reads(root, capsys):
     assert "input table click_log is not at" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_delta_log_with_numbers_for_ids_is_read_like_a_parquet_log_with_text(spark, root):
     small_warehouse(spark, root)
     (root / "click_log").rename(root / "text")
@@ -326,6 +327,7 @@ def lay_down_without_days(spark, root: Path, rows: list[dict]) -> None:
     spark.read.parquet(str(root / "by day")).drop("ds").write.parquet(str(root / "click_log"))
 
 
+@pytest.mark.slow
 def test_events_of_no_day_in_a_log_without_days_are_counted_rejects_of_ds(spark, root):
     times = [dt.datetime(1970, 1, 2), dt.datetime(2034, 1, 2), dt.datetime(9999, 12, 31), None, dt.datetime(2024, 5, 9)]
     rows = [event(user_id=f"u{n}", session_id=f"s{n}") for n in range(12)]
@@ -384,6 +386,7 @@ def test_the_last_arrival_must_be_within_the_watermark(root):
         config(root, test_days=3)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_left_out_up_to_the_limit_and_recorded(spark, root):
     small_warehouse(spark, root)
     bad = root / "click_log" / f"ds={DS}" / "part-99999.parquet"

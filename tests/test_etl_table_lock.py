@@ -67,7 +67,10 @@ COMMITS = {
 }
 
 
-@pytest.mark.parametrize("what", COMMITS)
+SLOW = ("a vacuum", "history dropped")
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, marks=[pytest.mark.slow] if what in SLOW else []) for what in COMMITS])
 def test_a_commit_waits_for_that_of_another_process(what, at_root, root, monkeypatch):
     first, path = root / "first" / "runs", root / "runs"
     if what != "a table made":

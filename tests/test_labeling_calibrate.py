@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from etl.contracts import CATALOGUE
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
 from etl.warehouse import Warehouse
@@ -82,6 +84,7 @@ def test_the_job_fits_on_held_out_queries_that_are_forms_and_repeats_itself(spar
     assert json.loads((bundle.path / "calibration.json").read_text())["id"] == first.calibration_id
 
 
+@pytest.mark.slow
 def test_items_are_encoded_by_the_product_text_of_the_bundle(spark, root):
     things = ["kettle", "dress", "lamp", "drill", "sofa", "mat"]
     small_warehouse(spark, root, vocabulary=[term(f"t{n}", thing) for n, thing in enumerate(things)])
@@ -94,6 +97,7 @@ def test_items_are_encoded_by_the_product_text_of_the_bundle(spark, root):
     assert load_bundle(bundle.path).calibration["terms"]["first"]["right"] == 12
 
 
+@pytest.mark.slow
 def test_a_query_for_one_half_of_a_bilingual_name_counts_for_its_category(spark, root):
     names = {"c1": "Kettles 水壶", "c2": "Dresses 连衣裙", "c3": "Lamps 灯具", "c4": "Sofas 沙发"}
     small_warehouse(spark, root, vocabulary=[term("t1", "kettle")], taxonomy=[node(k, None, v) for k, v in names.items()])

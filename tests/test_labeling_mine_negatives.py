@@ -103,6 +103,7 @@ def test_a_hard_negative_ranks_high_scores_less_than_the_clicked_title_and_was_n
     assert found > len(rows)
 
 
+@pytest.mark.slow
 def test_mining_again_at_another_partitioning_gives_the_same_rows(spark, mined, tmp_path):
     root = Path(shutil.copytree(mined, tmp_path / "warehouse"))
     first = pairs(root)

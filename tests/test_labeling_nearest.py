@@ -10,6 +10,7 @@ from labeling import nearest, term_search
 from labeling.nearest import nearest_in
 from labeling.term_search import TermIndex, TermSearch
 from labeling.tiled_search import TiledSearch
+from model import precision
 
 D = 64
 
@@ -85,7 +86,7 @@ def test_terms_and_scores_are_those_of_flat_search(monkeypatch, kind):
 
 @pytest.mark.parametrize("amx", [True, False])
 def test_the_search_is_chosen_by_looking_at_the_cpu(monkeypatch, amx):
-    monkeypatch.setattr(nearest, "has_amx", lambda: amx)
+    monkeypatch.setattr(precision, "has_amx", lambda: amx)
     monkeypatch.setattr(nearest, "LARGE", 3_001)
     chosen = nearest_in(vectors("random"))
     assert isinstance(getattr(chosen, "__self__", None), TiledSearch) == amx

@@ -112,6 +112,7 @@ def test_a_rerun_from_the_pairs_on_changes_no_row(spark, shop):
     assert {name: rows(spark, shop, getattr(contracts, name.upper())) for name in before} == before
 
 
+@pytest.mark.slow
 def test_vectors_and_labels_are_the_same_at_any_partitioning(spark, root):
     bundle = write_small_bundle(root)
     settings = ScoringSettings(

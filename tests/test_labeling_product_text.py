@@ -87,12 +87,14 @@ def branded(spark, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_an_item_without_title_is_paired_by_its_other_columns(branded):
     pairs = pl.read_delta(str(branded / "pairs")).sort("item_id")
     assert pairs["item_id"].to_list() == ["i1", "i2", "i3", "i5"]
     assert pairs["title"].to_list() == ["Pro", None, "Sneakers", "夏季連衣裙"]
 
 
+@pytest.mark.slow
 def test_the_brand_reaches_the_token_ids_of_the_dataset_and_the_text_that_is_embedded_alike(spark, branded):
     directory = branded / "datasets" / f"ds={DS}"
     tokenizer = load_tokenizer(directory)
@@ -104,6 +106,7 @@ def test_the_brand_reaches_the_token_ids_of_the_dataset_and_the_text_that_is_emb
     assert found == sorted(tokenizer.ids(text, "title").tolist() for text in texts)
 
 
+@pytest.mark.slow
 def test_pairs_of_another_product_text_are_refused_by_the_dataset(spark, branded, capsys):
     flags = ["--root", str(branded), "--ds", str(DS), "--master", "local[2]"]
     assert build_dataset.main(flags) == EXIT_BAD_INPUT

@@ -226,7 +226,7 @@ def test_the_cached_gradient_with_dropout_is_that_of_the_vectors_that_the_loss_s
         assert torch.allclose(ours, theirs, atol=1e-12)
 
 
-@pytest.fixture(scope="module", params=[1, 2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
 def under_deepspeed(request, tmp_path_factory) -> dict[str, dict]:
     """What 1, 2 and 4 ranks under DeepSpeed's launcher find in fp32, by variant."""
     directory = tmp_path_factory.mktemp("stages")
@@ -266,6 +266,7 @@ def test_known_pairs_are_those_of_the_part_known_also_where_they_were_thinned_ou
     assert {(0, 0), (1, 1)} <= set(zip(found.rows.tolist(), found.columns.tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_the_batch_and_not_with_its_square():
     peaks = {}
     for size in (4096, 8192, 16384):
