@@ -179,7 +179,7 @@ def test_a_gate_that_fails_leaves_yesterday_live_and_the_run_red(second_night: t
     assert pl.read_delta(str(root / "labels_current")).equals(before)
     assert live_days(root)[0] == "2024-05-07"
     checks = pl.read_delta(str(root / "quality")).filter((pl.col("ds") == pl.date(2024, 5, 8)) & ~pl.col("passed"))
-    assert "item_terms.abstention" in checks["check"].to_list()
+    assert "item_categories.abstention" in checks["check"].to_list()  # of this shop each item has a term
     page = (root / "reports" / "ds=2024-05-08" / "report.html").read_text()
     assert "Labels of 2024-05-08: failed" in page
     assert "it is staged only, and what was live before stays live" in page
