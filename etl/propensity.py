@@ -67,10 +67,10 @@ def fit(group: np.ndarray, position: np.ndarray, impressions: np.ndarray, clicks
         moved, theta = np.abs(new - theta).max(), new
         if moved < _TOLERANCE:
             break
-    # Nobody looks more at what stands lower; where clicks are few this is what keeps theta from jumping.
-    weights = np.bincount(position, impressions, len(theta)) + 1e-9
     from sklearn.isotonic import IsotonicRegression  # not above: a second of every job that reads clicks
 
+    # Nobody looks more at what stands lower; where clicks are few this is what keeps theta from jumping.
+    weights = np.bincount(position, impressions, len(theta)) + 1e-9
     falling = IsotonicRegression(increasing=False).fit_transform(np.arange(len(theta)), theta, sample_weight=weights)
     return np.asarray(falling / falling[0])
 
