@@ -90,7 +90,7 @@ system-packages:  ## Install the Debian packages that `make airflow` and the tes
 store-jars: setup  ## Fetch Spark's jars for tables on S3 (STORE=abfs: on Azure)
 	@$(BIN)/python -m etl.jars $(or $(STORE),s3a)
 
-benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.training and .encoding compare with
+benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.speed.training and .encoding compare with
 
 .venv-benchmarks/.ready: requirements/benchmarks.txt | .venv-uv/.ready preflight
 	@echo "set-up: sentence-transformers and other engines in an environment of their own, .venv-benchmarks"

@@ -1,1 +1,1 @@
-"""Adapters that turn public data sets into warehouses, and the measurements made on them."""
+"""Quality and speed, measured beside what a user would pick instead."""

@@ -1,7 +1,7 @@
 """Which weight BM25 gets beside the vector: chosen on the validation queries of the studies, never on the test queries.
 
 Give --root a warehouse in which `python -m benchmarks.studies --study combined` has run; the bundle is that of CHOSEN, the
-recipe of `benchmarks.homedepot`. Scores of both are scaled to their maximum for the query and summed; weight 0 is the
+recipe of `benchmarks.sets.homedepot`. Scores of both are scaled to their maximum for the query and summed; weight 0 is the
 vector alone, 1 BM25 alone.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.homedepot_evaluation import BATCH, MEASURES, bm25_scores, fuse, measures
-from benchmarks.homedepot_judgements import HomeDepotConfig
+from benchmarks.sets.homedepot_evaluation import BATCH, MEASURES, bm25_scores, fuse, measures
+from benchmarks.sets.homedepot_judgements import HomeDepotConfig
 from etl.config import arg_parser
 from etl.contracts import PAIRS
 from etl.job import run_job

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.curves_figure import Run, draw
 from benchmarks.namespaces import PORT, PROGRAMS, Cluster, cluster, is_rank
-from benchmarks.training_data import DS, WORDHASH, Pairs, write
+from benchmarks.speed.training_data import DS, WORDHASH, Pairs, write
 from etl.errors import InputError
 from etl.job import configure_logging
 from etl.tokenizer import WordHashTokenizer

@@ -1,6 +1,6 @@
 """The presets side by side on Home Depot's unseen queries, each trained for the same CPU minutes.
 
-Give --root a warehouse of `python -m benchmarks.homedepot warehouse`. A preset that has run its own epochs before its
+Give --root a warehouse of `python -m benchmarks.sets.homedepot warehouse`. A preset that has run its own epochs before its
 minutes are over stops there: more overfits. Finished rows are kept in ROOT/presets and not made again.
 """
 
@@ -21,8 +21,8 @@ import torch
 from pydantic import Field
 from rich.table import Table
 
-from benchmarks.homedepot_evaluation import BUNDLE, FUSED, MEASURES, compare, relevant_products
-from benchmarks.homedepot_judgements import HomeDepotConfig, read_judgements, titles_by_product
+from benchmarks.sets.homedepot_evaluation import BUNDLE, FUSED, MEASURES, compare, relevant_products
+from benchmarks.sets.homedepot_judgements import HomeDepotConfig, read_judgements, titles_by_product
 from etl import build_dataset, build_pairs
 from etl.config import arg_parser, from_args
 from etl.contracts import INPUTS

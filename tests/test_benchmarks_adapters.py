@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks import bigbasket, homedepot, taobao
-from benchmarks.homedepot_evaluation import FUSED, fuse, measures
-from benchmarks.homedepot_judgements import read_judgements, unseen_queries
+from benchmarks.sets import bigbasket, homedepot, taobao
+from benchmarks.sets.homedepot_evaluation import FUSED, fuse, measures
+from benchmarks.sets.homedepot_judgements import read_judgements, unseen_queries
 from etl.contracts import CATALOGUE, CLICK_LOG, TAXONOMY, VOCABULARY, Table
 from etl.inputs import read_input
 from etl.warehouse import Warehouse

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import bestbuy
+from benchmarks.sets import bestbuy
 from etl.contracts import TAXONOMY
 from etl.errors import InputError
 from etl.taxonomy import Taxonomy

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import cleaning_duckdb
-from benchmarks.cleaning import CleaningConfig, pairs_config, spark_clean
-from benchmarks.click_log import LogShape, write_log
+from benchmarks.speed import cleaning_duckdb
+from benchmarks.speed.cleaning import CleaningConfig, pairs_config, spark_clean
+from benchmarks.speed.click_log import LogShape, write_log
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from benchmarks.encoding import least_cosine, prepare, shown
-from benchmarks.encoding_presets import WARM_UP, Measured, measure
-from benchmarks.int8_linear import Int8Linear, quantise, rounded
-from benchmarks.training_data import WORDHASH
+from benchmarks.speed.encoding import least_cosine, prepare, shown
+from benchmarks.speed.encoding_presets import WARM_UP, Measured, measure
+from benchmarks.speed.int8_linear import Int8Linear, quantise, rounded
+from benchmarks.speed.training_data import WORDHASH
 from etl.errors import InputError
 from etl.tokenizer import WordHashTokenizer
 from model.encoder import Encoder

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import quality_ours
-from benchmarks.quality_baselines import Ranked, bm25, dictionary, linear
-from benchmarks.quality_measures import cut, gain, path_f1, precision_and_recall, ranked_measures
-from benchmarks.quality_report import Found, Row, write_report
-from benchmarks.quality_tasks import Case, Task
+from benchmarks.quality import ours
+from benchmarks.quality.baselines import Ranked, bm25, dictionary, linear
+from benchmarks.quality.measures import cut, gain, path_f1, precision_and_recall, ranked_measures
+from benchmarks.quality.report import Found, Row, write_report
+from benchmarks.quality.tasks import Case, Task
 from etl.errors import InputError
 
 LABELS = ["shoe", "running shoe", "kettle", "dress"]
@@ -92,6 +92,6 @@ def test_a_measure_that_one_of_two_has_on_no_case_decides_nothing(tmp_path: Path
 
 
 def test_a_stage_of_a_set_s_night_that_fails_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(quality_ours, "NIGHTS", {"taobao": {"warehouse": ("--unknown", "1")}})
-    with pytest.raises(InputError, match=r"taobao: .*benchmarks.taobao warehouse .* --unknown 1 failed"):
-        quality_ours.calibrated_bundle("taobao", tmp_path / "not there yet", tmp_path)
+    monkeypatch.setattr(ours, "NIGHTS", {"taobao": {"warehouse": ("--unknown", "1")}})
+    with pytest.raises(InputError, match=r"taobao: .*benchmarks.sets.taobao warehouse .* --unknown 1 failed"):
+        ours.calibrated_bundle("taobao", tmp_path / "not there yet", tmp_path)

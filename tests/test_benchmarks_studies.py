@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import studies
-from benchmarks.studies import StudyTraining
-from benchmarks.studies_cells import STUDIES, Cell
-from benchmarks.studies_data import keep_share, slices
-from benchmarks.studies_figure import draw, table
+from benchmarks.studies import __main__ as studies
+from benchmarks.studies.__main__ import StudyTraining
+from benchmarks.studies.cells import STUDIES, Cell
+from benchmarks.studies.data import keep_share, slices
+from benchmarks.studies.figure import draw, table
 from etl.dataset import verify
 from model.encoder import Encoder
 from model.presets import PRESETS

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks import deepspeed_worker, wire
-from benchmarks.pacing import Paced, interval, race
-from benchmarks.scaling import PARAMETERS, PLAIN, StepShape, bytes_sent
-from benchmarks.training_data import DS, made_up, write, write_for_others
-from benchmarks.training_deepspeed import RANKS, measure, shape
-from benchmarks.training_worker import Task
+from benchmarks.speed import deepspeed_worker, wire
+from benchmarks.speed.pacing import Paced, interval, race
+from benchmarks.speed.scaling import PARAMETERS, PLAIN, StepShape, bytes_sent
+from benchmarks.speed.training_data import DS, made_up, write, write_for_others
+from benchmarks.speed.training_deepspeed import RANKS, measure, shape
+from benchmarks.speed.training_worker import Task
 from etl.dataset import verify
 from etl.warehouse import Warehouse
 from model.encoder import Encoder
@@ -40,7 +40,7 @@ SMALL = EncoderConfig(
 )
 STEPS = """
 import sys
-from benchmarks.pacing import pause
+from benchmarks.speed.pacing import pause
 pause()
 for _ in range({taken}):
     sum(range(10**6))
@@ -98,7 +98,7 @@ def test_our_trainer_takes_the_steps_it_is_asked_for_and_encodes_in_the_end(tmp_
     write_dataset(Warehouse.at(str(tmp_path)).dataset(DS), small_shop())
     (tmp_path / "encode.json").write_text(json.dumps({"query": ["kettle"], "title": ["red kettle", "lamp"]}))
     task = Task(root=str(tmp_path), preset="bag", batch=32, steps=3, threads=1, encode=str(tmp_path / "encode.json"))
-    argv = [sys.executable, "-m", "benchmarks.training_worker"]
+    argv = [sys.executable, "-m", "benchmarks.speed.training_worker"]
     found = race({"ours": Paced(argv, asdict(task), environment(1, "cpu", local=True))}, steps=3, warm_up=1)
     assert len(found["ours"]) == 2
     assert np.load(tmp_path / "ours-title.npy").shape == (2, PRESETS["bag"].encoder.dim)

@@ -1,0 +1,1 @@
+"""Quality on public sets, beside tuned baselines."""

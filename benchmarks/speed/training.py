@@ -1,0 +1,267 @@
+"""Training speed of our trainer beside that of sentence-transformers, on the same model, pairs, batch and machine.
+
+CPU seconds a step of the whole trainer (reading, tokenising where it is done, forward, back, optimizer), or seconds on a
+GPU, medians; all processes take their steps in turn, since a shared machine is not equally fast all the time. The other
+side runs in an environment of its own: `make benchmarks-setup`.
+
+Parts: ``encoder`` (the default), 6 layers x 512 on WordPiece from scratch, batch 128, dropout .1 on both sides; ``bag``,
+the word-hashed bag beside a StaticEmbedding on Home Depot's pairs, with recall on its unseen queries; ``cached``, GradCache
+beside the same batch at once; ``deepspeed``, its engine beside the plain one on two ranks; ``memory``, what ZeRO, activation
+checkpointing and half precision save and cost; ``scaling``, the bytes that a step sends and what they make of 5 to 64 nodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from benchmarks.sets.homedepot_evaluation import measures, relevant_products
+from benchmarks.sets.homedepot_judgements import read_judgements, titles_by_product
+from benchmarks.speed import deepspeed_worker, scaling, training_deepspeed
+from benchmarks.speed.pacing import Paced, interval, race
+from benchmarks.speed.training_data import (
+    WORDHASH,
+    WORDPIECE,
+    Pairs,
+    home_depot,
+    made_up,
+    wordpiece,
+    write,
+    write_for_others,
+)
+from benchmarks.speed.training_worker import SIDES, Task
+from etl.errors import InputError
+from etl.text import normalise
+from etl.tokenizer import WordHashTokenizer
+from etl.wordpiece import WordPieceTokenizer
+from labeling.machine import hardware
+from labeling.terminal import console
+from model.dual_encoder import DualEncoder
+from model.encoder import Encoder
+from model.engines import TorchEngine
+from model.launch import environment
+from model.precision import has_amx
+from model.presets import PRESETS
+from model.ranks import Ranks
+from model.trainer import LoopConfig, contrastive_step
+
+PARTS = ("encoder", "bag", "cached", "deepspeed", "memory", "scaling")
+BATCH = 128
+LARGER = 512
+THEIRS = Path(".venv-benchmarks/bin/python")
+WARM_UP = 1
+LONGEST = 100
+SAME_GRADIENT = 1e-5
+"""Relative L2 between two ways to the same gradient in fp32."""
+
+
+def ours(task: Task) -> Paced:
+    return Paced([sys.executable, "-m", "benchmarks.speed.training_worker"], asdict(task), environment(1, "cpu", local=True))
+
+
+def theirs(directory: Path, **changes: Any) -> Paced:
+    """sentence-transformers' trainer on what :func:`benchmarks.speed.training_data.write_for_others` wrote.
+
+    Raises:
+        InputError: its environment is not there.
+    """
+    if not THEIRS.is_file():
+        raise InputError(f"{THEIRS} is not there: run `make benchmarks-setup`, and this from the root of the checkout")
+    config, tau = PRESETS["published"].encoder, PRESETS["published"].tau
+    bert = {
+        "vocab_size": WORDPIECE.rows,
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.ffn,
+        "max_position_embeddings": LONGEST,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+    }
+    task = {
+        "directory": str(directory),
+        "model": "bert",
+        "loss": "plain",
+        "bert": bert,
+        "dim": PRESETS["bag"].encoder.dim,
+        "lr": 2e-4,
+        "warmup": 0.05,
+        "tau": tau,
+        "bf16": False,
+        "longest": LONGEST,
+        "mini_batch": 32,
+        "device": "cpu",
+    }
+    worker = Path(__file__).with_name("sentence_transformers_worker.py")
+    return Paced([str(THEIRS), str(worker)], task | changes, os.environ)
+
+
+def texts_of(args: argparse.Namespace) -> tuple[Pairs, WordPieceTokenizer]:
+    """Home Depot's where its directory is given, made-up ones otherwise."""
+    if args.data is None:
+        return made_up((args.batch or BATCH) * 64)
+    pairs = home_depot(args.data)
+    return pairs, wordpiece(pairs)
+
+
+def encoder(args: argparse.Namespace, root: Path) -> Table:
+    """Ours beside sentence-transformers, on one thread and on two; on a GPU in bf16 too."""
+    pairs, tokenizer = texts_of(args)
+    write(root, pairs, tokenizer)
+    write_for_others(root, pairs, tokenizer, {})
+    some = pairs.clicks[:2048]
+    lengths = [np.mean([len(tokenizer.ids(text, "title")) for text in side]) for side in zip(*some, strict=True)]
+    texts, batch = "made-up pairs" if args.data is None else "Home Depot's pairs", args.batch or BATCH
+    unit = "CPU s" if args.device == "cpu" else "s"
+    title = f"{texts}, {lengths[0]:.1f} + {lengths[1]:.1f} tokens, batch {batch}, on {hardware()}"
+    table = Table("trainer", "threads", f"{unit} a step", f"pairs a {unit}", "relative", title=title)
+    steps = args.steps + WARM_UP
+    for threads in args.threads:
+        common = {"batch": batch, "steps": steps, "threads": threads, "device": args.device}
+        mine = common | {"root": str(root), "preset": "published"}
+        runs = {
+            "sentence-transformers, fp32": theirs(root, **common),
+            "ours, fp32": ours(Task(**mine)),
+        }
+        if args.all:
+            runs["sentence-transformers, fp32, cached loss"] = theirs(root, **common, loss="cached")
+        if args.all or args.device == "cuda":
+            runs["sentence-transformers, bf16"] = theirs(root, **common, bf16=True)
+            runs["ours, bf16"] = ours(Task(**mine, precision="bf16"))
+        found = race(runs, steps, WARM_UP)
+        for name, seconds in found.items():
+            base = found[f"sentence-transformers, {name.split(', ')[1]}"]
+            ratio, low, high = interval(base, seconds)
+            row = (f"{median(seconds):.3f}", f"{batch / median(seconds):,.1f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})")
+            table.add_row(name, str(threads), *row)
+    if args.device == "cpu" and not has_amx():
+        table.add_row("both, bf16 on AMX", "", "not run", "not run", "not run")
+    return table
+
+
+def bag(args: argparse.Namespace, root: Path) -> Table:
+    """The word-hashed bag beside a StaticEmbedding: pairs a CPU second, and recall on Home Depot's unseen queries."""
+    if args.data is None:
+        raise InputError("the part `bag` is measured on Home Depot: give --data its directory")
+    pairs, judgements = home_depot(args.data), read_judgements(args.data)
+    relevant, titles = relevant_products(judgements), titles_by_product(judgements)
+    encode = {"query": list(map(normalise, relevant)), "title": list(map(normalise, titles.values()))}
+    write_for_others(root / "theirs", pairs, wordpiece(pairs), encode)
+    (root / "encode.json").write_text(json.dumps(encode), encoding="utf-8")
+    made = write(root / "ours", pairs, WordHashTokenizer(WORDHASH))
+    batch, epochs = args.batch or LARGER, args.epochs
+    steps = len(pairs.clicks) // batch * epochs
+    runs = {
+        f"StaticEmbedding, {args.static_dim} wide, lr {args.static_lr:g}": theirs(
+            root / "theirs",
+            steps=steps,
+            threads=1,
+            batch=batch,
+            tau=PRESETS["bag"].tau,
+            lr=args.static_lr,
+            model="static",
+            dim=args.static_dim,
+        ),
+        f"ours, {PRESETS['bag'].encoder.dim} wide, {args.crops:g} crops a pair": ours(
+            Task(
+                root=str(root / "ours"),
+                preset="bag",
+                batch=batch,
+                steps=steps,
+                threads=1,
+                crops=args.crops,
+                encode=str(root / "encode.json"),
+            )
+        ),
+    }
+    found = race(runs, steps, WARM_UP)
+    gold = [np.isin(list(titles), list(products)) for products in relevant.values()]
+    table = Table("bag", "epochs", "CPU s", "pairs a CPU s", "R@10", "R@100", "MRR@10", title=f"batch {batch}, {hardware()}")
+    for (name, seconds), directory, before in zip(found.items(), (root / "theirs", root), (0.0, made), strict=True):
+        side = "static" if name.startswith("Static") else "ours"
+        queries, corpus = (np.load(directory / f"{side}-{s}.npy") for s in SIDES)
+        blocks = (queries[start : start + BATCH] @ corpus.T for start in range(0, len(queries), BATCH))
+        scores = (row for block in blocks for row in block)
+        recall = np.mean([measures(row, wanted) for row, wanted in zip(scores, gold, strict=True)], axis=0)
+        spent = sum(seconds) + before
+        rate = batch * len(seconds) / spent
+        table.add_row(name, str(epochs), f"{spent:.0f}", f"{rate:,.0f}", *(f"{value:.3f}" for value in recall))
+    return table
+
+
+def gradient_distance(texts: int) -> float:
+    """Relative L2 between the gradients of GradCache in parts of ``texts`` and of the batch at once, dropout off."""
+    config = replace(PRESETS["published"].encoder, dropout=0.0)
+    model = DualEncoder(Encoder(config), PRESETS["published"].tau).train()
+    engine = TorchEngine(model, torch.optim.SGD(model.parameters()), Ranks())
+    task = deepspeed_worker.Task(stages=[], encoder=config.to_json(), batch=texts, steps=1, out="")
+    found = []
+    for at_once in (0, texts):
+        loop = LoopConfig(steps=1, cache_texts=at_once)
+        _, backward = contrastive_step(engine, deepspeed_worker.batch(task, 0, Ranks()), loop, Ranks(), None)
+        backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        model.zero_grad()
+    return float((found[1] - found[0]).norm() / found[0].norm())
+
+
+def cached(args: argparse.Namespace, root: Path) -> Table:
+    """GradCache in four parts beside the same batch at once."""
+    distance = gradient_distance(32)
+    if distance > SAME_GRADIENT:
+        raise RuntimeError(f"GradCache's gradient is {distance:.1e} off the batch's at once (expected <= {SAME_GRADIENT:g})")
+    write(root, *texts_of(args))
+    steps, batch = args.steps + WARM_UP, args.batch or LARGER
+    task = {"root": str(root), "preset": "published", "batch": batch, "steps": steps, "threads": args.threads[0]}
+    runs = {name: ours(Task(**task, cache_texts=texts)) for name, texts in (("at once", 0), ("cached", batch // 2))}
+    found = race(runs, steps, WARM_UP)
+    title = f"batch {batch}, parts of {batch // 4} pairs, gradients {distance:.0e} apart, on {hardware()}"
+    table = Table("step", "CPU s", "of at once", title=title)
+    for name, seconds in found.items():
+        ratio, low, high = interval(seconds, found["at once"])
+        table.add_row(name, f"{median(seconds):.2f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})")
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.training", description=__doc__, allow_abbrev=False)
+    parser.add_argument("part", nargs="?", choices=PARTS, default="encoder")
+    parser.add_argument("--data", help="directory with Home Depot's train.csv.gz; made-up pairs unless given")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps of each trainer (default: %(default)s)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads, one after the other")
+    parser.add_argument("--all", action="store_true", help="encoder: cached loss and bf16 too")
+    parser.add_argument("--batch", type=int, help=f"pairs a step (default: {BATCH}; bag, cached: {LARGER})")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="encoder, memory: where (default: cpu)")
+    parser.add_argument("--epochs", type=int, default=6, help="bag: passes over the pairs (default: %(default)s)")
+    parser.add_argument("--crops", type=float, default=0.5, help="bag: ours, crops a pair (default: %(default)s)")
+    parser.add_argument("--static-dim", type=int, default=256, help="bag: StaticEmbedding's width (default: %(default)s)")
+    parser.add_argument("--static-lr", type=float, default=2e-2, help="bag: StaticEmbedding's rate (default: %(default)s)")
+    args = parser.parse_args(argv)
+    parts = {"encoder": encoder, "bag": bag, "cached": cached}
+    with TemporaryDirectory() as directory:
+        if args.part == "deepspeed":
+            table = training_deepspeed.overhead(Path(directory), args.steps)
+        elif args.part == "memory":
+            table = training_deepspeed.memory(Path(directory), args.steps, args.device, args.batch or BATCH)
+        elif args.part == "scaling":
+            table = scaling.scaling_table()
+        else:
+            table = parts[args.part](args, Path(directory))
+    console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
