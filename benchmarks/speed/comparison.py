@@ -1,0 +1,200 @@
+"""What one measurement beside a peer found, as a line of JSON that is kept: the history of :mod:`benchmarks.bench`.
+
+``ratio`` is how many times better ours is, whatever is measured: 2 is twice as fast, .5 half as fast. So a goal is a least
+ratio, and all ratios read the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from rich.table import Table
+
+from benchmarks.speed.pacing import FEWEST, interval
+from etl.code import revision
+from labeling.machine import hardware
+from labeling.terminal import console
+
+WARM_UP = 1
+VERSIONS = ("torch", "deepspeed", "pyspark", "delta-spark", "petastorm", "pyarrow", "faiss-gpu", "duckdb", "polars")
+
+
+def machine() -> dict[str, str]:
+    """Hardware, interpreter and the versions that figures depend on."""
+    return {"machine": hardware(), "python": platform.python_version()} | {name: version(name) for name in VERSIONS}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours beside one peer in one case."""
+
+    question: str
+    """What was asked: the name of a question of :mod:`benchmarks.bench`."""
+    case: str
+    """Under which conditions."""
+    peer: str
+    """What a user would pick instead."""
+    unit: str
+    """Of ``ours`` and ``theirs``."""
+    ours: float | None = None
+    """Median."""
+    theirs: float | None = None
+    ratio: float | None = None
+    """How many times better ours is."""
+    spread: tuple[float, float] | None = None
+    """95% of the ratio by the bootstrap over paired turns; None where turns were too few for one."""
+    turns: int = 0
+    """Measured, of each side, besides those to warm up."""
+    goal: float | None = None
+    """Least ratio that was aimed at."""
+    check: str = ""
+    """What was compared of the results, and how it came out; a difference ends the measurement."""
+    not_run: str = ""
+    """Why there are no figures."""
+    at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    revision: str = field(default_factory=revision)
+    hardware: Mapping[str, str] = field(default_factory=machine)
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether the goal is; None where there is none, or no figure."""
+        return None if self.goal is None or self.ratio is None else self.ratio >= self.goal
+
+
+def faster(
+    question: str,
+    case: str,
+    peer: str,
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    check: str,
+    goal: float | None = None,
+    work: float = 1.0,
+    unit: str = "CPU s",
+) -> Comparison:
+    """Compare costs, such as seconds, of turns taken one after the other.
+
+    Args:
+        question: See :class:`Comparison`, as of what is not named here.
+        case: Conditions.
+        peer: The other side.
+        ours: Cost of each turn.
+        theirs: The other side's, in the same order.
+        check: See there.
+        goal: Least ratio.
+        work: Units of work in a turn; other than 1 makes rates of ``unit`` (more is better) of the medians.
+        unit: Of the cost, or of the rate.
+    """
+    costs = (median(ours), median(theirs))
+    ratio, spread = costs[1] / costs[0], None
+    if min(len(ours), len(theirs)) >= FEWEST:
+        ratio, *ends = interval(theirs, ours)
+        spread = (ends[0], ends[1])
+    shown = costs if work == 1 else (work / costs[0], work / costs[1])
+    return Comparison(
+        question, case, peer, unit, *shown, ratio=ratio, spread=spread, turns=len(ours), goal=goal, check=check
+    )
+
+
+def in_turn(
+    sides: Mapping[str, Callable[[], Any]], turns: int, clock: Callable[[], float] | None = None
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Cost of each of ``turns`` turns of every side, each first every other time, and what the last turn gave.
+
+    Args:
+        sides: What to run, by name.
+        turns: Measured ones; ``WARM_UP`` come before them.
+        clock: Read before and after; the CPU seconds of this process and all below it unless given.
+    """
+    clock = clock or tree_seconds
+    costs: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[str, Any] = {}
+    for turn in range(turns + WARM_UP):
+        for name in list(sides)[:: 1 if turn % 2 else -1]:
+            started = clock()
+            found[name] = sides[name]()
+            costs[name].append(clock() - started)
+    return {name: seconds[WARM_UP:] for name, seconds in costs.items()}, found
+
+
+def tree_seconds() -> float:
+    """CPU seconds that this process and all below it have used: Spark's JVM and its Python workers among them."""
+    total = 0.0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        try:
+            used = process.cpu_times()
+        except psutil.NoSuchProcess:  # its parent counts it, once it has waited for it
+            continue
+        total += used.user + used.system + used.children_user + used.children_system
+    return total
+
+
+def add_results_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, help="append a line of JSON for each comparison to this file")
+
+
+def record(found: Sequence[Comparison], results: Path | None) -> None:
+    """Show comparisons, and append them to a file if one is given."""
+    if results is not None:
+        results.parent.mkdir(parents=True, exist_ok=True)
+        with results.open("a", encoding="utf-8") as lines:
+            for one in found:
+                lines.write(json.dumps(asdict(one)) + "\n")
+    table = Table("case", "peer", "unit", "ours", "theirs", "ratio (95%)", "goal", "check", title=f"{hardware()}")
+    for one in found:
+        table.add_row(one.case, one.peer, one.unit, *cells(one))
+    console().print(table)
+
+
+def cells(one: Comparison) -> tuple[str, str, str, str, str]:
+    """Ours, theirs, ratio with interval, goal and check, as a table shows them."""
+    if one.not_run:
+        return "not run", "", "", goal_of(one), one.not_run
+    assert one.ours is not None
+    assert one.theirs is not None
+    assert one.ratio is not None
+    spread = f" ({one.spread[0]:.2f} to {one.spread[1]:.2f})" if one.spread else ""
+    return number(one.ours), number(one.theirs), f"{one.ratio:.2f}{spread}", goal_of(one), one.check
+
+
+def goal_of(one: Comparison) -> str:
+    if one.goal is None:
+        return ""
+    verdict = {True: "reached", False: "not reached", None: "not run"}[one.reached]
+    return f"{one.goal:g}: {verdict}"
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def read(file: Path) -> list[Comparison]:
+    """Comparisons of a file, oldest first; none if there is no file.
+
+    Raises:
+        ValueError: a line is none; with the file and its number.
+    """
+    if not file.is_file():
+        return []
+    found = []
+    for n, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            row["spread"] = tuple(row["spread"]) if row["spread"] else None
+            found.append(Comparison(**row))
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f"{file}, line {n}: not a comparison ({error}); take the line out") from None
+    return found
