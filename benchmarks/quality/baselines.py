@@ -1,4 +1,4 @@
-"""What a user would pick instead of us to label titles: known methods by known libraries, six settings each."""
+"""What a user would pick instead of us to label titles: known methods by known libraries, with six settings or none."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from sklearn.svm import LinearSVC
 
 from benchmarks.quality.tasks import Task
 from benchmarks.sets.taobao import Title, read_titles
+from benchmarks.studies.data import minilm
 from etl.text import is_cjk, normalise, words
 from labeling.baselines import bm25_tokens
 from labeling.lexical import ContainedTerms
+from labeling.vectors import Encode
 
 TOP = 5
 """Labels of a title that are ranked."""
@@ -106,6 +108,27 @@ def bm25(task: Task) -> Family:
 
     grid = itertools.product(documents, ((0.9, 0.4), (1.2, 0.75), (2.0, 0.9)))
     return {f"{of}, k1 {k1}, b {b}": partial(system, of, k1, b) for of, (k1, b) in grid}
+
+
+# ---------------------------------------------------------------- by their vectors
+
+
+def off_the_shelf() -> Encode:
+    """MiniLM-L6 as it comes, by sentence-transformers: texts -> unit vectors, float64 [N, 384]."""
+    from sentence_transformers import SentenceTransformer  # for this alone, and slow to import
+
+    model = SentenceTransformer(str(minilm()), device="cpu")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        return model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float64)
+
+    return encode
+
+
+def nearest(task: Task, encode: Encode) -> System:
+    """The labels that are nearest to the title by cosine; of clicks it knows nothing."""
+    label_LD = encode(task.labels)
+    return lambda texts: best_of(encode(texts) @ label_LD.T)
 
 
 # ---------------------------------------------------------------- supervised

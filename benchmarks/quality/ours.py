@@ -1,4 +1,4 @@
-"""Our labels of a public set: its night up to the calibrated bundle, and the two systems that this makes."""
+"""Our labels of a public set: its nights up to the calibrated bundle, and the two systems that a night makes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,55 +33,106 @@ log = logging.getLogger(__name__)
 
 DS = "2024-05-07"
 
+PIECES = ("--tokenizer", "wordpiece", "--tokenizer-from", str(minilm()))
+BAG = ("--preset", "bag", "--dim", "512", "--query-word-dropout", "1", "--ranks", "1")
+STARTED = (
+    *("--preset", "published", "--init-from", str(minilm()), "--epochs", "1", "--lr", "5e-5", "--tau", "0.05"),
+    *("--batch", "256", "--crops", "0.5", "--ranks", "1"),
+)
+"""MiniLM-L6 trained on as in the study `start`."""
+LEXICAL = ("--lexical-weights", "0.02", "0.05", "0.1", "0.2")
+
 NIGHTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "taobao": {
         "warehouse": (),
         "pairs": ("--test-item-share", "0.05"),
         "dataset": (),
-        "train": ("--preset", "bag", "--dim", "512", "--query-word-dropout", "1", "--ranks", "1"),
-        "calibrate": ("--lexical-weights", "0.02", "0.05", "0.1", "0.2"),
+        "train": BAG,
+        "calibrate": LEXICAL,
+    },
+    "taobao-minilm": {
+        "warehouse": (),
+        "pairs": ("--test-item-share", "0.05"),
+        "dataset": PIECES,
+        "train": (*STARTED, "--query-word-dropout", "1"),
+        "calibrate": LEXICAL,
     },
     "homedepot": {
         "warehouse": ("--hold-out-products",),
         "pairs": ("--test-item-share", "0.02"),
         "dataset": (),
         "train": (),  # what its warehouse.toml says
-        "calibrate": ("--lexical-weights", "0.02", "0.05", "0.1", "0.2"),
+        "calibrate": LEXICAL,
+    },
+    "homedepot-minilm": {
+        "warehouse": ("--hold-out-products",),
+        "pairs": ("--test-item-share", "0.02"),
+        "dataset": PIECES,
+        # Width and feature dropout of its warehouse.toml are the bag's: MiniLM is 384 wide and has no letter n-grams.
+        "train": (*STARTED, "--dim", "384", "--feature-dropout", "0", "--query-word-dropout", "0"),
+        "calibrate": LEXICAL,
     },
     "bigbasket": {
         "warehouse": (),
         "pairs": ("--test-item-share", "0.05"),
-        "dataset": ("--tokenizer", "wordpiece", "--tokenizer-from", str(minilm())),
+        "dataset": PIECES,
         "train": (
             *("--preset", "published", "--init-from", str(minilm()), "--epochs", "4", "--lr", "1e-4", "--tau", "0.02"),
             *("--batch", "64", "--crops", "0.25", "--query-word-dropout", "0"),
         ),
         "calibrate": (),
     },
+    "bigbasket-bag": {
+        "warehouse": (),
+        "pairs": ("--test-item-share", "0.05"),
+        "dataset": (),
+        "train": BAG,  # Taobao's
+        "calibrate": (),
+    },
 }
-"""The settings of each stage. Those of training were chosen on the sets' validation parts, see docs/quality/README.md."""
+"""The settings of each stage, by the set and, after a dash, what differs from its own night.
+
+Those of a set's own training were chosen on its validation part; the others were taken over, see docs/quality/README.md.
+"""
 
 
-def calibrated_bundle(name: str, root: Path, data: Path) -> Bundle:
-    """The bundle of a set's night in ``root``, which is run if it is not there.
+class Night(NamedTuple):
+    """A night up to calibration: what it made, and the warehouse that it was run on."""
+
+    bundle: Bundle
+    root: Path
+
+
+def is_there(root: Path) -> bool:
+    """Whether the warehouse of a night has its calibrated bundle."""
+    found = candidate(Warehouse.at(str(root))) if root.is_dir() else None
+    return found is not None and (found / "calibration.json").is_file()
+
+
+def calibrated(name: str, root: Path, data: Path) -> Night:
+    """The night ``name`` in ``root``, which is run if its calibrated bundle is not there.
 
     Raises:
         InputError: a stage failed.
     """
-    found = candidate(Warehouse.at(str(root))) if root.is_dir() else None
-    if found is not None and (found / "calibration.json").is_file():
+    if is_there(root):
         log.info("%s: the night in %s is there already", name, root)
-        return load_bundle(found)
-    for stage, settings in NIGHTS[name].items():
-        command = ["-m", "labeling.cli", stage, "--ds", DS]
-        if stage == "warehouse":
-            command = ["-m", f"benchmarks.sets.{name}", stage, "--data", str(data)]
-        command = [sys.executable, *command, "--root", str(root), *settings]
-        if subprocess.run(command, check=False).returncode:
-            raise InputError(f"{name}: {' '.join(command)} failed: see what it said above")
+    else:
+        for stage, settings in NIGHTS[name].items():
+            command = ["-m", "labeling.cli", stage, "--ds", DS]
+            if stage == "warehouse":
+                command = ["-m", f"benchmarks.sets.{set_of(name)}", stage, "--data", str(data)]
+            command = [sys.executable, *command, "--root", str(root), *settings]
+            if subprocess.run(command, check=False).returncode:
+                raise InputError(f"{name}: {' '.join(command)} failed: see what it said above")
     found = candidate(Warehouse.at(str(root)))
     assert found is not None, "training makes a candidate"
-    return load_bundle(found)
+    return Night(load_bundle(found), root)
+
+
+def set_of(night: str) -> str:
+    """The set that a night is of."""
+    return night.partition("-")[0]
 
 
 EXAMPLES, PRIOR = 64, 16.0
@@ -94,7 +145,8 @@ SETTINGS = TermSettings(min_probability=0.3, max_gap=0.15, max_terms=5, max_simi
 class OurTerms:
     """Terms of the warehouse's vocabulary, by their position in the labels of a task."""
 
-    def __init__(self, bundle: Bundle, root: Path, task: Task) -> None:
+    def __init__(self, night: Night, task: Task) -> None:
+        bundle, root = night
         vocabulary = local_tables.vocabulary(Warehouse.at(str(root)))
         number = {label: n for n, label in enumerate(task.labels)}
         self._positions = np.array([number[term.term] for term in vocabulary.terms])
@@ -148,15 +200,17 @@ def encoded(bundle: Bundle, texts: Sequence[str]) -> tuple[list[str], np.ndarray
     return normal, unit(bundle.encode(normal, side="title").astype(np.float16).astype(np.float64))
 
 
-def paths_system(bundle: Bundle, root: Path, task: Task, shots: Shots | None = None) -> System:
+def paths_system(night: Night, task: Task, shots: Shots | None = None) -> System:
     """Our category paths; zero-shot, or with examples."""
+    bundle, root = night
     calibration = Calibration.of(bundle.calibration, bundle.calibration_id)
     paths = OurPaths(partial(bundle.encode, side="query"), root, task, calibration.temperature, shots)
     return lambda texts: paths.rank(encoded(bundle, texts)[1])
 
 
-def shots_of(bundle: Bundle, root: Path, task: Task) -> Shots:
+def shots_of(night: Night, task: Task) -> Shots:
     """Titles that may be learnt from as examples of their paths, at most EXAMPLES of each, as the nightly option has it."""
+    bundle, root = night
     taxonomy = local_tables.taxonomy(Warehouse.at(str(root)))
     ids = {" > ".join(node.name for node in taxonomy.path(id_)): id_ for id_ in taxonomy.nodes}
     drawn: defaultdict[int, list[str]] = defaultdict(list)

@@ -29,6 +29,12 @@ class Row:
     settings: str
     """What the validation part chose; empty: nothing was to be chosen."""
     values: Values
+    """None of a system that was not run."""
+
+    @property
+    def system(self) -> str:
+        """What it is a row of, whatever its variant."""
+        return self.name.partition(",")[0]
 
     def with_values(self, more: Values) -> Row:
         return replace(self, values={**self.values, **more})
@@ -36,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """All that was measured of a set; the first row is ours, and those whose name starts so are, too."""
+    """All that was measured of a set; ours are the rows, the first one among them, whose name starts so."""
 
     rows: list[Row]
     stated: np.ndarray
@@ -72,13 +78,11 @@ def _cell(found: Interval) -> str:
 
 
 def _gains(found: Found, chosen: np.ndarray) -> list[str]:
-    """What each of our rows is ahead of each baseline, measure by measure."""
-    ours = [row for row in found.rows if row.name.startswith("ours")]
+    """What each of our rows is ahead of each one of another system below it, measure by measure."""
     lines = []
-    for our in ours:
-        for row in found.rows:
-            if row in ours:
-                continue
+    for place, our in enumerate(found.rows):
+        below = found.rows[place + 1 :] if our.name.startswith("ours") else []
+        for row in (row for row in below if row.values and row.system != our.system):
             gains = {name: gain(our.values[name], value, chosen) for name, value in row.values.items() if name in our.values}
             # One that gives no label has no precision: of fewer than two cases in common nothing is told.
             told_of = {name: g for name, g in gains.items() if g.low is not None}

@@ -21,7 +21,7 @@ from benchmarks.sets.adapter import (
     write_truth,
     write_vocabulary,
 )
-from benchmarks.sets.homedepot_evaluation import evaluate
+from benchmarks.sets.homedepot_evaluation import EvaluateConfig, evaluate
 from benchmarks.sets.homedepot_judgements import (
     CLICKED,
     SET,
@@ -125,7 +125,7 @@ def _stems(text: str) -> set[str]:
     return {stem(word) for word in words(normalise(text))}
 
 
-COMMANDS = {"warehouse": (HomeDepotConfig, warehouse), "evaluate": (HomeDepotConfig, evaluate)}
+COMMANDS = {"warehouse": (HomeDepotConfig, warehouse), "evaluate": (EvaluateConfig, evaluate)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
