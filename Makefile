@@ -63,6 +63,8 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@echo "set-up: Delta's jars"
 	@$(BIN)/python -m etl.jars
+	@echo "set-up: an archive of the classes that Spark loads"
+	@$(BIN)/python -m etl.class_archive
 	@echo "set-up: DeepSpeed's CPU collectives"
 	@$(BIN)/python -m model.warm_up
 	@touch $@

@@ -12,7 +12,7 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from etl import table_lock
+from etl import class_archive, table_lock
 from etl.config import SparkConfig
 from etl.errors import InputError
 from etl.lease import lock_directory
@@ -20,6 +20,7 @@ from etl.spark_stores import jars_directory, schemes_of, store_jars, store_setti
 
 LOGGING = Path(__file__).with_name("log4j2.properties")
 """Where the driver's loggers are set."""
+_LOGGED = f"-Dlog4j2.configurationFile={LOGGING.as_uri()}"
 
 
 def delta_jars() -> list[Path]:
@@ -64,13 +65,14 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
         "spark.cleaner.referenceTracking.cleanCheckpoints": "true",
         table_lock.DIRECTORY: str(lock_directory(config)),
     }
-    java = [f"-Dlog4j2.configurationFile={LOGGING.as_uri()}"]
+    java = [_LOGGED]
     if config.master.startswith("local"):
-        # A local job is over before the optimising compiler has paid for itself: pairs of 320,000 clicks took 92 s of
-        # CPU with it, 48 s without. Hours of local work want another spark.driver.extraJavaOptions. Without that compiler
-        # Java keeps 48 MB of compiled code, which a session of an hour fills: its sweeper then took as much CPU as the work.
-        java += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m", "-XX:+UseParallelGC"]
+        java = local_java(class_archive.archive())
     settings["spark.driver.extraJavaOptions"] = " ".join(java)
+    if config.master == "local" or config.master.startswith("local["):
+        # All is one Java: what is on its own class path is loaded from the archive, and is not copied for an executor.
+        settings["spark.driver.extraClassPath"] = os.pathsep.join(map(str, delta_jars()))
+        settings["spark.jars"] = ",".join(map(str, store_jars(stores)))
     if any(source.table for source in config.inputs.values()):
         settings["spark.sql.catalogImplementation"] = "hive"  # what enableHiveSupport() sets
     settings |= config.spark_conf
@@ -83,6 +85,17 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
     if config.checkpoint_dir:
         spark.sparkContext.setCheckpointDir(config.checkpoint_dir)
     return spark
+
+
+def local_java(archive: Path | None) -> list[str]:
+    """Options of Java for a local job.
+
+    Such a job is over before the optimising compiler has paid for itself: pairs of 320,000 clicks took 92 s of CPU with
+    it, 48 s without. Hours of local work want another spark.driver.extraJavaOptions. Without that compiler Java keeps 48 MB
+    of compiled code, which a session of an hour fills: its sweeper then took as much CPU as the work.
+    """
+    options = [_LOGGED, "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m", "-XX:+UseParallelGC"]
+    return options + (class_archive.java_options(archive) if archive else [])
 
 
 def _leave_failures_to_the_driver(spark: SparkSession) -> None:

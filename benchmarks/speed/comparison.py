@@ -20,18 +20,21 @@ from typing import Any
 import psutil
 from rich.table import Table
 
+from benchmarks.speed.machine_name import this_machine
 from benchmarks.speed.pacing import FEWEST, interval
 from etl.code import revision
 from labeling.machine import hardware
 from labeling.terminal import console
 
 WARM_UP = 1
+STARTED = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
 VERSIONS = ("torch", "deepspeed", "pyspark", "delta-spark", "petastorm", "pyarrow", "faiss-gpu", "duckdb", "polars")
 
 
 def machine() -> dict[str, str]:
     """Hardware, interpreter and the versions that figures depend on."""
-    return {"machine": hardware(), "python": platform.python_version()} | {name: version(name) for name in VERSIONS}
+    named = {"name": this_machine(), "machine": hardware(), "python": platform.python_version()}
+    return named | {package: version(package) for package in VERSIONS}
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,10 @@ class Comparison:
     """What was compared of the results, and how it came out; a difference ends the measurement."""
     not_run: str = ""
     """Why there are no figures."""
-    at: str = field(default_factory=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="seconds"))
+    failed: bool = False
+    """Whether that is a failure, or something this run lacked, and not the machine."""
+    at: str = STARTED
+    """When the run started, UTC: what one run found shares it."""
     revision: str = field(default_factory=revision)
     hardware: Mapping[str, str] = field(default_factory=machine)
 
@@ -69,6 +75,12 @@ class Comparison:
     def reached(self) -> bool | None:
         """Whether the goal is; None where there is none, or no figure."""
         return None if self.goal is None or self.ratio is None else self.ratio >= self.goal
+
+    def append_to(self, file: Path) -> None:
+        """Add it to a file as a line of JSON."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(asdict(self)) + "\n")
 
 
 def faster(
@@ -80,7 +92,7 @@ def faster(
     *,
     check: str,
     goal: float | None = None,
-    work: float = 1.0,
+    work: float | None = None,
     unit: str = "CPU s",
 ) -> Comparison:
     """Compare costs, such as seconds, of turns taken one after the other.
@@ -93,7 +105,7 @@ def faster(
         theirs: The other side's, in the same order.
         check: See there.
         goal: Least ratio.
-        work: Units of work in a turn; other than 1 makes rates of ``unit`` (more is better) of the medians.
+        work: Units of work in a turn, which makes rates of ``unit`` of the medians; None: they are shown as costs.
         unit: Of the cost, or of the rate.
     """
     costs = (median(ours), median(theirs))
@@ -101,7 +113,7 @@ def faster(
     if min(len(ours), len(theirs)) >= FEWEST:
         ratio, *ends = interval(theirs, ours)
         spread = (ends[0], ends[1])
-    shown = costs if work == 1 else (work / costs[0], work / costs[1])
+    shown = costs if work is None else (work / costs[0], work / costs[1])
     return Comparison(
         question, case, peer, unit, *shown, ratio=ratio, spread=spread, turns=len(ours), goal=goal, check=check
     )
@@ -148,10 +160,8 @@ def add_results_argument(parser: argparse.ArgumentParser) -> None:
 def record(found: Sequence[Comparison], results: Path | None) -> None:
     """Show comparisons, and append them to a file if one is given."""
     if results is not None:
-        results.parent.mkdir(parents=True, exist_ok=True)
-        with results.open("a", encoding="utf-8") as lines:
-            for one in found:
-                lines.write(json.dumps(asdict(one)) + "\n")
+        for one in found:
+            one.append_to(results)
     table = Table("case", "peer", "unit", "ours", "theirs", "ratio (95%)", "goal", "check", title=f"{hardware()}")
     for one in found:
         table.add_row(one.case, one.peer, one.unit, *cells(one))

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.progress import track
 from torch.nn import functional as F
 
-from labeling.machine import hardware
+from benchmarks.speed.comparison import Comparison, add_results_argument, faster, record
 from labeling.terminal import console
 from model.loss import Rows, contrastive_loss
 from model.matches import Matches
@@ -28,25 +28,32 @@ from model.tiled_cross_entropy import Excluded, Tile, tiled_cross_entropy
 
 SIZES = (4_096, 8_192, 16_384)
 SHARE = (2_048, 131_072, 512)
-ROUNDS = 3
+TURNS, WARM_UP = 5, 1
 DIM = 256
+PEER = "InfoNCE in three lines of torch, all logits held"
+SAME_LOSS = 1e-5
+"""Relative, of fp32 sums of so many terms."""
 
 
-def plain(size: int) -> None:
-    """InfoNCE in the usual three lines, each half with its matrix of logits."""
+def plain(size: int) -> float:
+    """InfoNCE in the usual three lines, each half with its matrix of logits; as of the others, the loss is returned."""
     query, title = (F.normalize(torch.randn(size, DIM), dim=1).requires_grad_() for _ in range(2))
     logits, own = query @ title.T / 0.1, torch.arange(size)
-    ((F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2).backward()
+    loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    loss.backward()
+    return loss.item()
 
 
-def ours(size: int) -> None:
+def ours(size: int) -> float:
     ids = np.arange(size)
     rows = Rows(ids, ids, np.ones(size), np.zeros(size), np.zeros(size))
     query, title = (F.normalize(torch.randn(size, DIM), dim=1).requires_grad_() for _ in range(2))
-    contrastive_loss(query, title, rows, tau=0.1, ranks=Ranks()).loss.backward()
+    loss = contrastive_loss(query, title, rows, tau=0.1, ranks=Ranks()).loss
+    loss.backward()
+    return loss.item()
 
 
-def share(_: int) -> None:
+def share(_: int) -> float:
     """Both sides of one rank of 64."""
     rows, columns, dim = SHARE
     ids, all_ids = torch.arange(rows), torch.arange(columns)
@@ -58,51 +65,77 @@ def share(_: int) -> None:
         excluded = Excluded(ids, ids, all_ids, all_ids, none)
         own = Matches(np.arange(rows), np.arange(rows))
         losses.append(tiled_cross_entropy(x, y, torch.tensor([10.0]), torch.zeros(columns), own, excluded, Tile()).mean())
-    sum(losses, start=torch.zeros(())).backward()
+    loss = sum(losses, start=torch.zeros(())) / 2
+    loss.backward()
+    return loss.item()
 
 
 WORK = {"plain": plain, "ours": ours, "share": share}
 
 
 def measure(name: str, size: int) -> dict[str, float]:
-    """Seconds and GiB above the interpreter's, in a process of its own."""
+    """CPU seconds, GiB above the interpreter's, and the loss, in a process of its own."""
     argv = [sys.executable, "-m", "benchmarks.speed.contrastive_loss", "--one", name, str(size)]
     return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def one(name: str, size: int) -> None:
     WORK[name if name != "share" else "ours"](64)
+    torch.manual_seed(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    WORK[name](size)
-    seconds = time.perf_counter() - started
+    started = time.process_time()
+    loss = WORK[name](size)
+    seconds = time.process_time() - started
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    print(json.dumps({"seconds": seconds, "peak_gib": peak}))
+    print(json.dumps({"seconds": seconds, "peak_gib": peak, "loss": loss}))
+
+
+def same(ours_loss: float, plain_loss: float) -> str:
+    """How near the two losses of the same vectors are.
+
+    Raises:
+        RuntimeError: further than fp32's rounding.
+    """
+    distance = abs(ours_loss - plain_loss) / abs(plain_loss)
+    if not distance <= SAME_LOSS:
+        raise RuntimeError(f"the losses are {ours_loss} and {plain_loss} (expected: within {SAME_LOSS:g}): not comparable")
+    return f"losses {distance:.0e} apart"
+
+
+def compared(size: int) -> list[Comparison]:
+    """Time and memory of one size."""
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+    for turn in track(range(TURNS + WARM_UP), f"{size:,} x {size:,}", console=console()):
+        for name in list(found)[:: 1 if turn % 2 else -1]:
+            found[name].append(measure(name, size))
+    check = same(found["ours"][-1]["loss"], found["plain"][-1]["loss"])
+    case = f"{size:,} x {size:,}, {DIM} wide, fp32, forward and back"
+    costs = {
+        key: [[row[key] for row in found[name][WARM_UP:]] for name in ("ours", "plain")] for key in ("seconds", "peak_gib")
+    }
+    return [
+        faster("loss", case, PEER, *costs["seconds"], check=check, goal=1.0),
+        faster("loss", case, PEER, *costs["peak_gib"], check=check, goal=4.0, unit="GiB"),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.speed.contrastive_loss", description=__doc__, allow_abbrev=False
-    )
+    prog = "python -m benchmarks.speed.contrastive_loss"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="default: %(default)s")
     parser.add_argument("--one", nargs=2, metavar=("WHICH", "SIZE"), help="measure one thing and print it as JSON")
+    add_results_argument(parser)
     args = parser.parse_args(argv)
     if args.one:
         one(args.one[0], int(args.one[1]))
         return 0
-    table = Table(
-        "rows x columns", "plain", "ours", "time", "memory", title=f"contrastive loss, {DIM} wide, on {hardware()}"
+    record([one for size in args.sizes for one in compared(size)], args.results)
+    found = measure("share", 0)
+    rows, columns, dim = SHARE
+    console().print(
+        f"2 x {rows:,} x {columns:,}, {dim} wide, a rank's share of 64: {found['seconds']:.1f} CPU s, "
+        f"{found['peak_gib']:.2f} GiB (its logits alone would take 2.1 GiB)"
     )
-    for size in SIZES:
-        found = {name: [measure(name, size) for _ in range(ROUNDS)] for name in ("plain", "ours")}
-        best = {name: min(row["seconds"] for row in rows) for name, rows in found.items()}
-        peak = {name: min(row["peak_gib"] for row in rows) for name, rows in found.items()}
-        cells = (f"{best[name]:.2f} s, {peak[name]:.2f} GiB" for name in ("plain", "ours"))
-        ratios = (f"{best['ours'] / best['plain']:.2f}", f"{peak['ours'] / peak['plain']:.2f}")
-        table.add_row(f"{size:,} x {size:,}", *cells, *ratios)
-    found_share = measure("share", 0)
-    cell = f"{found_share['seconds']:.1f} s, {found_share['peak_gib']:.2f} GiB"
-    table.add_row(f"2 x {SHARE[0]:,} x {SHARE[1]:,}, {SHARE[2]} wide", "not run: 2.1 GiB of logits", cell, "", "")
-    console().print(table)
     return 0
 
 

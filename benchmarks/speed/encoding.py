@@ -16,24 +16,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from rich.table import Table
+import torch
 
+from benchmarks.speed.comparison import Comparison, add_results_argument, faster, record
 from benchmarks.speed.encoding_worker import Task
-from benchmarks.speed.pacing import Paced, interval, race
+from benchmarks.speed.pacing import Paced, race
 from benchmarks.speed.training import THEIRS
 from benchmarks.speed.training_data import DS, WORDPIECE, home_depot, made_up
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import InputError
-from labeling.machine import hardware
-from labeling.terminal import console
 from model.bundle import write_bundle
 from model.encoder import Encoder
 from model.fit import draw
 from model.launch import environment
+from model.precision import has_amx
 from model.presets import PRESETS
 from model.pretrained import Pretrained
 
@@ -43,15 +42,21 @@ OURS = "ours"
 WORKERS = {"sentence-transformers": "sentence_transformers_encoding", OURS: "encoding_worker"}
 """Module of each side; what is not here is an engine of :mod:`benchmarks.speed.engines_encoding`."""
 SIDES = {
-    "fp32": ("sentence-transformers", "openvino", OURS),
+    "fp32": ("sentence-transformers", "openvino", "onnxruntime", OURS),
     "bf16": ("sentence-transformers", "openvino", OURS),
     "int8": ("openvino", "onnxruntime", "torch", "torchao", OURS),
 }
+GOALS: Mapping[str, Mapping[str, float]] = {
+    "cpu": {"sentence-transformers, fp32": 1.0, "openvino, fp32": 1.0, "onnxruntime, fp32": 1.0},
+    "cuda": {"sentence-transformers, bf16": 3.0},
+}
+"""Least ratio, by where and beside whom."""
+SAME_VECTORS = 0.999
 EVERYBODY = tuple(dict.fromkeys(side for sides in SIDES.values() for side in sides))
 
 
-def encode(args: argparse.Namespace, root: Path) -> Table:
-    """The table of all sides, in the precisions asked for.
+def encode(args: argparse.Namespace, root: Path) -> list[Comparison]:
+    """Ours beside all sides, in the precisions asked for.
 
     Raises:
         InputError: the environment of the others is not there, or Home Depot's titles are too few.
@@ -72,7 +77,9 @@ def encode(args: argparse.Namespace, root: Path) -> Table:
             runs[name] = start(side, replace(task, engine="" if side in WORKERS else f"{side}-{precision}"))
     found = race(runs, steps, WARM_UP)
     cosines = {name: least_cosine(np.load(out[name]), np.load(out[next(iter(out))])) for name in out}
-    return shown(found, cosines, f"{OURS}, {args.precision[0]}", chunk, "CPU s" if args.device == "cpu" else "s")
+    model = args.model.name if args.model else "6 layers x 512, untrained"
+    titles = "Home Depot's titles" if args.data else "made-up titles"
+    return compared(found, cosines, chunk, f"{model}, {titles}, chunks of {chunk:,}", args.device) + missing()
 
 
 def prepare(args: argparse.Namespace, root: Path, count: int) -> Path:
@@ -110,15 +117,50 @@ def least_cosine(vectors_ND: np.ndarray, reference_ND: np.ndarray) -> float:
     return float((vectors_ND * reference_ND).sum(axis=1).min())
 
 
-def shown(found: Mapping[str, Sequence[float]], cosines: Mapping[str, float], base: str, chunk: int, unit: str) -> Table:
-    """Rates, and how they compare to that of ``base``."""
-    title = f"chunks of {chunk:,} titles, {hardware()}"
-    table = Table("encoder", f"titles a {unit}", f"of {base} (95%)", "least cosine", title=title)
+def compared(
+    found: Mapping[str, Sequence[float]], cosines: Mapping[str, float], chunk: int, case: str, device: str
+) -> list[Comparison]:
+    """Ours in the precision of each other side; fp32 where ours has not run in that one.
+
+    Raises:
+        RuntimeError: a side gives other vectors in fp32.
+    """
+    for name, cosine in cosines.items():
+        if name.endswith("fp32") and not cosine >= SAME_VECTORS:
+            raise RuntimeError(f"{name}: a cosine of {cosine:.6f} to {next(iter(found))} (expected >= {SAME_VECTORS})")
+    rows = []
     for name, seconds in found.items():
-        ratio, low, high = interval(found[base], seconds)
-        rate = f"{chunk / median(seconds):,.0f}"
-        table.add_row(name, rate, f"{ratio:.2f} ({low:.2f} to {high:.2f})", f"{cosines[name]:.6f}")
-    return table
+        side, precision = name.split(", ")
+        if side == OURS:
+            continue
+        ours = f"{OURS}, {precision}" if precision != "int8" and f"{OURS}, {precision}" in found else f"{OURS}, fp32"
+        rows.append(
+            faster(
+                "encode",
+                f"{case}, one thread, {ours.split(', ')[1]} beside {precision}",
+                f"{side} {precision}",
+                found[ours],
+                seconds,
+                check=f"least cosine {cosines[name]:.6f} to {next(iter(found))}",
+                goal=GOALS[device].get(name),
+                work=chunk,
+                unit="titles a CPU s" if device == "cpu" else "titles a s",
+            )
+        )
+    return rows
+
+
+def missing() -> list[Comparison]:
+    """Rows of what this machine lacks."""
+    case, unit = "6 layers x 512, bf16", "titles a s"
+    rows = []
+    if not has_amx():
+        rows.append(Comparison("encode", case + " on AMX", "OpenVINO bf16", unit, goal=1.1, not_run="this CPU has no AMX"))
+    if not torch.cuda.is_available():
+        rows.append(
+            Comparison("encode", case + " on a GPU", "sentence-transformers bf16", unit, goal=3.0, not_run="no GPU here")
+        )
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,11 +172,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sides", nargs="+", choices=EVERYBODY, default=EVERYBODY, help="(default: all; ours always)")
     parser.add_argument("--model", type=Path, help="directory of a Hugging Face BERT (default: untrained, 6 layers x 512)")
     parser.add_argument("--data", help="directory of Home Depot's data, for its titles (default: made-up ones)")
+    add_results_argument(parser)
     args = parser.parse_args(argv)
     args.sides = {OURS, *args.sides}
     with TemporaryDirectory() as directory:
-        table = encode(args, Path(directory))
-    console().print(table)
+        record(encode(args, Path(directory)), args.results)
     return 0
 
 

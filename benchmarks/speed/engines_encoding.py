@@ -123,12 +123,12 @@ def openvino_int8(model: Sentence, threads: int, some: list[Batch]) -> Forward:
     return openvino(model, threads, some, int8=True)
 
 
-def onnxruntime_int8(model: Sentence, threads: int, some: list[Batch]) -> Forward:
-    """Blocks fused first; weights per channel; activations per tensor, ranges at run time."""
+def onnxruntime(model: Sentence, threads: int, some: list[Batch], int8: bool = False) -> Forward:
+    """Blocks fused first; int8: weights per channel, activations per tensor, ranges at run time."""
     from tempfile import TemporaryDirectory
 
     import onnx
-    import onnxruntime
+    from onnxruntime import InferenceSession, SessionOptions
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.transformers.optimizer import optimize_model
 
@@ -141,18 +141,24 @@ def onnxruntime_int8(model: Sentence, threads: int, some: list[Batch]) -> Forwar
         )
         heads, hidden = config.num_attention_heads, config.hidden_size
         optimize_model(plain, "bert", num_heads=heads, hidden_size=hidden).save_model_to_file(fused)
-        unknown = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # of what comes out of a fused operator
-        quantize_dynamic(fused, quantised, per_channel=True, weight_type=QuantType.QInt8, extra_options=unknown)
-        options = onnxruntime.SessionOptions()
+        if int8:
+            unknown = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # of what comes out of a fused operator
+            quantize_dynamic(fused, quantised, per_channel=True, weight_type=QuantType.QInt8, extra_options=unknown)
+        options = SessionOptions()
         options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(quantised, options, providers=["CPUExecutionProvider"])
+        session = InferenceSession(quantised if int8 else fused, options, providers=["CPUExecutionProvider"])
     return lambda ids, mask: session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+
+def onnxruntime_int8(model: Sentence, threads: int, some: list[Batch]) -> Forward:
+    return onnxruntime(model, threads, some, int8=True)
 
 
 ENGINES = {
     "openvino-fp32": openvino,
     "openvino-bf16": openvino_bf16,
     "openvino-int8": openvino_int8,
+    "onnxruntime-fp32": onnxruntime,
     "onnxruntime-int8": onnxruntime_int8,
     "torch-int8": torch_int8,
     "torchao-int8": torchao_int8,

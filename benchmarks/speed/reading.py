@@ -11,7 +11,6 @@ import json
 import pickle
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from benchmarks.speed.comparison import Comparison, faster, in_turn, record
 from benchmarks.unleased import Unleased
 from etl.config import JobConfig, arg_parser
 from etl.dataset import COLUMNS, MANIFEST_FILE, DataFile, Manifest, schemas, verify
@@ -35,7 +35,15 @@ ROW_GROUP = 80_000
 """Rows; some 16 MiB, the default of `labeller dataset`."""
 VOCABULARY = 200_000
 BATCH = 512
-BEST_OF = 3
+TURNS = 5
+PYARROW, ROW_BY_ROW, BY_ROW_GROUP = "pyarrow read_table", "petastorm make_reader", "petastorm make_batch_reader"
+GOALS = {
+    ("ours, row groups", PYARROW): 0.2,
+    ("ours, row groups", ROW_BY_ROW): 100.0,
+    ("ours, ids and offsets", PYARROW): 0.2,
+    ("ours, ids and offsets", ROW_BY_ROW): 100.0,
+}
+"""Least ratio of rates; the others have none."""
 
 
 class ReadingConfig(Unleased, JobConfig):
@@ -54,21 +62,51 @@ class ReadingConfig(Unleased, JobConfig):
     """Rows of the dataset that make_reader reads: all of the other would take minutes, and a part of it, while its
     threads work ahead, would show less than its rate."""
 
+    results: Path | None = None
+    """Append a line of JSON for each comparison to this file."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     return run_job(arg_parser(ReadingConfig, "python -m benchmarks.speed.reading", __doc__ or ""), ReadingConfig, run, argv)
 
 
 def run(config: ReadingConfig) -> Mapping[str, Any]:
-    """Print a line per reader: rows a second, best of three after a first that warms the page cache."""
+    """Ours beside pyarrow and petastorm: rows a CPU second of all threads, in turn, after one that warms the page cache.
+
+    Raises:
+        RuntimeError: a reader gave another number of rows.
+    """
     dataset, sample = (_dataset(config, rows) for rows in (config.rows, config.sample))
     warnings.filterwarnings("ignore", category=FutureWarning)
-    rates = {name: _rate(read) for name, read in readers(dataset, sample).items()}
-    raw, slow = rates["pyarrow read_table"], rates["petastorm make_reader"]
-    print(f"{'':32}{'rows/s':>12}{'of pyarrow':>12}{'of make_reader':>16}")
-    for name, rate in rates.items():
-        print(f"{name:32}{rate:12,.0f}{rate / raw:11.1%} {rate / slow:14.1f}x")
+    costs, rows = in_turn(readers(dataset, sample), TURNS)
+    record(compared(costs, rows, config), config.results)
     return {"rows": config.rows, "path": dataset}
+
+
+def compared(costs: Mapping[str, Sequence[float]], rows: Mapping[str, int], config: ReadingConfig) -> list[Comparison]:
+    """Each of ours beside each of the others, by the seconds of a row; packed batches leave out a part of one at most."""
+    for name, number in rows.items():
+        wanted = config.sample if name == ROW_BY_ROW else config.rows
+        least = wanted - 8 * BATCH if name.startswith("ours, ") and "row groups" not in name else wanted
+        if not least <= number <= wanted:
+            raise RuntimeError(f"{name} gave {number:,} rows of {wanted:,}: not comparable")
+    a_row = {name: [cost / rows[name] for cost in seconds] for name, seconds in costs.items()}
+    return [
+        faster(
+            "reading",
+            f"{name}, {config.rows:,} pairs",
+            peer,
+            seconds,
+            a_row[peer],
+            check=f"{rows[name]:,} rows, peer {rows[peer]:,}",
+            goal=GOALS.get((name, peer)),
+            work=1,
+            unit="rows a CPU s",
+        )
+        for name, seconds in a_row.items()
+        if name.startswith("ours")
+        for peer in (PYARROW, BY_ROW_GROUP, ROW_BY_ROW)
+    ]
 
 
 def _dataset(config: ReadingConfig, rows: int) -> Path:
@@ -110,26 +148,16 @@ def readers(dataset: Path, sample: Path) -> dict[str, Callable[[], int]]:
             return sum(len(group.pair_id) for group in reader)
 
     return {
-        "pyarrow read_table": lambda: sum(len(pq.read_table(path, columns=list(PAIR_COLUMNS))) for path in files),
+        PYARROW: lambda: sum(len(pq.read_table(path, columns=list(PAIR_COLUMNS))) for path in files),
         "ours, row groups": lambda: sum(map(len, row_groups(source, ahead=4, timeout_s=300))),
         "ours, ids and offsets": lambda: flat(BATCH),
         "ours, ids and offsets, 4096": lambda: flat(8 * BATCH),
         "ours, with features": lambda: packed(BATCH, 0.0),
         "ours, with features, 4096": lambda: packed(8 * BATCH, 0.0),
         "ours, with features, .5 crops": lambda: packed(BATCH, 0.5),
-        "petastorm make_batch_reader": by_row_group,
-        "petastorm make_reader": row_by_row,
+        BY_ROW_GROUP: by_row_group,
+        ROW_BY_ROW: row_by_row,
     }
-
-
-def _rate(read: Callable[[], int]) -> float:
-    """Rows per second of the best run."""
-    read()
-    rates = []
-    for _ in range(BEST_OF):
-        started = time.perf_counter()
-        rates.append(read() / (time.perf_counter() - started))
-    return max(rates)
 
 
 def make(dataset: Path, rows: int, ds: dt.date) -> None:

@@ -1,8 +1,8 @@
-"""Ten nearest of 100,000 terms: bf16 with an exact second look (labeling.tiled_search) beside faiss' flat index.
+"""Ten nearest of 100,000 terms: the search that labelling takes here (labeling.nearest) beside faiss and what else is exact.
 
-One process for each number of threads, both searches in turn and each first every other time; median CPU seconds, since
-wall clocks of a shared machine measure the others. Vectors are random, or 2,000 clusters as a shop's terms are. "not run"
-where this CPU is another.
+One process for each number of threads, all searches in turn and each first every other time; median CPU seconds, since
+wall clocks of a shared machine measure the others. Vectors are random, or 2,000 clusters as a shop's terms are. The bf16
+search (labeling.tiled_search), which is taken with AMX only, has rows of its own.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import faiss
 import numpy as np
 import torch
-from rich.table import Table
 
-from benchmarks.speed.pacing import interval
-from labeling.machine import hardware
-from labeling.terminal import console
+from benchmarks.speed.comparison import Comparison, add_results_argument, faster, in_turn, record
+from labeling.nearest import nearest_in
 from labeling.tiled_search import TiledSearch
 from model.precision import has_amx
 
 DIM, K, CLUSTERS = 256, 10, 2_000
+FAISS, TORCH = "faiss IndexFlatIP", "torch matmul, topk"
+SAME_PLACES = 0.9999
+"""Share of places; products that differ in their last bit may swap two neighbours."""
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -44,42 +45,66 @@ def vectors(kind: str, terms: int, queries: int) -> tuple[np.ndarray, np.ndarray
     return unit(together[:terms]), unit(together[terms:])
 
 
+def by_torch(rows_FD: np.ndarray, asked_ND: np.ndarray) -> np.ndarray:
+    """All products, then the K largest of each, best first."""
+    scores_NF = torch.from_numpy(asked_ND) @ torch.from_numpy(rows_FD).T
+    return scores_NF.topk(K, dim=1).indices.numpy()
+
+
 def one(kind: str, terms: int, queries: int, threads: int, rounds: int) -> None:
-    """Print as JSON the CPU seconds of both in each round, and the share of equal places."""
+    """Print as JSON the CPU seconds of each search in each round, and the share of places equal to faiss'."""
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
     rows, asked = vectors(kind, terms, queries)
     flat = faiss.IndexFlatIP(DIM)
     flat.add(rows)
-    tiled = TiledSearch(rows)
+    tiled, ours = TiledSearch(rows), nearest_in(rows)
     searches: dict[str, Callable[[], np.ndarray]] = {
-        "faiss": lambda: flat.search(asked, K)[1],
+        FAISS: lambda: flat.search(asked, K)[1],
+        TORCH: lambda: by_torch(rows, asked),
         "tiled": lambda: tiled.nearest(asked, K),
+        "ours": lambda: ours(asked, K),
     }
-    found = {name: search() for name, search in searches.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in searches}
-    for turn in range(rounds):
-        for name in sorted(searches, reverse=bool(turn % 2)):
-            started = time.process_time()
-            searches[name]()
-            seconds[name].append(time.process_time() - started)
-    equal = float((found["faiss"] == found["tiled"]).mean())
-    print(json.dumps({**seconds, "equal": equal}))
+    seconds, found = in_turn(searches, rounds, clock=time.process_time)
+    equal = {name: float((found[name] == found[FAISS]).mean()) for name in searches}
+    print(json.dumps({"seconds": seconds, "equal": equal}))
+
+
+def compared(found: Mapping[str, Any], case: str, queries: int) -> list[Comparison]:
+    """What labelling takes beside faiss and torch, and the bf16 search beside faiss.
+
+    Raises:
+        RuntimeError: a search found others than faiss' flat index.
+    """
+    for name, equal in found["equal"].items():
+        if not equal >= SAME_PLACES:
+            raise RuntimeError(f"{name} has {equal:.5f} of the places of faiss (expected >= {SAME_PLACES}): not comparable")
+    rows = []
+    for side, peer, goal in (("ours", FAISS, 1.0), ("ours", TORCH, 1.0), ("tiled", FAISS, 1.8 if has_amx() else None)):
+        seconds, bf16 = found["seconds"], ", by bf16 tiles" if side == "tiled" else ""
+        check = f"equal places {found['equal'][side]:.5f}"
+        rows.append(
+            faster(
+                "topk", case + bf16, peer, seconds[side], seconds[peer], check=check, goal=goal, work=queries,
+                unit="queries a CPU s",
+            )
+        )  # fmt: skip
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.term_search", description=__doc__, allow_abbrev=False)
+    prog = "python -m benchmarks.speed.term_search"
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, allow_abbrev=False)
     parser.add_argument("--terms", type=int, default=100_000, help="default: %(default)s")
     parser.add_argument("--queries", type=int, default=1_000, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "THREADS"), help="measure one case and print it")
+    add_results_argument(parser)
     args = parser.parse_args(argv)
     if args.one:
         one(args.one[0], args.terms, args.queries, int(args.one[1]), args.rounds)
         return 0
-    table = Table(
-        "vectors", "threads", "faiss flat", "tiled", "ratio (95%)", "equal", title=f"queries a CPU s, {hardware()}"
-    )
+    rows = []
     for kind in ("random", "clustered"):
         for threads in (1, 2):
             sizes = [f"--{name}={getattr(args, name)}" for name in ("terms", "queries", "rounds")]
@@ -87,14 +112,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Threads that spin while they wait would be counted as work.
             env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
             done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
-            found = json.loads(done.stdout)
-            rates = (f"{args.queries / median(found[name]):,.0f}" for name in ("faiss", "tiled"))
-            ratio, low, high = interval(found["faiss"], found["tiled"])
-            table.add_row(kind, str(threads), *rates, f"{ratio:.2f} ({low:.2f} to {high:.2f})", f"{found['equal']:.5f}")
-    for name, here in (("with AMX", has_amx()), ("with AVX2 only", "avx512" not in hardware() and not has_amx())):
-        if not here:
-            table.add_row(f"a CPU {name}", "", "not run", "not run", "", "")
-    console().print(table)
+            case = f"{K} of {args.terms:,} {kind} vectors, {DIM} wide, {threads} thread{'s' * (threads > 1)}"
+            rows += compared(json.loads(done.stdout), case, args.queries)
+    if not has_amx():
+        case = f"{K} of {args.terms:,} vectors, by bf16 tiles with AMX"
+        rows.append(Comparison("topk", case, FAISS, "queries a CPU s", goal=1.8, not_run="this CPU has no AMX"))
+    if not faiss.get_num_gpus():
+        case = f"{K} of {args.terms:,} vectors, on a GPU"
+        rows.append(Comparison("topk", case, FAISS, "queries a s", not_run="no GPU here"))
+    record(rows, args.results)
     return 0
 
 

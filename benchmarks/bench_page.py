@@ -1,0 +1,106 @@
+"""The page and the plot of one machine's comparisons, made from the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from benchmarks.speed.comparison import Comparison, cells, number
+
+AHEAD, BEHIND, UNSURE = "#0072b2", "#d55e00", "#999999"
+"""Okabe & Ito (2008); grey where the interval holds 1."""
+
+
+def write(history: Sequence[Comparison], docs: Path, machine: str) -> None:
+    """Write MACHINE.md and, where there is a ratio, MACHINE.png into ``docs``.
+
+    Args:
+        history: All machines', oldest first.
+        docs: Directory.
+        machine: Whose page.
+    """
+    rows = [one for one in history if one.hardware["name"] == machine]
+    newest = latest(rows)
+    if not newest:
+        return
+    measured = [one for one in newest if one.ratio is not None]
+    about = newest[-1].hardware
+    versions = ", ".join(f"{name} {value}" for name, value in about.items() if name not in ("name", "machine"))
+    lines = [
+        f"# Side by side: {machine}",
+        "",
+        f"`make bench` on {about['machine']}; {versions}. A ratio is how many times better ours is: 2 is twice as fast, .5 "
+        "half as fast; its 95% by the bootstrap over paired turns, where there were five. Unless a unit says otherwise, "
+        'costs are CPU seconds, so that other jobs of a shared machine do not count. "Before" are earlier runs\' ratios.',
+        "",
+        *verdicts(newest),
+        "",
+    ]
+    if measured:
+        draw(measured, docs / f"{machine}.png")
+        lines += [f"![Ratios with their goals]({machine}.png)", ""]
+    for question in dict.fromkeys(one.question for one in newest):
+        lines += [f"## {question}", "", "| case | peer | unit | ours | theirs | ratio (95%) | goal | check | before |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        for one in newest:
+            if one.question == question:
+                lines.append("| " + " | ".join((one.case, one.peer, one.unit, *cells(one), before(rows, one))) + " |")
+        run = next(one for one in newest if one.question == question)
+        lines += ["", f"Measured {run.at[:16].replace('T', ' ')} UTC at {run.revision or 'no revision'}.", ""]
+    (docs / f"{machine}.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def latest(rows: Sequence[Comparison]) -> list[Comparison]:
+    """The rows of the last run of each question, in the order in which questions were first asked."""
+    last = {one.question: one.at for one in rows}
+    return [one for question, at in last.items() for one in rows if (one.question, one.at) == (question, at)]
+
+
+def key(one: Comparison) -> tuple[str, str, str, str]:
+    return one.question, one.case, one.peer, one.unit
+
+
+def before(rows: Sequence[Comparison], one: Comparison) -> str:
+    """Ratios of the same case in earlier runs, with their days."""
+    earlier = [other for other in rows if key(other) == key(one) and other is not one and other.ratio is not None]
+    return ", ".join(f"{other.ratio:.2f} ({other.at[:10]})" for other in earlier[-3:] if other.ratio is not None)
+
+
+def verdicts(newest: Sequence[Comparison]) -> list[str]:
+    """What was reached, where we are behind, and what did not run, in three lines."""
+    goals = [one for one in newest if one.goal is not None and one.ratio is not None]
+    reached = sum(bool(one.reached) for one in goals)
+    behind = [f"{one.peer} at {one.case} ({one.ratio:.2f})" for one in newest if one.ratio is not None and one.ratio < 1]
+    missing = [f"{one.case} ({one.not_run})" for one in newest if one.not_run]
+    return [
+        f"- Goals: {reached} of {len(goals)} reached.",
+        f"- Behind: {'; '.join(behind) or 'nowhere'}.",
+        f"- Not run: {'; '.join(missing) or 'nothing'}.",
+    ]
+
+
+def draw(rows: Sequence[Comparison], file: Path) -> None:
+    """Ratios with their intervals on a log axis, goals as bars; one line each."""
+    figure = Figure(figsize=(11, 1.2 + 0.34 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, one in enumerate(rows):
+        assert one.ratio is not None
+        low, high = one.spread or (one.ratio, one.ratio)
+        colour = AHEAD if low > 1 else BEHIND if high < 1 else UNSURE
+        axes.plot([low, high], [place, place], color=colour, linewidth=2)
+        axes.plot(one.ratio, place, "o", color=colour)
+        if one.goal is not None:
+            axes.plot(one.goal, place, "|", color="black", markersize=13, markeredgewidth=2)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.set_yticks(
+        range(len(rows)), [f"{one.case[:70]}\n{one.question}: {one.peer}, {one.unit}" for one in rows], fontsize=6
+    )
+    axes.invert_yaxis()
+    axes.set_xlabel("times better than the peer (| goal)")
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
