@@ -2,7 +2,7 @@
 
 Java's own application class-data sharing (JEP 350): a short session that does what a stage does is run once, and what it
 loaded is written as Java has it in memory, verified. Every stage of a night starts a Java of its own and loads some
-17,000 classes; from the archive a session that wrote and read a small Delta table took 31 to 34 CPU seconds instead of 43 to 47.
+17,000 classes; from the archive a session that wrote and read a small Delta table took 31 to 34 CPU seconds, not 43 to 47.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from etl.config import SparkConfig
 from etl.errors import EXIT_OK

@@ -69,7 +69,8 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
     if config.master.startswith("local"):
         java = local_java(class_archive.archive())
     settings["spark.driver.extraJavaOptions"] = " ".join(java)
-    if config.master == "local" or config.master.startswith("local["):
+    one_java = config.master == "local" or config.master.startswith("local[")
+    if one_java and "spark.driver.extraClassPath" not in config.spark_conf:
         # All is one Java: what is on its own class path is loaded from the archive, and is not copied for an executor.
         settings["spark.driver.extraClassPath"] = os.pathsep.join(map(str, delta_jars()))
         settings["spark.jars"] = ",".join(map(str, store_jars(stores)))

@@ -93,6 +93,11 @@ def test_the_search_is_chosen_by_looking_at_the_cpu(monkeypatch, amx):
     assert not isinstance(getattr(nearest_in(vectors("random", 3_000)), "__self__", None), TiledSearch)  # a small one
 
 
+def test_a_chunk_of_items_is_searched_by_a_product_of_matrices():
+    nearest_in(vectors("random"))
+    assert faiss.cvar.distance_compute_blas_threshold <= 20 * vectors("random").shape[1]  # of fewer, one by one is as fast
+
+
 @pytest.mark.gpu
 def test_a_gpu_that_the_task_was_given_finds_what_the_cpu_finds(monkeypatch):
     if not faiss.get_num_gpus():
