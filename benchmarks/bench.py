@@ -65,7 +65,7 @@ QUESTIONS: Mapping[str, Question] = {
     "topk": Question("ten nearest of 100,000 terms", "benchmarks.speed.term_search", (), 4),
     "etl": Question(
         "clicks cleaned and aggregated to pairs", "benchmarks.speed.cleaning",
-        ("--clicks", "600000", "--comparison-only"), 6, scratch=True,
+        ("--clicks", "600000", "--only-peers"), 6, scratch=True,
     ),
     "reading": Question("rows read by the training reader", "benchmarks.speed.reading", (), 3, scratch=True),
     "transfer": Question("rows between Spark and Python", "benchmarks.speed.spark_transfer", (), 5),

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
-from benchmarks.speed.encoding import least_cosine, prepare, shown
+from benchmarks.speed.encoding import least_cosine, prepare
 from benchmarks.speed.encoding_presets import WARM_UP, Measured, measure
 from benchmarks.speed.int8_linear import Int8Linear, quantise, rounded
 from benchmarks.speed.training_data import WORDHASH
@@ -64,15 +63,6 @@ def test_worst_text_decides_the_least_cosine():
     moved_ND = vectors_ND.copy()
     moved_ND[1] = [0.6, 0.8, 0.0]
     assert least_cosine(moved_ND, vectors_ND) == pytest.approx(0.8)
-
-
-def test_rates_are_compared_with_the_base_and_twice_the_seconds_are_half_the_rate():
-    seconds = {"ours, fp32": [1.0, 1.1, 0.9, 1.0, 1.0], "other": [2.0, 2.2, 1.8, 2.0, 2.0]}
-    table = shown(seconds, dict.fromkeys(seconds, 1.0), "ours, fp32", 128, "CPU s")
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(table)
-    assert "│ other      │ 64             │ 0.50 (0.50 to 0.50)" in captured.get()
 
 
 def test_more_titles_than_home_depot_has_are_refused(tmp_path: Path):
