@@ -151,7 +151,7 @@ def test_losses_that_differ_are_not_compared():
 def test_time_and_memory_of_the_loss_are_two_rows_with_the_same_check(monkeypatch):
     monkeypatch.setattr(contrastive_loss, "TURNS", 1)
     monkeypatch.setattr(contrastive_loss, "WARM_UP", 0)
-    time, memory = contrastive_loss.compared(2_048)
+    time, memory = contrastive_loss.compared(4_096)  # of fewer the memory is lost in what torch takes
     assert (time.unit, memory.unit) == ("CPU s", "GiB")
     assert "apart" in time.check == memory.check
 
