@@ -30,7 +30,7 @@ export AIRFLOW_HOME := $(CURDIR)/build/airflow
 export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
-.PHONY: help setup benchmarks-setup system-packages preflight nightly airflow label sample wheel doctor tables test test-slow lint types format
+.PHONY: help setup bench benchmarks-setup system-packages preflight nightly airflow label sample wheel doctor tables test test-slow lint types format
 .PHONY: lock clean test-hosts test-spark store-jars
 
 help:  ## Show this list
@@ -92,7 +92,7 @@ system-packages:  ## Install the Debian packages that `make airflow` and the tes
 store-jars: setup  ## Fetch Spark's jars for tables on S3 (STORE=abfs: on Azure)
 	@$(BIN)/python -m etl.jars $(or $(STORE),s3a)
 
-benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what benchmarks.speed.training and .encoding compare with
+benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what is compared with and is not ours: sentence-transformers, OpenVINO, ONNX Runtime
 
 .venv-benchmarks/.ready: requirements/benchmarks.txt | .venv-uv/.ready preflight
 	@echo "set-up: sentence-transformers and other engines in an environment of their own, .venv-benchmarks"
@@ -140,6 +140,13 @@ wheel: setup  ## Pack our code for a cluster's executors: build/labeller.zip for
 
 doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
 	@$(BIN)/labeller doctor --root "$(or $(ROOT),$(SAMPLE_ROOT))"
+
+# Home Depot's directory, for what is measured on it, and questions by name (empty: all).
+DATA ?= ../shared/data/homedepot
+ONLY ?=
+
+bench: benchmarks-setup  ## Every question of speed beside what a user would pick instead (ONLY, DATA; BENCH=--dry-run says what): docs/bench/
+	@$(BIN)/python -m benchmarks.bench --data "$(DATA)" $(if $(ONLY),--only $(ONLY)) $(BENCH)
 
 # ---------------------------------------------------------------- checking
 
