@@ -183,6 +183,8 @@ def goal_of(one: Comparison) -> str:
     if one.goal is None:
         return ""
     verdict = {True: "reached", False: "not reached", None: "not run"}[one.reached]
+    if one.reached is False and one.spread and one.spread[1] >= one.goal:
+        verdict = "not told apart"
     return f"{one.goal:g}: {verdict}"
 
 

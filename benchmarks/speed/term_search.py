@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import faiss
@@ -27,6 +28,8 @@ from model.precision import has_amx
 
 DIM, K, CLUSTERS = 256, 10, 2_000
 FAISS, TORCH = "faiss IndexFlatIP", "torch matmul, topk"
+CASES = (("random", 1, 1_000), ("clustered", 1, 1_000), ("clustered", 2, 1_000), ("clustered", 1, 256))
+"""Kind, threads, vectors at once; in labelling they are 16,384 by the neighbours that are asked for: 372 of 44."""
 SAME_PLACES = 0.9999
 """Share of places; products that differ in their last bit may swap two neighbours."""
 
@@ -51,21 +54,32 @@ def by_torch(rows_FD: np.ndarray, asked_ND: np.ndarray) -> np.ndarray:
     return scores_NF.topk(K, dim=1).indices.numpy()
 
 
-def one(kind: str, terms: int, queries: int, threads: int, rounds: int) -> None:
-    """Print as JSON the CPU seconds of each search in each round, and the share of places equal to faiss'."""
+def one(kind: str, terms: int, queries: int, threads: int, rounds: int, at_once: int) -> None:
+    """Print as JSON the CPU seconds of each search in each round, and the share of places equal to faiss'.
+
+    ``at_once`` vectors are given to a search at a time, as labelling has them in chunks of its items.
+    """
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
     rows, asked = vectors(kind, terms, queries)
     flat = faiss.IndexFlatIP(DIM)
     flat.add(rows)
+    as_installed = faiss.cvar.distance_compute_blas_threshold
     tiled, ours = TiledSearch(rows), nearest_in(rows)
-    searches: dict[str, Callable[[], np.ndarray]] = {
-        FAISS: lambda: flat.search(asked, K)[1],
-        TORCH: lambda: by_torch(rows, asked),
-        "tiled": lambda: tiled.nearest(asked, K),
-        "ours": lambda: ours(asked, K),
+    by_product = faiss.cvar.distance_compute_blas_threshold
+    searches: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        FAISS: lambda some: flat.search(some, K)[1],
+        TORCH: lambda some: by_torch(rows, some),
+        "tiled": lambda some: tiled.nearest(some, K),
+        "ours": lambda some: ours(some, K),
     }
-    seconds, found = in_turn(searches, rounds, clock=time.process_time)
+
+    def all_of(name: str) -> np.ndarray:
+        faiss.cvar.distance_compute_blas_threshold = as_installed if name == FAISS else by_product
+        parts = [asked[start : start + at_once] for start in range(0, len(asked), at_once)]
+        return np.concatenate([searches[name](part) for part in parts])
+
+    seconds, found = in_turn({name: partial(all_of, name) for name in searches}, rounds, clock=time.process_time)
     equal = {name: float((found[name] == found[FAISS]).mean()) for name in searches}
     print(json.dumps({"seconds": seconds, "equal": equal}))
 
@@ -98,22 +112,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--terms", type=int, default=100_000, help="default: %(default)s")
     parser.add_argument("--queries", type=int, default=1_000, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--one", nargs=2, metavar=("KIND", "THREADS"), help="measure one case and print it")
+    parser.add_argument("--one", nargs=3, metavar=("KIND", "THREADS", "AT_ONCE"), help="measure one case and print it")
     add_results_argument(parser)
     args = parser.parse_args(argv)
     if args.one:
-        one(args.one[0], args.terms, args.queries, int(args.one[1]), args.rounds)
+        one(args.one[0], args.terms, args.queries, int(args.one[1]), args.rounds, int(args.one[2]))
         return 0
     rows = []
-    for kind in ("random", "clustered"):
-        for threads in (1, 2):
-            sizes = [f"--{name}={getattr(args, name)}" for name in ("terms", "queries", "rounds")]
-            line = [sys.executable, "-m", "benchmarks.speed.term_search", *sizes, "--one", kind, str(threads)]
-            # Threads that spin while they wait would be counted as work.
-            env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-            done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
-            case = f"{K} of {args.terms:,} {kind} vectors, {DIM} wide, {threads} thread{'s' * (threads > 1)}"
-            rows += compared(json.loads(done.stdout), case, args.queries)
+    for kind, threads, at_once in CASES:
+        sizes = [f"--{name}={getattr(args, name)}" for name in ("terms", "queries", "rounds")]
+        line = [sys.executable, "-m", "benchmarks.speed.term_search", *sizes, "--one", kind, str(threads), str(at_once)]
+        # Threads that spin while they wait would be counted as work.
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
+        case = (
+            f"{K} of {args.terms:,} {kind} vectors, {DIM} wide, {at_once:,} at once, {threads} thread{'s' * (threads > 1)}"
+        )
+        rows += compared(json.loads(done.stdout), case, args.queries)
     if not has_amx():
         case = f"{K} of {args.terms:,} vectors, by bf16 tiles with AMX"
         rows.append(Comparison("topk", case, FAISS, "queries a CPU s", goal=1.8, not_run="this CPU has no AMX"))
