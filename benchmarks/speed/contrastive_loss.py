@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -76,7 +77,9 @@ WORK = {"plain": plain, "ours": ours, "share": share}
 def measure(name: str, size: int) -> dict[str, float]:
     """CPU seconds, GiB above the interpreter's, and the loss, in a process of its own."""
     argv = [sys.executable, "-m", "benchmarks.speed.contrastive_loss", "--one", name, str(size)]
-    return json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    # Threads that spin while they wait would be counted as work; as ranks have it (model.launch).
+    env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    return json.loads(subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
 def one(name: str, size: int) -> None:
