@@ -70,11 +70,14 @@ def nightly(root: Path, ds: str, scratch: Path) -> Night:
     return Night(whole, stages)
 
 
-def hits(table: Path, truth: Path) -> float:
-    """Share of the items of a Delta table whose term is one of theirs by the truth."""
-    true = pl.read_parquet(truth / "*.parquet").select("item_id", "term_id").unique()
-    labels = pl.read_delta(str(table)).select("item_id", "term_id")
-    return labels.join(true, on=["item_id", "term_id"], how="semi").height / labels.height
+def hits(table: Path, root: Path) -> float:
+    """Share of the items of a Delta table whose term is one of theirs by the truth of a generated shop."""
+    names = pl.read_parquet(root / "vocabulary" / "*.parquet").select("term_id", "term")
+    true = (
+        pl.read_parquet(root / "truth" / "item_terms" / "*.parquet").select("item_id", "term_id").join(names, on="term_id")
+    )
+    labels = pl.read_delta(str(table)).select("item_id", "term")
+    return labels.join(true, on=["item_id", "term"], how="semi").height / labels.height
 
 
 def profile(nights: Mapping[str, Night], docs: Path) -> None:
@@ -120,14 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     make = [sys.executable, "-m", "labeling.cli", "sample", "--root", str(root), "--clicks", str(args.clicks)]
     sample = metered(make, scratch / "sample.log")
     nights = {"first": nightly(root, NIGHTS["first"], scratch)}
-    first, true = root / "labels_current", root / "truth" / "item_terms"
-    right = hits(first, true)
+    right = hits(root / "labels_current", root)
     nights["second"] = nightly(root, NIGHTS["second"], scratch)
     plain, out = ["-m", "benchmarks.speed.plain_night", "--root", str(root)], scratch / "plain"
     shutil.rmtree(out, ignore_errors=True)
     script = metered([sys.executable, *plain, "--ds", NIGHTS["first"], "--out", str(out)], scratch / "plain.log")
     profile(nights, args.docs)
-    record(compared(sample, nights, script, (right, hits(out, true)), args.clicks), args.results)
+    record(compared(sample, nights, script, (right, hits(out, root)), args.clicks), args.results)
     return 0
 
 
