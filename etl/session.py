@@ -93,11 +93,11 @@ def local_java(archive: Path | None) -> list[str]:
 
     Such a job is over before the optimising compiler has paid for itself: pairs of 320,000 clicks took 92 s of CPU with
     it, 48 s without. Hours of local work want another spark.driver.extraJavaOptions. Without that compiler Java keeps 48 MB
-    of compiled code, which a session of an hour fills: its sweeper then took as much CPU as the work.
+    of compiled code, which a session of an hour fills: its sweeper then took as much CPU as the work. And it collects all
+    garbage each time that the classes outgrow a first 21 MB: they take ten times that.
     """
     options = [_LOGGED, "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=240m", "-XX:+UseParallelGC"]
-    # Room from the start for the classes and the rows of any job: growing to it took some 6 of 61 CPU seconds of an audit.
-    options += ["-Xms1g", "-XX:MetaspaceSize=256m"]
+    options.append("-XX:MetaspaceSize=256m")
     return options + (class_archive.java_options(archive) if archive else [])
 
 
