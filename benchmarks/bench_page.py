@@ -98,7 +98,7 @@ def draw(rows: Sequence[Comparison], file: Path) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     axes.set_yticks(
-        range(len(rows)), [f"{one.case[:70]}\n{one.question}: {one.peer}, {one.unit}" for one in rows], fontsize=6
+        range(len(rows)), [f"{one.case[:95]}\n{one.question}: {one.peer}, {one.unit}" for one in rows], fontsize=6
     )
     axes.invert_yaxis()
     axes.set_xlabel("times better than the peer (| goal)")

@@ -1,4 +1,4 @@
-"""A paper plan: what a night of 10^9 clicks, 10^8 items and 10^6 terms would take, from measured rates. Nothing of it has run.
+"""A paper plan: what a night of 10^9 clicks, 10^8 items and 10^6 terms would take, from measured rates. None of it has run.
 
 Linear from one machine of two cores up: what is not linear (search of items among items, memory of one process) stands
 in the page as what breaks first. Rates that were not measured, those of a GPU, are marked as assumed.
@@ -33,12 +33,14 @@ FLOP_PER_TITLE = 29 * 37.75e6
 """Of ``published``, 29 tokens."""
 GIGABITS, BATCH = 25, 16_384
 NODES = (5, 16, 64)
+HEAD = ("stage", "work", "core hours", "GPU hours", "wall", "GB read or written", "")
 EXECUTOR_CORES = 512
 
 CORE_SECONDS = {
     # 6 million clicks, two threads: 74.5 s, and 231 s of further parts (docs/results.md, "Cleaning six million clicks").
     "click": 2 * (74.5 + 231) / 6e6,
-    # An impression is read, judged with its session and dropped: by the generated log's pairs, 111 s of two cores for 2.1 million.
+    # An impression is read, judged with its session and dropped: a quarter of what the generated log's pairs took, 111 s of
+    # two cores for 2.1 million events.
     "event": 2 * 111 / 2.1e6 / 4,
     "title": 1 / 634,  # hybrid, one core without AMX (docs/results.md, "The presets beside each other")
     "item searched among 100,000 terms": 1 / 1_386,  # faiss flat, one core with AVX-512 (docs/results.md, "Ten nearest")
@@ -101,7 +103,8 @@ def lines() -> list[Line]:
             note="on training nights; 316 TFLOP/s a GPU assumed, not measured",
         ),
         Line(
-            "embed, all", f"{ITEMS:.0e} titles, hybrid on CPUs", hours("title", ITEMS), moved_gb=ITEMS * BYTES["embedding"] / 1e9,
+            "embed, all", f"{ITEMS:.0e} titles, hybrid on CPUs", hours("title", ITEMS),
+            moved_gb=ITEMS * BYTES["embedding"] / 1e9,
             note="after a new bundle; published on a GPU: "
             f"{ITEMS * FLOP_PER_TITLE / FLOP_PER_SECOND / 60:.0f} GPU minutes (assumed)",
         ),
@@ -120,12 +123,17 @@ def lines() -> list[Line]:
     ]  # fmt: skip
 
 
+def step_of(nodes: int) -> StepShape:
+    """Of `published`, ZeRO 1 over nccl."""
+    return StepShape(world=nodes, batch=BATCH, dim=512, parameters=PARAMETERS, stage=1, reduce_scatter=True)
+
+
 def training() -> list[tuple[str, ...]]:
     """Nodes of one GPU: hours of an epoch by the share of a step that computes, and what a node sends."""
     pairs = CLICKS * WINDOW_DAYS * PAIRS_PER_CLICK
     rows = []
     for nodes in NODES:
-        shape = StepShape(world=nodes, batch=BATCH, dim=512, parameters=PARAMETERS, stage=1, reduce_scatter=True)
+        shape = step_of(nodes)
         share, steps = efficiency(shape, GIGABITS), pairs / (nodes * BATCH)
         wall = pairs * FLOP_PER_PAIR / FLOP_PER_SECOND / nodes / share / 3600
         sent = steps * sum(bytes_sent(shape).values()) / 1e12
@@ -155,7 +163,7 @@ BREAKS = (
     ),
     (
         "the gate's evaluation",
-        "all titles in the memory of one machine, 10^7 of them (docs/limits.md); 10^8 are {titles:,.0f} GB of float32, twice",
+        "all titles in the memory of one machine, up to 10^7 (docs/limits.md); 10^8 are {titles:,.0f} GB of float32, twice",
         "evaluate against a fixed sample of 10^7 titles and say so, or search shards in Spark as predict does",
     ),
     (
@@ -166,7 +174,7 @@ BREAKS = (
     (
         "predict on CPUs",
         "{predict:,.0f} core hours a night for unchanged items too",
-        "search only what changed and what a new form may win (DESIGN's price of a vocabulary change), or GPUs",
+        "search only for items that changed, and all of them among new forms alone; or GPUs",
     ),
     (
         "the window",
@@ -180,7 +188,7 @@ BREAKS = (
     ),
     (
         "the network of training",
-        "above some 16 nodes the gathered vectors outgrow the gradients; 64 nodes at 25 Gb/s compute half of the time",
+        "gathered vectors outgrow the gradients from some 8 nodes on; 64 nodes at 25 Gb/s compute {share:.0%} of the time",
         "100 Gb/s, or gather within groups of nodes",
     ),
 )
@@ -198,17 +206,19 @@ def page() -> str:
         "pairs": core["pairs"],
         "forms": FORMS * DIM * 4 / 1e9,
         "names": FORMS * DIM * 2 / 1e9,
+        "share": efficiency(step_of(NODES[-1]), GIGABITS),
     }
     parts = [
         "# A night of 10^9 clicks, on paper",
         "",
-        "`python -m benchmarks.plan`. 10^9 clicks a night, a window of 14 days, 10^8 items, 10^6 terms in 2 x 10^6 forms, 3% of the "
-        f"titles changed; {EVENTS_PER_CLICK} events and {PAIRS_PER_CLICK} distinct pairs a click, as in the generated shop. Linear from "
-        "rates of two cores (`docs/results.md`; without their fixed costs); **computed, none of it has run**.",
+        "`python -m benchmarks.plan`. 10^9 clicks a night, a window of 14 days, 10^8 items, 10^6 terms in 2 x 10^6 forms, "
+        f"3% of the titles changed; {EVENTS_PER_CLICK} events and {PAIRS_PER_CLICK} distinct pairs a click, as in the "
+        "generated shop. Linear from rates of two cores (`docs/results.md`; without fixed costs); **computed, none of it has run**.",
         "",
-        *table(("stage", "work", "core hours", "GPU hours", "wall", "GB read or written", ""), [line.cells() for line in found]),
+        *table(HEAD, [line.cells() for line in found]),
         "",
-        f"One epoch of `published`, {BATCH:,} pairs a node, one GPU a node at {GIGABITS} Gb/s (`docs/results.md`, \"Many nodes\"):",
+        f"One epoch of `published`, {BATCH:,} pairs a node, one GPU a node at {GIGABITS} Gb/s (`docs/results.md`, "
+        '"Many nodes"):',
         "",
         *table(("nodes", "share computing", "hours", "steps", "TB a node sends"), training()),
         "",

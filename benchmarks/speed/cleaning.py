@@ -1,9 +1,9 @@
-"""How long cleaning and aggregation of a click log take, beside DuckDB doing the same on the same files in the same run.
+"""How long cleaning and aggregation of a click log take, beside DuckDB and Polars doing the same on the same files.
 
-Measures, on a made-up log of acts: the ratio to DuckDB, the price of each further part of `labeller pairs` and `dataset`,
-what one hot query or item costs, and whether the rate holds on a tenth and on ten times the clicks. Both engines get as
-many threads.
-`--skew` instead gives one query nine tenths of the clicks and the executors 1 GB each.
+Measures, on a made-up log of acts: the ratio to either, the price of each further part of `labeller pairs` and `dataset`,
+what one hot query or item costs, and whether the rate holds on a tenth and on ten times the clicks; then CPU seconds of the
+three in turn, on a tenth. Spark and DuckDB get as many threads, Polars those of its pool.
+`--only-peers` does the last alone. `--skew` instead gives one query nine tenths of the clicks and the executors 1 GB each.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -23,8 +24,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from rich.table import Table
 
-from benchmarks.speed import cleaning_duckdb
+from benchmarks.speed import cleaning_duckdb, cleaning_polars
 from benchmarks.speed.click_log import DAYS, LogShape, write_log
+from benchmarks.speed.comparison import Comparison, faster, in_turn, record
 from benchmarks.unleased import Unleased
 from etl import build_pairs, duplicates, sampling, splits
 from etl.config import SparkJobConfig, arg_parser
@@ -46,6 +48,11 @@ WARM_JVM = {"spark.driver.extraJavaOptions": "-XX:+UseParallelGC"}
 
 # Ten and a hundred times what the first query (.4%) and the first item (.2%) have of the log anyway.
 HOT_QUERY, HOT_ITEM = (0.04, 0.4), (0.02, 0.2)
+
+OURS, DUCKDB, POLARS = "Spark", "DuckDB", "Polars"
+PEERS = {DUCKDB: cleaning_duckdb.clean, POLARS: cleaning_polars.clean}
+GOALS = {DUCKDB: 1 / 4.5}
+"""Least ratio: Spark is to cost at most 4.5 times as much."""
 
 
 class CleaningConfig(Unleased, SparkJobConfig):
@@ -69,6 +76,15 @@ class CleaningConfig(Unleased, SparkJobConfig):
     rounds: Annotated[int, Field(ge=1)] = 3
     """Times that all but the larger log and the further parts are measured; the best counts."""
 
+    turns: Annotated[int, Field(ge=1)] = 5
+    """Of each of the three on a tenth of the log, in CPU seconds; the median counts."""
+
+    results: Path | None = None
+    """Append a line of JSON for the comparison with each peer to this file."""
+
+    only_peers: bool = False
+    """Measure only these turns, on the whole log: of 600,000 clicks in minutes."""
+
     skew: bool = False
     """Measure only the log of which one query has nine tenths, with executors of 1 GB."""
 
@@ -80,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(config: CleaningConfig) -> Mapping[str, Any]:
-    """Measure and print; returns the figures, which are also written to ROOT/cleaning.json."""
+    """Measure and print; returns the figures, which but for the turns alone are also written to ROOT/cleaning.json."""
+    if config.only_peers:
+        return ratios(in_turns(warm_session(config), config, config.clicks))
     figures = skewed(config) if config.skew else compared(config)
     figures["hardware"] = hardware()
     Path(config.root, "skew.json" if config.skew else "cleaning.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -92,12 +110,14 @@ def compared(config: CleaningConfig) -> dict[str, Any]:
     pairs = pairs_config(config)
     big = write_log(Path(config.root), LogShape(clicks=config.clicks), config.ds)
     # First and in turn: both at once want more than 16 GB.
-    duck_seconds, duck = timed(lambda: cleaning_duckdb.clean(big, pairs, config.threads), config.rounds)
-    spark = session(config, f"local[{config.threads}]", WARM_JVM)
+    others = {name: timed(partial(clean, big, pairs, config.threads), config.rounds) for name, clean in PEERS.items()}
+    spark = warm_session(config)
     seconds, found = timed(lambda: spark_clean(spark, big, pairs), config.rounds)
-    assert (found["pairs"], found["clicks"], found["users"]) == (duck["pairs"], duck["clicks"], duck["users"]), (found, duck)
-    assert {k: v for k, v in found["rules"].items() if v} == duck["rules"], (found, duck)
-    figures: dict[str, Any] = {"spark_s": seconds, "duckdb_s": duck_seconds, "ratio": seconds / duck_seconds}
+    for name, (_, theirs) in others.items():
+        require_same(found, theirs, name)
+    figures: dict[str, Any] = {"spark_s": seconds}
+    for name, (theirs_s, _) in others.items():
+        figures |= {f"{name.lower()}_s": theirs_s, f"spark_to_{name.lower()}": seconds / theirs_s}
     figures["parts_s"] = parts(spark, big, pairs)
     hot = [LogShape(clicks=config.clicks, hot_query=share) for share in HOT_QUERY]
     hot += [LogShape(clicks=config.clicks, hot_item=share) for share in HOT_ITEM]
@@ -112,7 +132,49 @@ def compared(config: CleaningConfig) -> dict[str, Any]:
             rates[clicks] = clicks / part
     figures["rows_per_s"] = {str(clicks): rate for clicks, rate in sorted(rates.items())}
     show(figures)
-    return figures
+    return figures | ratios(in_turns(spark, config, config.clicks // 10))
+
+
+def in_turns(spark: SparkSession, config: CleaningConfig, clicks: int) -> list[Comparison]:
+    """Spark beside each peer on a log of ``clicks``, in CPU seconds of this process and all below it; shown and kept.
+
+    Raises:
+        RuntimeError: a peer found something else.
+    """
+    pairs = pairs_config(config)
+    directory = write_log(Path(config.root), LogShape(clicks=clicks), config.ds)
+    sides: dict[str, Callable[[], Mapping[str, Any]]] = {OURS: partial(spark_clean, spark, directory, pairs)}
+    sides |= {name: partial(clean, directory, pairs, config.threads) for name, clean in PEERS.items()}
+    costs, found = in_turn(sides, config.turns)
+    for name in PEERS:
+        require_same(found[OURS], found[name], name)
+    ours = found[OURS]
+    check = f"same rows by rule, {ours['pairs']:,} pairs, {ours['clicks']:,} clicks, {ours['users']:,} users"
+    case = f"{clicks:,} acts, {config.threads} threads"
+    comparisons = [
+        faster(
+            "etl", case, name, costs[OURS], costs[name],
+            check=check, goal=GOALS.get(name), work=clicks, unit="acts/CPU s",
+        )
+        for name in PEERS
+    ]  # fmt: skip
+    record(comparisons, config.results)
+    return comparisons
+
+
+def ratios(found: Sequence[Comparison]) -> dict[str, float]:
+    return {f"cpu_ratio_{one.peer.lower()}": one.ratio for one in found if one.ratio is not None}
+
+
+def require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], peer: str) -> None:
+    """See that both found the same pairs, clicks and users, and dropped as many rows by each rule.
+
+    Raises:
+        RuntimeError: they did not.
+    """
+    dropped = [{rule: n for rule, n in found["rules"].items() if n} for found in (ours, theirs)]
+    if dropped[0] != dropped[1] or any(ours[name] != theirs[name] for name in ("pairs", "clicks", "users")):
+        raise RuntimeError(f"{peer} found {dict(theirs)} (expected as Spark: {dict(ours)})")
 
 
 def skewed(config: CleaningConfig) -> dict[str, Any]:
@@ -194,6 +256,10 @@ def pairs_config(config: CleaningConfig) -> PairsConfig:
     return PairsConfig(root=config.root, ds=config.ds, window_days=DAYS, require_impressions="never", position_bias="none")
 
 
+def warm_session(config: CleaningConfig) -> SparkSession:
+    return session(config, f"local[{config.threads}]", WARM_JVM)
+
+
 def session(config: CleaningConfig, master: str, conf: Mapping[str, str]) -> SparkSession:
     settings = {"master": master, "driver_memory": "8g", "spark_conf": {**conf, **config.spark_conf}}
     return start_session("benchmark of cleaning", config.model_copy(update=settings))
@@ -212,9 +278,10 @@ def timed(work: Callable[[], Any], rounds: int, *, warm: bool = True) -> tuple[f
 
 def show(figures: Mapping[str, Any]) -> None:
     table = Table("what", "figure", title=f"cleaning and aggregation on {hardware()}")
-    table.add_row(
-        "Spark / DuckDB, warm", f"{figures['spark_s']:.1f} s / {figures['duckdb_s']:.1f} s = {figures['ratio']:.2f}"
-    )
+    ours = figures["spark_s"]
+    for peer in PEERS:
+        theirs, ratio = figures[f"{peer.lower()}_s"], figures[f"spark_to_{peer.lower()}"]
+        table.add_row(f"Spark / {peer}, warm", f"{ours:.1f} s / {theirs:.1f} s = {ratio:.2f}")
     for name, seconds in figures["parts_s"].items():
         table.add_row(name, f"{seconds:.1f} s")
     for clicks, rate in figures["rows_per_s"].items():

@@ -20,17 +20,25 @@ def judge_all(queries: list[str]) -> list[tuple[str, str, str | None]]:
     return [judge(query, normalise, COUNTRIES) for query in queries]
 
 
+def judged(raw: list[str], processes: int) -> pa.Table:
+    """Queries with their normalised form, key and rule, see :func:`etl.cleaning.judge`: columns raw, norm, key, query_rule.
+
+    What takes the time is Python's; Spark has it in as many processes.
+    """
+    shares = [raw[n::processes] for n in range(processes)]
+    with ProcessPoolExecutor(processes) as pool:
+        rows = [row for part in pool.map(judge_all, shares) for row in part]
+    columns = ([query for share in shares for query in share], *zip(*rows, strict=True))
+    return pa.table([pa.array(column, pa.string()) for column in columns], names=["raw", "norm", "key", "query_rule"])
+
+
 def clean(directory: Path, config: PairsConfig, threads: int) -> Mapping[str, Any]:
     """Rows by rule, and number, clicks and users of the pairs, of a log of :func:`benchmarks.speed.click_log.write_log`."""
     with duckdb.connect(config={"threads": threads}) as con:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(_EVENTS, [str(directory / "click_log/*/*.parquet"), config.max_actions_per_hour])
         raw = con.execute("SELECT DISTINCT query FROM events WHERE rule IS NULL").fetch_arrow_table()["query"].to_pylist()
-        with ProcessPoolExecutor(threads) as pool:  # what takes the time is Python's; Spark has it in as many processes
-            judged = [row for part in pool.map(judge_all, [raw[n::threads] for n in range(threads)]) for row in part]
-        raw = [query for n in range(threads) for query in raw[n::threads]]
-        arrays = [pa.array(column, pa.string()) for column in (raw, *zip(*judged, strict=True))]
-        con.register("judged", pa.table(arrays, names=["raw", "norm", "key", "query_rule"]))
+        con.register("judged", judged(raw, threads))
         items = str(directory / "items.parquet")
         con.execute(_ACTS, [config.session_gap_minutes * 60_000, items, config.min_dwell_ms, config.min_return_ms])
         con.execute(_SUPPORTED, [config.min_users, config.max_query_entropy])
