@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from benchmarks.growth_meter import Cost, metered
+from benchmarks.growth.meter import Cost, metered
 from benchmarks.speed.comparison import Comparison, add_results_argument, faster, record
 from benchmarks.speed.machine_name import this_machine
 from labeling.machine import hardware
@@ -32,7 +32,7 @@ GOAL_SECONDS = 360.0
 """Of the wall, for `make nightly` on two cores after set-up, the sample's making included."""
 CLICKS = 320_000
 METERED = """#!/bin/sh
-exec "{python}" -m benchmarks.growth_meter "{costs}/$(date +%s%N)-$1.json" "{python}" -m labeling.cli "$@"
+exec "{python}" -m benchmarks.growth.meter "{costs}/$(date +%s%N)-$1.json" "{python}" -m labeling.cli "$@"
 """
 """In the place of `labeller` (LABELLER_BIN)."""
 

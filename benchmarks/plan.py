@@ -131,7 +131,7 @@ def step_of(nodes: int) -> StepShape:
 def training() -> list[tuple[str, ...]]:
     """Nodes of one GPU: hours of an epoch by the share of a step that computes, and what a node sends."""
     pairs = CLICKS * WINDOW_DAYS * PAIRS_PER_CLICK
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for nodes in NODES:
         shape = step_of(nodes)
         share, steps = efficiency(shape, GIGABITS), pairs / (nodes * BATCH)
@@ -213,7 +213,8 @@ def page() -> str:
         "",
         "`python -m benchmarks.plan`. 10^9 clicks a night, a window of 14 days, 10^8 items, 10^6 terms in 2 x 10^6 forms, "
         f"3% of the titles changed; {EVENTS_PER_CLICK} events and {PAIRS_PER_CLICK} distinct pairs a click, as in the "
-        "generated shop. Linear from rates of two cores (`docs/results.md`; without fixed costs); **computed, none of it has run**.",
+        "generated shop. Linear from rates of two cores (`docs/results.md`; without fixed costs); **computed, none of it "
+        "has run**.",
         "",
         *table(HEAD, [line.cells() for line in found]),
         "",

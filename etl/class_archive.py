@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from etl.config import SparkConfig
@@ -74,7 +74,7 @@ def work(directory: Path) -> None:
     conf = {"spark.driver.extraJavaOptions": " ".join(options)}
     spark = start_session("class archive", SparkConfig(root=str(directory), spark_conf=conf))
 
-    def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def same(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from batches
 
     rows = spark.range(1_000).select("id", (F.col("id") % 7).cast("int").alias("part"), F.hash("id").alias("hash"))

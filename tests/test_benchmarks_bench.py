@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bench, bench_page, plan
-from benchmarks.growth_meter import Cost
+from benchmarks.growth.meter import Cost
 from benchmarks.night import Night, profile
 from benchmarks.speed import contrastive_loss
 from benchmarks.speed.comparison import Comparison, faster, in_turn, read, record, tree_seconds

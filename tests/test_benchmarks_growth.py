@@ -6,12 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import growth, growth_stages
-from benchmarks.growth_fit import AS_CLAIMED, SUPERLINEAR, Exponent, Fixed, exponent, verdict
-from benchmarks.growth_jobs import NIGHT, Plan, guess
-from benchmarks.growth_lines import Job, Line, append, expected_seconds, missing, read
-from benchmarks.growth_meter import Cost, metered
-from benchmarks.growth_page import page, stage_growths
+from benchmarks.growth import __main__ as growth
+from benchmarks.growth import stages as growth_stages
+from benchmarks.growth.fit import AS_CLAIMED, SUPERLINEAR, Exponent, Fixed, exponent, verdict
+from benchmarks.growth.jobs import NIGHT, Plan, guess
+from benchmarks.growth.lines import Job, Line, append, expected_seconds, missing, read
+from benchmarks.growth.meter import Cost, metered
+from benchmarks.growth.page import page, stage_growths
 from benchmarks.speed.machine_name import slug
 from etl.contracts import OUTPUTS
 from etl.errors import EXIT_BAD_INPUT, InputError

@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
 
 
@@ -19,12 +20,12 @@ def main() -> None:
     directory, tau = Path(sys.argv[1]), float(sys.argv[2])
     vectors = [torch.from_numpy(np.load(directory / f"{side}.npy")) for side in ("query", "title")]
     loss = losses.MultipleNegativesRankingLoss(
-        torch.nn.Identity(),
+        SentenceTransformer(modules=[torch.nn.Identity()], device="cpu"),
         scale=1 / tau,
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
     )
-    print(float(loss.compute_loss_from_embeddings(vectors, None)))
+    print(float(loss.compute_loss_from_embeddings(vectors, torch.empty(0))))
 
 
 if __name__ == "__main__":

@@ -77,13 +77,13 @@ def unit_vectors() -> np.ndarray:
 def vector_sides(rows: DataFrame, look: Look) -> dict[str, DataFrame]:
     """Rows item_id, title -> rows item_id, vector, as ours and as every peer gives them."""
 
-    @F.pandas_udf("array<float>")
+    @F.pandas_udf("array<float>")  # type: ignore[call-overload]  # its stubs know the kinds of before Spark 3 only
     def udf(titles: pd.Series) -> pd.Series:
         return series_of_vectors(titles, look)
 
     # Its model has as many inputs as parameters.
     batch_udf = predict_batch_udf(
-        lambda: lambda titles: look.encode(titles), return_type=ArrayType(FloatType()), batch_size=STORED
+        lambda: lambda titles: look.encode(titles.tolist()), return_type=ArrayType(FloatType()), batch_size=STORED
     )
     return {
         "ours": rows.mapInArrow(partial(vectors_as_bytes, look=look), VECTOR_SCHEMA),
@@ -133,7 +133,7 @@ def term_sides(rows: DataFrame, look: Look, terms_TD: np.ndarray) -> dict[str, D
     arrays = settled(sides["mapInArrow, array<float>"])
     give = partial(nearest, terms_TD=terms_TD)
 
-    @F.pandas_udf(TERM)
+    @F.pandas_udf(TERM)  # type: ignore[call-overload]
     def udf(vectors: pd.Series) -> pd.DataFrame:
         return frame_of_terms(vectors, give)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks import growth_stages as stages
-from benchmarks.growth_lines import Job, Line
-from benchmarks.growth_meter import Cost
+from benchmarks.growth import stages
+from benchmarks.growth.lines import Job, Line
+from benchmarks.growth.meter import Cost
 from benchmarks.speed import contrastive_loss, training_deepspeed
 from benchmarks.speed.deepspeed_worker import Task
 from benchmarks.speed.scaling import bytes_sent

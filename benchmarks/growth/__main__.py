@@ -17,11 +17,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks import growth_lines as lines
-from benchmarks.growth_figure import draw
-from benchmarks.growth_jobs import CHOICES, CLICKS, FACTORS, Plan, guess, measure
-from benchmarks.growth_page import page, stage_growths
-from benchmarks.growth_stages import TINY
+from benchmarks.growth import lines
+from benchmarks.growth.figure import draw
+from benchmarks.growth.jobs import CHOICES, CLICKS, FACTORS, Plan, guess, measure
+from benchmarks.growth.page import page, stage_growths
+from benchmarks.growth.stages import TINY
 from benchmarks.speed.machine_name import this_machine
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
 from labeling.terminal import console

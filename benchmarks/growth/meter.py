@@ -1,6 +1,6 @@
 """What a command costs, with all that it starts: CPU seconds, wall seconds, peak memory.
 
-``python -m benchmarks.growth_meter OUT COMMAND ...`` runs the command as a child and writes its cost to OUT. A process of
+``python -m benchmarks.growth.meter OUT COMMAND ...`` runs the command as a child and writes its cost to OUT. A process of
 its own: it adopts what outlives its parent (Spark's JVM does, for a moment) and waits for all, so that the kernel's count
 of its children holds every CPU second, and those of nobody else.
 """
@@ -52,7 +52,7 @@ def metered(argv: Sequence[str], log: Path, allowed: Sequence[int] = (0,)) -> Co
     with tempfile.TemporaryDirectory() as directory, log.open("wb") as said:
         out = Path(directory) / "cost.json"
         code = subprocess.run(
-            [sys.executable, "-m", "benchmarks.growth_meter", str(out), *argv], stdout=said, stderr=said, check=False
+            [sys.executable, "-m", "benchmarks.growth.meter", str(out), *argv], stdout=said, stderr=said, check=False
         ).returncode
         if code in allowed and out.is_file():
             return Cost(**json.loads(out.read_text(encoding="utf-8")))

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks import growth_jobs as jobs
-from benchmarks import growth_stages as stages
-from benchmarks.growth_fit import AS_CLAIMED, MARGIN, SUPERLINEAR, Exponent, Fixed, exponent, verdict
-from benchmarks.growth_jobs import Plan
-from benchmarks.growth_lines import Line
+from benchmarks.growth import jobs, stages
+from benchmarks.growth.fit import AS_CLAIMED, MARGIN, SUPERLINEAR, Exponent, Fixed, exponent, verdict
+from benchmarks.growth.jobs import Plan
+from benchmarks.growth.lines import Line
 from labeling.machine import hardware
 
 

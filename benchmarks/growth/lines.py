@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks.growth_meter import Cost
+from benchmarks.growth.meter import Cost
 from benchmarks.speed.machine_name import this_machine
 from etl.code import revision
 from etl.errors import InputError

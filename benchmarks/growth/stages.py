@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.growth_meter import Cost, metered
+from benchmarks.growth.meter import Cost, metered
 from etl.contracts import CLICK_LOG, RUNS, VOCABULARY
 
 DS = dt.date(2024, 5, 7)
