@@ -25,7 +25,7 @@ import psutil
 _SET_CHILD_SUBREAPER = 36
 EVERY_SECONDS = 2.0
 """Between two looks at the memory: to add up the pages of a Java takes 30 ms or more, of the cores that it works on."""
-LINGER_SECONDS = 60.0
+LINGER_SECONDS = 600.0
 """For what is still there when the command has ended."""
 SHOWN_BYTES = 3_000
 
