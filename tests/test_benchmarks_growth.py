@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.growth import __main__ as growth
 from benchmarks.growth import stages as growth_stages
-from benchmarks.growth.fit import AS_CLAIMED, SUPERLINEAR, Exponent, Fixed, exponent, verdict
+from benchmarks.growth.fit import AS_CLAIMED, SUPERLINEAR, Exponent, above_fixed, exponent, verdict
 from benchmarks.growth.jobs import NIGHT, Plan, guess
 from benchmarks.growth.lines import Job, Line, append, expected_seconds, missing, read
 from benchmarks.growth.meter import Cost, metered
@@ -56,18 +56,26 @@ def test_the_exponent_of_made_up_costs_is_found_and_its_interval_holds_it():
 
 def test_two_points_have_an_exponent_without_an_interval():
     assert exponent([1, 2], [10, 40]) == Exponent(pytest.approx(2.0))
-    assert verdict(exponent([1, 2], [10, 40]), 1.0) == "no interval from two points"
+    assert verdict(exponent([1, 2], [10, 40]), 1.0) == "too few points for an interval"
 
 
 def test_the_fixed_cost_is_taken_off():
-    costs = [20 + 1e-3 * n for n in SIZES]
-    assert exponent(SIZES, costs).value < 0.9
-    above = Fixed.of([2_000] * 3, [22.0, 22.0, 25.0]).above(SIZES, costs)
-    assert (above.value, above.low, above.high) == pytest.approx((1.0, 1.0, 1.0))
+    costs = [20 + 1e-3 * n for n in (2_000, *SIZES)]
+    assert exponent(SIZES, costs[1:]).value < 0.9
+    above = above_fixed([2_000, *SIZES], costs)
+    assert (above.value, above.low, above.high) == pytest.approx((1.0, 1.0, 1.0), abs=1e-3)
+
+
+def test_the_interval_above_a_fixed_cost_that_is_noisy_too_holds_the_exponent():
+    rng = np.random.default_rng(0)
+    sizes = [2_000, *SIZES] * 2
+    found = [above_fixed(sizes, [(60 + 2e-6 * n**1.4) * np.exp(rng.normal(0, 0.03)) for n in sizes]) for _ in range(100)]
+    assert np.median([one.value for one in found]) == pytest.approx(1.4, abs=0.05)
+    assert sum(one.low <= 1.4 <= one.high for one in found) >= 90
 
 
 def test_growth_that_is_lost_in_the_fixed_cost_is_no_exponent():
-    assert Fixed(2_000, 30.0).above(SIZES, [29.0, 31.0, 35.0]) is None
+    assert above_fixed([2_000, *SIZES], [30.0, 29.0, 31.0, 29.5]) is None
     assert verdict(None, 1.0) == "not told from the fixed cost"
 
 

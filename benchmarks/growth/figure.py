@@ -24,12 +24,12 @@ def draw(night: Sequence[Growth], file: Path) -> None:
     total, above = figure.subplots(1, 2)
     for one, colour, marker in zip(night, COLOURS, MARKERS, strict=False):
         style = {"color": colour, "marker": marker, "markersize": 5.0, "linewidth": 1.5, "label": one.what}
-        assert one.fixed is not None
+        fixed = [median(value(line) for line in one.tiny) for value in (one.size, one.cost)]
         by_size = {
             size: median(c for n, c in zip(one.sizes, one.costs, strict=True) if n == size) for size in set(one.sizes)
         }
         _line(total, by_size, style)
-        _line(above, {n - one.fixed.size: c - one.fixed.cost for n, c in by_size.items()}, style)
+        _line(above, {n - fixed[0]: c - fixed[1] for n, c in by_size.items()}, style)
     for axes, title in ((total, "CPU seconds"), (above, "CPU seconds above those of the tiny shop; grey is linear")):
         axes.set_xscale("log")
         axes.set_yscale("log")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.growth import jobs, stages
-from benchmarks.growth.fit import AS_CLAIMED, MARGIN, SUPERLINEAR, Exponent, Fixed, exponent, verdict
+from benchmarks.growth.fit import AS_CLAIMED, MARGIN, SUPERLINEAR, Exponent, above_fixed, exponent, verdict
 from benchmarks.growth.jobs import Plan
 from benchmarks.growth.lines import Line
 from labeling.machine import hardware
@@ -34,7 +34,7 @@ class Growth:
     """What the sizes count."""
     lines: Sequence[Line]
     tiny: Sequence[Line] = ()
-    """Of the same on the tiny shop: no points of the fit, but the fixed cost."""
+    """Of the same on the tiny shop: they tell the fixed cost, and are no points of the total's fit."""
     size: Callable[[Line], float]
     cost: Callable[[Line], float] = _cpu
     claimed: float = 1.0
@@ -48,20 +48,16 @@ class Growth:
         return [self.cost(line) for line in self.lines]
 
     @property
-    def fixed(self) -> Fixed | None:
-        """None where no tiny shop was measured."""
-        return (
-            Fixed.of([self.size(line) for line in self.tiny], [self.cost(line) for line in self.tiny]) if self.tiny else None
-        )
-
-    @property
     def total(self) -> Exponent | None:
         return exponent(self.sizes, self.costs)
 
     @property
     def above(self) -> Exponent | None:
-        """Above the fixed cost; the total's where there is none."""
-        return self.fixed.above(self.sizes, self.costs) if self.fixed else self.total
+        """Above the fixed cost; the total's where no tiny shop was measured."""
+        if not self.tiny:
+            return self.total
+        points = [*self.tiny, *(line for line in self.lines if line not in self.tiny)]
+        return above_fixed([self.size(line) for line in points], [self.cost(line) for line in points])
 
     @property
     def verdict(self) -> str:
@@ -142,13 +138,12 @@ def _of(lines: Sequence[Line], group: str, what: str) -> list[Line]:
 
 HEADER = ("what", "of", "n", "CPU s", "wall s", "GiB", "exponent", "above the fixed cost", "claimed", "verdict")
 ABOUT = f"""CPU seconds, wall seconds and peak memory (pages that processes share counted once) are those of a stage's
-command and all that it starts, Java and Python workers among them; of several rounds the medians. An exponent is the slope
-of CPU seconds over n on logs, with its 95% interval (t distribution). The first figure of a cell is that of the tiny shop
-({stages.TINY:,} clicks), which is taken for the fixed cost: starting Java, the session, the encoder. "Above the fixed cost"
-is the exponent of what exceeds the tiny shop's cost in the data that exceed its data, which is 1 of a cost a + k n; that
-the fixed cost is itself measured is not in its interval. Superlinear, or more than claimed, is what lies above the claim by
-more than {MARGIN:g} with the lower end of that interval. Memory of a stage is what Java takes before it collects, not what
-the stage needs."""
+command and all that it starts, Java and Python workers among them; of several rounds the medians. The first figure of a
+cell is that of the tiny shop ({stages.TINY:,} clicks), most of which is fixed: starting Java, the session, the encoder. An
+exponent is the slope of CPU seconds over n on logs, without the tiny shop, with its 95% interval (t distribution). "Above
+the fixed cost" is b of a + k n^b, least squares on logs over all shops. Superlinear, or more than claimed, is what lies
+above the claim by more than {MARGIN:g} with the lower end of that interval. Memory of a stage is what Java takes before it
+collects, not what the stage needs."""
 OF_VOCABULARY = """One term retired in the largest shop: nothing is encoded (anything else ends the run), all items are
 scored anew."""
 OF_WORKERS = f"""On `{jobs.CLUSTER.format("1 or 2")}`, the largest shop. Each executor is a Java of its own; the second row
