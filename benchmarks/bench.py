@@ -133,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="../shared/data/homedepot", help="Home Depot's directory (default: %(default)s)")
     args = parser.parse_args(argv)
     history, machine = args.docs / HISTORY, this_machine()
+    asks = {name: question.asks for name, question in QUESTIONS.items()}
     try:
         kept = read(history)
     except ValueError as error:
@@ -152,8 +153,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         failed[name] = ask(name, history, args.scratch, args.data)
         console().print(f"{name}: {failed[name] or 'done'} ({time.monotonic() - started:.0f} s)")
-        bench_page.write(read(history), args.docs, machine)  # after each: an interrupted run has its page too
-    bench_page.write(read(history), args.docs, machine)
+        bench_page.write(read(history), args.docs, machine, asks)  # after each: an interrupted run has its page too
+    bench_page.write(read(history), args.docs, machine, asks)
     console().print(f"page: {args.docs / machine}.md")
     return EXIT_SOME_FAILED if any(failed.values()) else EXIT_OK
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,13 +14,14 @@ AHEAD, BEHIND, UNSURE = "#0072b2", "#d55e00", "#999999"
 """Okabe & Ito (2008); grey where the interval holds 1."""
 
 
-def write(history: Sequence[Comparison], docs: Path, machine: str) -> None:
+def write(history: Sequence[Comparison], docs: Path, machine: str, questions: Mapping[str, str]) -> None:
     """Write MACHINE.md and, where there is a ratio, MACHINE.png into ``docs``.
 
     Args:
         history: All machines', oldest first.
         docs: Directory.
         machine: Whose page.
+        questions: What each question asks, by its name; those that were never asked on the machine are named.
     """
     rows = [one for one in history if one.hardware["name"] == machine]
     newest = latest(rows)
@@ -36,8 +37,7 @@ def write(history: Sequence[Comparison], docs: Path, machine: str) -> None:
         "half as fast; its 95% by the bootstrap over paired turns, where there were five. Unless a unit says otherwise, "
         'costs are CPU seconds, so that other jobs of a shared machine do not count. "Before" are earlier runs\' ratios.',
         "",
-        *verdicts(newest),
-        "",
+        *verdicts(newest, questions),
     ]
     if measured:
         draw(measured, docs / f"{machine}.png")
@@ -69,17 +69,34 @@ def before(rows: Sequence[Comparison], one: Comparison) -> str:
     return ", ".join(f"{other.ratio:.2f} ({other.at[:10]})" for other in earlier[-3:] if other.ratio is not None)
 
 
-def verdicts(newest: Sequence[Comparison]) -> list[str]:
-    """What was reached, where we are behind, and what did not run, in three lines."""
-    goals = [one for one in newest if one.goal is not None and one.ratio is not None]
-    reached = sum(bool(one.reached) for one in goals)
-    behind = [f"{one.peer} at {one.case} ({one.ratio:.2f})" for one in newest if one.ratio is not None and one.ratio < 1]
-    missing = [f"{one.case} ({one.not_run})" for one in newest if one.not_run]
+def verdicts(newest: Sequence[Comparison], questions: Mapping[str, str]) -> list[str]:
+    """What was reached, where we are behind, and what did not run."""
+    measured = [one for one in newest if one.ratio is not None]
+    goals = [one for one in measured if one.goal is not None]
+    behind = [f"{named(one)}: {one.ratio:.2f}" for one in measured if surely_behind(one)]
+    missing = [f"{one.question}, {one.case}: {one.not_run}" for one in newest if one.not_run]
+    asked = {one.question for one in newest}
+    missing += [f"{name}, {asks}: not asked on this machine" for name, asks in questions.items() if name not in asked]
+    missed = [f"{named(one)}: {one.ratio:.2f} of {one.goal:.3g}" for one in goals if not one.reached]
+    reached = len(goals) - len(missed)
     return [
-        f"- Goals: {reached} of {len(goals)} reached.",
-        f"- Behind: {'; '.join(behind) or 'nowhere'}.",
-        f"- Not run: {'; '.join(missing) or 'nothing'}.",
+        *listed(f"Goals reached: {reached} of {len(goals)}; not reached", missed),
+        *listed("Behind", behind),
+        *listed("Not run", missing),
     ]
+
+
+def listed(title: str, found: Sequence[str]) -> list[str]:
+    return [f"**{title}**:{'' if found else ' nothing.'}", "", *(f"- {one}" for one in found), *([""] if found else [])]
+
+
+def named(one: Comparison) -> str:
+    return f"{one.question}, {one.case}, {one.unit}, beside {one.peer}"
+
+
+def surely_behind(one: Comparison) -> bool:
+    """Whether the ratio, and all its interval where there is one, is below 1."""
+    return one.ratio is not None and max(one.spread or (one.ratio, one.ratio)) < 1
 
 
 def draw(rows: Sequence[Comparison], file: Path) -> None:

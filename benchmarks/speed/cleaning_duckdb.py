@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,19 @@ def judge_all(queries: list[str]) -> list[tuple[str, str, str | None]]:
     return [judge(query, normalise, COUNTRIES) for query in queries]
 
 
+@cache
+def judges(processes: int) -> ProcessPoolExecutor:
+    """The processes that judge; not forked from this one, whose sockets to Spark's Java they would share."""
+    return ProcessPoolExecutor(processes, mp_context=get_context("forkserver"))
+
+
 def judged(raw: list[str], processes: int) -> pa.Table:
     """Queries with their normalised form, key and rule, see :func:`etl.cleaning.judge`: columns raw, norm, key, query_rule.
 
-    What takes the time is Python's; Spark has it in as many processes.
+    What takes the time is Python's; Spark has it in as many processes, which it keeps too.
     """
     shares = [raw[n::processes] for n in range(processes)]
-    with ProcessPoolExecutor(processes) as pool:
-        rows = [row for part in pool.map(judge_all, shares) for row in part]
+    rows = [row for part in judges(processes).map(judge_all, shares) for row in part]
     columns = ([query for share in shares for query in share], *zip(*rows, strict=True))
     return pa.table([pa.array(column, pa.string()) for column in columns], names=["raw", "norm", "key", "query_rule"])
 
