@@ -92,6 +92,7 @@ def test_the_page_names_what_is_superlinear(plan):
     assert "Superlinear: **relate**.\n" in text
     assert [one.verdict for one in stage_growths(plan, lines)] == [AS_CLAIMED, SUPERLINEAR]
     assert "| pairs | clicks | 2,000 / 32,000 / 96,000 / 320,000 | 20.2 / 23.2 / 29.6 / 52.0 |" in text
+    assert "| 0.1 | 0.35 (" in text  # milliseconds for one more click, exponent of the whole
 
 
 def test_a_page_without_anything_superlinear_says_so(plan):

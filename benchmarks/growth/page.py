@@ -63,6 +63,15 @@ class Growth:
     def verdict(self) -> str:
         return verdict(self.above, self.claimed)
 
+    @property
+    def each(self) -> float | None:
+        """Cost of one more, between the tiny shop and the largest; None where no tiny shop was measured."""
+        if not self.tiny:
+            return None
+        first, *_, last = self.by_size()
+        more = median(map(self.cost, last)) - median(map(self.cost, first))
+        return more / (self.size(last[0]) - self.size(first[0]))
+
     def by_size(self) -> list[list[Line]]:
         """Lines of each size, the tiny ones first."""
         lines = [*self.tiny, *(line for line in self.lines if line not in self.tiny)]
@@ -136,10 +145,23 @@ def _of(lines: Sequence[Line], group: str, what: str) -> list[Line]:
 # ---------------------------------------------------------------- as Markdown
 
 
-HEADER = ("what", "of", "n", "CPU s", "wall s", "GiB", "exponent", "above the fixed cost", "claimed", "verdict")
+HEADER = (
+    "what",
+    "of",
+    "n",
+    "CPU s",
+    "wall s",
+    "GiB",
+    "ms for one more",
+    "exponent",
+    "above the fixed cost",
+    "claimed",
+    "verdict",
+)
 ABOUT = f"""CPU seconds, wall seconds and peak memory (pages that processes share counted once) are those of a stage's
 command and all that it starts, Java and Python workers among them; of several rounds the medians. The first figure of a
-cell is that of the tiny shop ({stages.TINY:,} clicks), most of which is fixed: starting Java, the session, the encoder. An
+cell is that of the tiny shop ({stages.TINY:,} clicks), most of which is fixed: starting Java, the session, the encoder; what
+the largest costs above it, by n, are the milliseconds for one more. An
 exponent is the slope of CPU seconds over n on logs, without the tiny shop, with its 95% interval (t distribution). "Above
 the fixed cost" is b of a + k n^b, least squares on logs over all shops. Superlinear, or more than claimed, is what lies
 above the claim by more than {MARGIN:g} with the lower end of that interval. Memory of a stage is what Java takes before it
@@ -205,7 +227,8 @@ def _row(one: Growth) -> list[str]:
         _cells((line.cost.gib for line in lines) for lines in by_size),
     )
     above = _shown(one.above) if one.tiny else ""
-    return [one.what, one.of, *cells, _shown(one.total), above, f"{one.claimed:g}", one.verdict]
+    each = "" if one.each is None else f"{1e3 * one.each:.3g}"
+    return [one.what, one.of, *cells, each, _shown(one.total), above, f"{one.claimed:g}", one.verdict]
 
 
 def _shown(found: Exponent | None) -> str:
