@@ -1,8 +1,9 @@
 """Every question of speed beside what a user would pick instead: one command, one page, one history.
 
 Runs the script of each question, which appends a line of JSON for each comparison, and writes them as a table and a plot
-named by the hardware. A question that was answered on this machine within the last half day, at this revision, is not asked
-again unless `--again` says so: an interrupted run goes on where it was. What a machine lacks has a row that says so.
+named by the hardware. A question that was answered on this machine within the last half day, by this code, is not asked
+again unless `--again` says so: an interrupted run goes on where it was. What a machine lacks has a row that says so, or a
+line of the page; where there is a GPU, the questions that it changes are asked on both.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
 from benchmarks import bench_page
-from benchmarks.speed.comparison import Comparison, read
+from benchmarks.speed.comparison import Comparison, code, read
 from benchmarks.speed.machine_name import this_machine
-from benchmarks.speed.training import THEIRS
-from etl.code import revision
+from benchmarks.speed.peers import THEIRS
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK
 from labeling.terminal import console
 
@@ -45,13 +46,16 @@ class Question:
     """Whether it keeps data below ``--root``."""
     data: bool = False
     """Whether it reads Home Depot's data."""
+    gpu: tuple[str, ...] | None = None
+    """Arguments besides these with which it is asked on a GPU too; None where it knows none, or finds it by itself."""
     peers: bool = False
     """Whether the other side lives in the environment of `make benchmarks-setup`."""
 
 
 QUESTIONS: Mapping[str, Question] = {
     "train": Question(
-        "pairs trained a CPU second, six layers", "benchmarks.speed.training", ("encoder",), 7, peers=True
+        "pairs trained a CPU second, six layers", "benchmarks.speed.training", ("encoder",), 7,
+        gpu=("--device", "cuda"), peers=True,
     ),
     "train-bag": Question(
         "pairs trained a CPU second, the bag of word hashes", "benchmarks.speed.training", ("bag", "--epochs", "4"), 2,
@@ -60,26 +64,28 @@ QUESTIONS: Mapping[str, Question] = {
     "loss": Question("time and memory of the contrastive loss", "benchmarks.speed.contrastive_loss", (), 4),
     "encode": Question(
         "titles encoded a CPU second", "benchmarks.speed.encoding",
-        ("--chunk", "64", "--precision", "fp32", "bf16", "int8", "--sides", *ENGINES), 5, peers=True,
+        ("--sides", *ENGINES), 12, gpu=("--device", "cuda", "--precision", "fp32", "bf16"), peers=True,
     ),
     "topk": Question("ten nearest of 100,000 terms", "benchmarks.speed.term_search", (), 4),
     "etl": Question(
         "clicks cleaned and aggregated to pairs", "benchmarks.speed.cleaning",
-        ("--clicks", "600000", "--only-peers"), 6, scratch=True,
+        ("--clicks", "2000000", "--only-peers"), 12, scratch=True,
     ),
     "reading": Question("rows read by the training reader", "benchmarks.speed.reading", (), 3, scratch=True),
     "transfer": Question("rows between Spark and Python", "benchmarks.speed.spark_transfer", (), 5),
-    "delta": Question("a day's rows into Delta, and the merge", "benchmarks.speed.delta_writes", (), 6),
-    "night": Question("the whole night", "benchmarks.night", (), 12, scratch=True, peers=True),
+    "delta": Question("a day's rows into Delta, and the merge", "benchmarks.speed.delta_writes", (), 10),
+    "night": Question("the whole night", "benchmarks.night", (), 30, scratch=True, peers=True),
 }  # fmt: skip
 
 
-def command(name: str, results: Path, scratch: Path, data: str) -> list[str]:
-    """Of the script of a question."""
+def commands(name: str, results: Path, scratch: Path, data: str) -> list[list[str]]:
+    """Of the script of a question: one, or with a GPU two."""
     question = QUESTIONS[name]
     root = ("--root", str(scratch / name)) if question.scratch else ()
     sets = ("--data", data) if question.data else ()
-    return [sys.executable, "-m", question.module, *question.arguments, *root, *sets, "--results", str(results)]
+    where = [()] if question.gpu is None or not torch.cuda.is_available() else [(), question.gpu]
+    line = [sys.executable, "-m", question.module, *question.arguments, *root, *sets, "--results", str(results)]
+    return [[*line, *more] for more in where]
 
 
 def missing(name: str, data: str) -> str:
@@ -92,33 +98,33 @@ def missing(name: str, data: str) -> str:
 
 
 def answered(history: Sequence[Comparison], name: str, machine: str, now: dt.datetime) -> bool:
-    """Whether the last rows of a question are of this revision and machine, recent and whole."""
+    """Whether the last rows of a question are of this code and machine, recent and whole."""
     rows = [one for one in history if one.question == name and one.hardware["name"] == machine]
-    recent = [one for one in rows if now - dt.datetime.fromisoformat(one.at) < RECENT and one.revision == revision()]
+    recent = [one for one in rows if now - dt.datetime.fromisoformat(one.at) < RECENT and one.code == code()]
     return bool(recent) and not recent[-1].failed
 
 
 def ask(name: str, history: Path, scratch: Path, data: str) -> str:
     """Run the script of a question; returns why it gave no figures, which is then a row of the history, or nothing."""
-    why = missing(name, data)
-    if not why:
-        (scratch / name).mkdir(parents=True, exist_ok=True)
-        found = scratch / f"{name}.jsonl"
-        found.unlink(missing_ok=True)
-        code = subprocess.run(command(name, found, scratch, data), check=False).returncode
-        why = f"it ended with exit code {code}: see what it said" if code else ""
-        if not code:
-            with history.open("a", encoding="utf-8") as lines:
-                lines.write(found.read_text(encoding="utf-8"))
-    if why:
-        Comparison(name, QUESTIONS[name].asks, "", "", not_run=why, failed=True).append_to(history)
-    return why
+    (scratch / name).mkdir(parents=True, exist_ok=True)
+    results = scratch / f"{name}.jsonl"
+    results.unlink(missing_ok=True)
+    for line in commands(name, results, scratch, data):
+        ended = subprocess.run(line, check=False).returncode
+        if ended:
+            why = f"`{' '.join(line[1:])}` ended with exit code {ended}"
+            Comparison(name, QUESTIONS[name].asks, "", "", not_run=why, failed=True).append_to(history)
+            return why
+    found = read(results)
+    for one in found:
+        replace(one, at=found[0].at).append_to(history)  # all that one run found shares its time
+    return ""
 
 
 def plan(names: Sequence[str], done: Sequence[str], data: str) -> Table:
     table = Table("question", "what", "about", "", title="make bench")
     for name in names:
-        what = "answered" if name in done else missing(name, data)
+        what = "answered already" if name in done else missing(name, data)
         table.add_row(name, QUESTIONS[name].asks, f"{QUESTIONS[name].minutes:g} min", what)
     return table
 
@@ -133,7 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="../shared/data/homedepot", help="Home Depot's directory (default: %(default)s)")
     args = parser.parse_args(argv)
     history, machine = args.docs / HISTORY, this_machine()
-    asks = {name: question.asks for name, question in QUESTIONS.items()}
     try:
         kept = read(history)
     except ValueError as error:
@@ -141,20 +146,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BAD_INPUT
     now = dt.datetime.now(dt.UTC)
     done = [] if args.again else [name for name in args.only if answered(kept, name, machine, now)]
+    lacking = {name: why for name in QUESTIONS if (why := missing(name, args.data))}
+    unasked = {name: f"{one.asks}: not asked on this machine yet" for name, one in QUESTIONS.items()} | lacking
     console().print(plan(args.only, done, args.data))
     if args.dry_run:
         return EXIT_OK
     args.docs.mkdir(parents=True, exist_ok=True)
     failed = {}
     for name in args.only:
-        if name in done:
+        if name in done or name in lacking:
             continue
         console().rule(f"{name}: {QUESTIONS[name].asks}, about {QUESTIONS[name].minutes:g} min")
         started = time.monotonic()
         failed[name] = ask(name, history, args.scratch, args.data)
         console().print(f"{name}: {failed[name] or 'done'} ({time.monotonic() - started:.0f} s)")
-        bench_page.write(read(history), args.docs, machine, asks)  # after each: an interrupted run has its page too
-    bench_page.write(read(history), args.docs, machine, asks)
+        bench_page.write(read(history), args.docs, machine, unasked)  # after each: an interrupted run has its page too
+    bench_page.write(read(history), args.docs, machine, unasked)
     console().print(f"page: {args.docs / machine}.md")
     return EXIT_SOME_FAILED if any(failed.values()) else EXIT_OK
 

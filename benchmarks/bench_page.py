@@ -8,20 +8,20 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.speed.comparison import Comparison, cells, number
+from benchmarks.speed.comparison import NOT_REACHED, OPEN, REACHED, Comparison, cells, number
 
 AHEAD, BEHIND, UNSURE = "#0072b2", "#d55e00", "#999999"
 """Okabe & Ito (2008); grey where the interval holds 1."""
 
 
-def write(history: Sequence[Comparison], docs: Path, machine: str, questions: Mapping[str, str]) -> None:
+def write(history: Sequence[Comparison], docs: Path, machine: str, unasked: Mapping[str, str]) -> None:
     """Write MACHINE.md and, where there is a ratio, MACHINE.png into ``docs``.
 
     Args:
         history: All machines', oldest first.
         docs: Directory.
         machine: Whose page.
-        questions: What each question asks, by its name; those that were never asked on the machine are named.
+        unasked: Why a question may have no row, by its name.
     """
     rows = [one for one in history if one.hardware["name"] == machine]
     newest = latest(rows)
@@ -37,7 +37,7 @@ def write(history: Sequence[Comparison], docs: Path, machine: str, questions: Ma
         "half as fast; its 95% by the bootstrap over paired turns, where there were five. Unless a unit says otherwise, "
         'costs are CPU seconds, so that other jobs of a shared machine do not count. "Before" are earlier runs\' ratios.',
         "",
-        *verdicts(newest, questions),
+        *verdicts(newest, unasked),
     ]
     if measured:
         draw(measured, docs / f"{machine}.png")
@@ -54,9 +54,15 @@ def write(history: Sequence[Comparison], docs: Path, machine: str, questions: Ma
 
 
 def latest(rows: Sequence[Comparison]) -> list[Comparison]:
-    """The rows of the last run of each question, in the order in which questions were first asked."""
-    last = {one.question: one.at for one in rows}
-    return [one for question, at in last.items() for one in rows if (one.question, one.at) == (question, at)]
+    """The figures of the last run of each question that gave some, and what is said of a later one that failed."""
+    found = []
+    for question in dict.fromkeys(one.question for one in rows):
+        own = [one for one in rows if one.question == question]
+        whole = [one for one in own if not one.failed]
+        last = whole[-1].at if whole else ""
+        found += [one for one in whole if one.at == last]
+        found += [own[-1]] if own[-1].failed else []
+    return found
 
 
 def key(one: Comparison) -> tuple[str, str, str, str]:
@@ -69,19 +75,22 @@ def before(rows: Sequence[Comparison], one: Comparison) -> str:
     return ", ".join(f"{other.ratio:.2f} ({other.at[:10]})" for other in earlier[-3:] if other.ratio is not None)
 
 
-def verdicts(newest: Sequence[Comparison], questions: Mapping[str, str]) -> list[str]:
+def verdicts(newest: Sequence[Comparison], unasked: Mapping[str, str]) -> list[str]:
     """What was reached, where we are behind, and what did not run."""
-    measured = [one for one in newest if one.ratio is not None]
-    goals = [one for one in measured if one.goal is not None]
-    behind = [f"{named(one)}: {one.ratio:.2f}" for one in measured if surely_behind(one)]
+    by_verdict = {
+        verdict: [f"{named(one)}: {cells(one)[2]}, goal {one.goal:.3g}" for one in newest if one.verdict == verdict]
+        for verdict in (REACHED, OPEN, NOT_REACHED)
+    }
+    behind = [f"{named(one)}: {cells(one)[2]}" for one in newest if one.behind and one.verdict != NOT_REACHED]
     missing = [f"{one.question}, {one.case}: {one.not_run}" for one in newest if one.not_run]
     asked = {one.question for one in newest}
-    missing += [f"{name}, {asks}: not asked on this machine" for name, asks in questions.items() if name not in asked]
-    missed = [f"{named(one)}: {one.ratio:.2f} of {one.goal:.3g}" for one in goals if not one.reached]
-    reached = len(goals) - len(missed)
+    missing += [f"{name}: {why}" for name, why in unasked.items() if name not in asked]
     return [
-        *listed(f"Goals reached: {reached} of {len(goals)}; not reached", missed),
-        *listed("Behind", behind),
+        f"Goals reached, by all of the interval: {len(by_verdict[REACHED])} of {sum(map(len, by_verdict.values()))}.",
+        "",
+        *listed("Goals not reached", by_verdict[NOT_REACHED]),
+        *listed("Goals within the interval", by_verdict[OPEN]),
+        *listed("Behind, besides", behind),
         *listed("Not run", missing),
     ]
 
@@ -92,11 +101,6 @@ def listed(title: str, found: Sequence[str]) -> list[str]:
 
 def named(one: Comparison) -> str:
     return f"{one.question}, {one.case}, {one.unit}, beside {one.peer}"
-
-
-def surely_behind(one: Comparison) -> bool:
-    """Whether the ratio, and all its interval where there is one, is below 1."""
-    return one.ratio is not None and max(one.spread or (one.ratio, one.ratio)) < 1
 
 
 def draw(rows: Sequence[Comparison], file: Path) -> None:

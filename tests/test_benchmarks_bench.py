@@ -16,8 +16,20 @@ import pytest
 from benchmarks import bench, bench_page, plan
 from benchmarks.growth.meter import Cost
 from benchmarks.night import Night, profile
+from benchmarks.night import compared as compared_nights
 from benchmarks.speed import contrastive_loss
-from benchmarks.speed.comparison import Comparison, faster, in_turn, read, record, tree_seconds
+from benchmarks.speed.comparison import (
+    NOT_REACHED,
+    OPEN,
+    REACHED,
+    Comparison,
+    code,
+    faster,
+    in_turn,
+    read,
+    record,
+    tree_seconds,
+)
 from benchmarks.speed.contrastive_loss import same
 from benchmarks.speed.encoding import compared as compared_encoders
 from benchmarks.speed.machine_name import this_machine
@@ -40,9 +52,16 @@ def test_half_the_seconds_are_a_ratio_of_two_and_reach_a_goal_below_it():
     assert (one.ours, one.theirs, one.turns) == (1.0, 2.0, 5)
     assert one.ratio == pytest.approx(2.0)
     assert one.spread == pytest.approx((2.0, 2.0))
-    assert one.reached
-    assert not found(1.2).reached
-    assert found(1.2, goal=None).reached is None
+    assert one.verdict == REACHED
+    assert found(1.2).verdict == NOT_REACHED
+    assert found(1.2, goal=None).verdict == ""
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"), [((1.5, 2.0), REACHED), ((1.4, 2.0), OPEN), ((1.0, 1.6), OPEN), ((1.0, 1.4), NOT_REACHED)]
+)
+def test_a_goal_is_reached_or_missed_by_all_of_the_interval(spread, verdict):
+    assert found(1.5, spread=spread).verdict == verdict
 
 
 def test_rates_are_shown_of_the_work_of_a_turn():
@@ -95,14 +114,15 @@ def test_a_page_has_the_last_run_with_the_ratios_before_it_what_is_behind_and_wh
     new = [found(0.8, at="2026-02-01T00:00:00+00:00"), Comparison("topk", "on a GPU", "faiss", "s", not_run="no GPU here",
            at="2026-02-01T00:00:00+00:00")]  # fmt: skip
     elsewhere = found(9.0, hardware=found().hardware | {"name": "another"})
-    asks = {"topk": "ten nearest", "night": "the whole night"}
-    bench_page.write([*old, *new, elsewhere], tmp_path, this_machine(), asks)
+    unasked = {"topk": "not asked", "night": "not asked on this machine yet"}
+    bench_page.write([*old, *new, elsewhere], tmp_path, this_machine(), unasked)
     page = (tmp_path / f"{this_machine()}.md").read_text()
     assert (tmp_path / f"{this_machine()}.png").stat().st_size > 1_000
     assert "| a case | faiss | CPU s | 1 | 0.8 | 0.80 (0.80 to 0.80) | 1.5: not reached | same | 2.00 (2026-01-01) |" in page
-    assert "**Goals reached: 0 of 1; not reached**:\n\n- topk, a case, CPU s, beside faiss: 0.80 of 1.5\n" in page
-    assert "**Behind**:\n\n- topk, a case, CPU s, beside faiss: 0.80\n" in page
-    assert "- topk, on a GPU: no GPU here\n- night, the whole night: not asked on this machine\n" in page
+    assert "Goals reached, by all of the interval: 0 of 1.\n" in page
+    assert "**Goals not reached**:\n\n- topk, a case, CPU s, beside faiss: 0.80 (0.80 to 0.80), goal 1.5\n" in page
+    assert "**Behind, besides**: nothing.\n" in page
+    assert "- topk, on a GPU: no GPU here\n- night: not asked on this machine yet\n" in page
     assert "gone since" not in page
     assert "9.00" not in page
 
@@ -114,7 +134,8 @@ def test_what_was_answered_lately_at_this_revision_is_not_asked_again():
     assert not bench.answered([one], "loss", this_machine(), now)
     assert not bench.answered([one], "topk", "another", now)
     assert not bench.answered([one], "topk", this_machine(), now + bench.RECENT)
-    assert not bench.answered([replace(one, revision="another")], "topk", this_machine(), now)
+    assert one.code == code()
+    assert not bench.answered([replace(one, code="another")], "topk", this_machine(), now)
     assert not bench.answered([one, replace(one, failed=True)], "topk", this_machine(), now)
 
 
@@ -140,6 +161,35 @@ def test_a_question_that_fails_is_a_row_that_says_so_and_the_others_are_asked(tm
     assert "## topk" in (tmp_path / "docs" / f"{this_machine()}.md").read_text()
 
 
+def test_a_later_failure_leaves_the_figures_on_the_page(tmp_path: Path):
+    good = found(at="2026-01-01T00:00:00+00:00")
+    fell = Comparison("topk", "ten nearest", "", "", not_run="it ended", failed=True, at="2026-02-01T00:00:00+00:00")
+    bench_page.write([good, fell], tmp_path, this_machine(), {})
+    page = (tmp_path / f"{this_machine()}.md").read_text()
+    assert "| a case | faiss | CPU s | 1 | 2 |" in page
+    assert "- topk, ten nearest: it ended\n" in page
+
+
+def test_what_is_not_there_is_a_line_of_the_page_and_no_failure(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(bench, "QUESTIONS", {"bag": bench.Question("pairs", "no_such_script", (), 1, data=True)})
+    (tmp_path / "docs").mkdir()
+    found(hardware=found().hardware).append_to(tmp_path / "docs" / "history.jsonl")
+    places = ["--docs", str(tmp_path / "docs"), "--scratch", str(tmp_path / "scratch"), "--data", str(tmp_path)]
+    assert bench.main(["--only", "bag", *places]) == 0
+    assert len(read(tmp_path / "docs" / "history.jsonl")) == 1
+    assert f"- bag: no train.csv.gz in {tmp_path}" in (tmp_path / "docs" / f"{this_machine()}.md").read_text()
+
+
+def test_labels_of_a_night_that_are_worse_than_a_scripts_end_the_comparison():
+    night = Night(Cost(cpu=900.0, wall=720.0, gib=4.0), {})
+    costs = {"first": night, "second": night}
+    right = {"first": 0.9, "second": 0.9, "script": 0.8}
+    rows = compared_nights(Cost(10.0, 10.0, 1.0), costs, Cost(40.0, 40.0, 1.0), right, 320_000)
+    assert [round(one.ratio, 3) for one in rows] == [0.493, 0.5, 0.056, 0.044]
+    with pytest.raises(RuntimeError, match=r"'script': 0\.95"):
+        compared_nights(Cost(10.0, 10.0, 1.0), costs, Cost(40.0, 40.0, 1.0), right | {"script": 0.95}, 320_000)
+
+
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert bench.main(["--dry-run", "--docs", str(tmp_path / "docs"), "--scratch", str(tmp_path / "scratch")]) == 0
     assert "ten nearest of 100,000 terms" in capsys.readouterr().out
@@ -151,8 +201,8 @@ def test_every_question_is_a_script_that_takes_what_it_is_given(tmp_path: Path, 
         with pytest.raises(SystemExit, match="0"):
             importlib.import_module(question.module).main(["--help"])
         told = capsys.readouterr().out
-        words = bench.command(name, tmp_path / "r.jsonl", tmp_path, "data")
-        assert [word for word in words if word.startswith("--") and word not in told] == [], name
+        for words in bench.commands(name, tmp_path / "r.jsonl", tmp_path, "data"):
+            assert [word for word in words if word.startswith("--") and word not in told] == [], name
 
 
 def test_losses_that_differ_are_not_compared():

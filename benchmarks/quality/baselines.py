@@ -12,6 +12,7 @@ from typing import NamedTuple
 import bm25s
 import numpy as np
 import pycrfsuite
+from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
@@ -146,8 +147,9 @@ def linear(task: Task) -> Family:
         classes = model[-1].classes_
 
         def rank(texts: Sequence[str]) -> Ranked:
-            found = best_of(np.atleast_2d(model.decision_function(list(texts))) + 10.0)  # all above 0: none is ruled out
-            return Ranked(classes[found.labels], found.scores - 10.0)
+            # Of decisions, which may be negative, no share of the first can be cut; so they are squashed first.
+            found = best_of(expit(np.atleast_2d(model.decision_function(list(texts)))))
+            return Ranked(classes[found.labels], found.scores)
 
         return rank
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import polars as pl
 from pydantic import Field
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -150,10 +151,10 @@ def in_turns(spark: SparkSession, config: CleaningConfig, clicks: int) -> list[C
         require_same(found[OURS], found[name], name)
     ours = found[OURS]
     check = f"same rows by rule, {ours['pairs']:,} pairs, {ours['clicks']:,} clicks, {ours['users']:,} users"
-    case = f"{clicks:,} acts, {config.threads} threads"
+    threads = dict.fromkeys(PEERS, config.threads) | {POLARS: pl.thread_pool_size()}
     comparisons = [
         faster(
-            "etl", case, name, costs[OURS], costs[name],
+            "etl", f"{clicks:,} acts, {config.threads} threads, peer {threads[name]}", name, costs[OURS], costs[name],
             check=check, goal=GOALS.get(name), work=clicks, unit="acts/CPU s",
         )
         for name in PEERS

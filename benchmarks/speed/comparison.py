@@ -12,7 +12,8 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import distributions, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,19 +23,36 @@ from rich.table import Table
 
 from benchmarks.speed.machine_name import this_machine
 from benchmarks.speed.pacing import FEWEST, interval
-from etl.code import revision
+from benchmarks.speed.peers import PEERS
+from etl.code import PACKAGES as OURS
+from etl.code import revision, source_hash
 from labeling.machine import hardware
 from labeling.terminal import console
 
 WARM_UP = 1
 STARTED = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
-VERSIONS = ("torch", "deepspeed", "pyspark", "delta-spark", "petastorm", "pyarrow", "faiss-gpu", "duckdb", "polars")
+PACKAGES = (
+    "torch", "deepspeed", "pyspark", "delta-spark", "petastorm", "pyarrow", "faiss-gpu", "duckdb", "polars", "deltalake"
+)  # fmt: skip
+PEERS_PACKAGES = ("sentence-transformers", "transformers", "openvino", "onnxruntime")
+REACHED, NOT_REACHED, OPEN = "reached", "not reached", "open"
 
 
+@cache
+def code() -> str:
+    """Of the product and the benchmarks: figures of another are not gone on with."""
+    return source_hash((*OURS, "benchmarks"))[:8]
+
+
+@cache
 def machine() -> dict[str, str]:
-    """Hardware, interpreter and the versions that figures depend on."""
+    """Hardware, interpreter and the versions that figures depend on; those of the peers' own environment if it is there."""
     named = {"name": this_machine(), "machine": hardware(), "python": platform.python_version()}
-    return named | {package: version(package) for package in VERSIONS}
+    there = {one.name: one.version for one in distributions(path=[str(path) for path in PEERS.glob("lib/*/site-packages")])}
+    peers = {package: there[package] for package in PEERS_PACKAGES if package in there}
+    if "torch" in there:
+        peers["torch of the peers"] = there["torch"]
+    return named | {package: version(package) for package in PACKAGES} | peers
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,8 @@ class Comparison:
     """95% of the ratio by the bootstrap over paired turns; None where turns were too few for one."""
     turns: int = 0
     """Measured, of each side, besides those to warm up."""
+    costs: Mapping[str, Sequence[float]] | None = None
+    """Of each turn, of ``ours`` and ``theirs``; what ratio and spread are made of."""
     goal: float | None = None
     """Least ratio that was aimed at."""
     check: str = ""
@@ -69,12 +89,22 @@ class Comparison:
     at: str = STARTED
     """When the run started, UTC: what one run found shares it."""
     revision: str = field(default_factory=revision)
+    code: str = field(default_factory=code)
+    """Hash of the source of all packages; of the first lines of the history it is not known, and empty."""
     hardware: Mapping[str, str] = field(default_factory=machine)
 
     @property
-    def reached(self) -> bool | None:
-        """Whether the goal is; None where there is none, or no figure."""
-        return None if self.goal is None or self.ratio is None else self.ratio >= self.goal
+    def verdict(self) -> str:
+        """Whether the goal is reached: by all of the interval, by none of it, or open; empty without goal or figure."""
+        if self.goal is None or self.ratio is None:
+            return ""
+        low, high = self.spread or (self.ratio, self.ratio)
+        return REACHED if low >= self.goal else NOT_REACHED if high < self.goal else OPEN
+
+    @property
+    def behind(self) -> bool:
+        """Whether all of the interval is below 1."""
+        return self.ratio is not None and max(self.spread or (self.ratio,)) < 1
 
     def append_to(self, file: Path) -> None:
         """Add it to a file as a line of JSON."""
@@ -114,9 +144,11 @@ def faster(
         ratio, *ends = interval(theirs, ours)
         spread = (ends[0], ends[1])
     shown = costs if work is None else (work / costs[0], work / costs[1])
+    turns = {"ours": list(ours), "theirs": list(theirs)}
     return Comparison(
-        question, case, peer, unit, *shown, ratio=ratio, spread=spread, turns=len(ours), goal=goal, check=check
-    )
+        question, case, peer, unit, *shown,
+        ratio=ratio, spread=spread, turns=len(ours), costs=turns, goal=goal, check=check,
+    )  # fmt: skip
 
 
 def in_turn(
@@ -182,10 +214,7 @@ def cells(one: Comparison) -> tuple[str, str, str, str, str]:
 def goal_of(one: Comparison) -> str:
     if one.goal is None:
         return ""
-    verdict = {True: "reached", False: "not reached", None: "not run"}[one.reached]
-    if one.reached is False and one.spread and one.spread[1] >= one.goal:
-        verdict = "not told apart"
-    return f"{one.goal:g}: {verdict}"
+    return f"{one.goal:.3g}: {one.verdict or 'not run'}"
 
 
 def number(value: float) -> str:
@@ -205,6 +234,7 @@ def read(file: Path) -> list[Comparison]:
     for n, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
+            row = {"code": ""} | row
             row["spread"] = tuple(row["spread"]) if row["spread"] else None
             found.append(Comparison(**row))
         except (TypeError, ValueError, KeyError) as error:

@@ -1,7 +1,7 @@
 """Time and peak memory of the contrastive loss, forward and back: ours beside the plain one that holds every logit.
 
-Each measurement is a process of its own, in turn. The last row is one rank's share of a step whose columns come from all
-ranks: 2,048 rows against 131,072 columns on either side, 512 wide.
+Each measurement is a process of its own, in turn. What is printed last is no comparison: one rank's share of a step whose
+columns come from all ranks, 2,048 rows against 131,072 columns on either side, 512 wide.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def measure(name: str, size: int) -> dict[str, float]:
     argv = [sys.executable, "-m", "benchmarks.speed.contrastive_loss", "--one", name, str(size)]
     # Threads that spin while they wait would be counted as work; as ranks have it (model.launch).
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    return json.loads(subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    done = subprocess.run(argv, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def one(name: str, size: int) -> None:

@@ -170,8 +170,8 @@ def main() -> None:
     torch.set_num_threads(task["threads"])
     titles = json.loads(Path(task["titles"]).read_text(encoding="utf-8"))
     batches = Batches(task["bundle"])
-    # Ranges are those of the last titles, which come after all that is measured but the last chunk.
-    some = [batch for _, batch in batches.of(titles[-BATCH * CALIBRATION :])]
+    # Of the first chunk, which warms up and is not measured.
+    some = [batch for _, batch in batches.of(titles[: min(BATCH * CALIBRATION, task["chunk"])])]
     forward = ENGINES[task["engine"]](Sentence(task["bundle"]), task["threads"], some)
     for start in range(0, len(titles), task["chunk"]):
         pause()

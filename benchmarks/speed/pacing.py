@@ -15,7 +15,6 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-import torch
 
 FEWEST = 5
 """Pairs of measurements for an interval: of log-normal times it held the ratio in 74% with 3, 87% with 4, 95% with 5."""
@@ -23,6 +22,8 @@ FEWEST = 5
 
 def pause() -> None:
     """In such a process: ready for the next step."""
+    import torch  # only those that take steps have it loaded already
+
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     print(json.dumps({"cpu": time.process_time()}), flush=True)
@@ -94,11 +95,11 @@ class Paced:
 
 
 def race(processes: Mapping[str, Paced], steps: int, warm_up: int) -> dict[str, list[float]]:
-    """Seconds of each step but the first ``warm_up``, the processes taking turns; then they are let end."""
+    """Seconds of each step but the first ``warm_up``: in turn, each process first every other time; then let them end."""
     found: dict[str, list[float]] = {name: [] for name in processes}
-    for _ in range(steps):
-        for name, process in processes.items():
-            found[name].append(process.step())
+    for step in range(steps):
+        for name in list(processes)[:: -1 if step % 2 else 1]:
+            found[name].append(processes[name].step())
     for process in processes.values():
         process.finish()
     return {name: seconds[warm_up:] for name, seconds in found.items()}

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.speed.pacing import race
-from benchmarks.speed.training import theirs
+from benchmarks.speed.peers import theirs
 from benchmarks.speed.training_data import Pairs, wordpiece, write_for_others
 from etl.text import normalise
 
@@ -29,32 +29,38 @@ BATCH, EPOCHS, DIM, LR, TAU = 512, 4, 256, 2e-2, 0.05
 
 _PAIRS = """
 SELECT lower(trim(c.query)) AS query, any_value(i.title) AS title, count(*) AS clicks
-FROM read_parquet($clicks, hive_partitioning = true) c
+FROM window_log c
 JOIN read_parquet($items) i USING (item_id)
 WHERE c.event IN ('click', 'cart', 'order')
 GROUP BY lower(trim(c.query)), item_id
 """
 _SUPPORTED = """
-SELECT lower(trim(query)) AS query FROM read_parquet($clicks, hive_partitioning = true)
-GROUP BY ALL HAVING count(DISTINCT user_id) >= $users
+SELECT lower(trim(query)) AS query FROM window_log GROUP BY ALL HAVING count(DISTINCT user_id) >= $users
+"""
+_WINDOW = """
+CREATE TABLE window_log AS
+SELECT event, user_id, item_id, query FROM read_parquet($clicks, hive_partitioning = true)
+WHERE ds::DATE > $ds::DATE - $days::INTEGER AND ds::DATE <= $ds::DATE
 """
 
 
-def night(root: Path, ds: str, out: Path, users: int) -> int:
+def night(root: Path, ds: str, out: Path, users: int, days: int) -> int:
     """Label the catalogue of a warehouse of Parquet files; returns the number of items.
 
     Args:
         root: Warehouse, as `labeller sample` lays it down.
-        ds: Day of the catalogue.
+        ds: Day of the catalogue, and the last of the window.
         out: Delta table to write.
         users: Of whom each query needs so many.
+        days: Of the window.
     """
     with duckdb.connect() as con:
-        files = {"clicks": str(root / "click_log/*/*.parquet"), "items": str(root / f"catalogue/ds={ds}/*.parquet")}
-        con.execute(f"CREATE TABLE supported AS {_SUPPORTED}", {"clicks": files["clicks"], "users": users})
-        con.execute(f"CREATE TABLE pairs AS {_PAIRS}", files)
+        catalogue = str(root / f"catalogue/ds={ds}/*.parquet")
+        con.execute(_WINDOW, {"clicks": str(root / "click_log/*/*.parquet"), "ds": ds, "days": days})
+        con.execute(f"CREATE TABLE supported AS {_SUPPORTED}", {"users": users})
+        con.execute(f"CREATE TABLE pairs AS {_PAIRS}", {"items": catalogue})
         clicks = con.execute("SELECT query, title FROM pairs SEMI JOIN supported USING (query) ORDER BY ALL").fetchall()
-        items = con.execute("SELECT item_id, title FROM read_parquet(?) ORDER BY item_id", [files["items"]]).fetchall()
+        items = con.execute("SELECT item_id, title FROM read_parquet(?) ORDER BY item_id", [catalogue]).fetchall()
         vocabulary = str(root / "vocabulary/*.parquet")
         terms = con.execute("SELECT term_id, term FROM read_parquet(?) WHERE status = 'active'", [vocabulary]).fetchall()
     pairs = Pairs([(normalise(query), normalise(title)) for query, title in clicks if title], [])
@@ -86,8 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ds", required=True, help="day of the catalogue, YYYY-MM-DD")
     parser.add_argument("--out", type=Path, required=True, help="Delta table to write")
     parser.add_argument("--min-users", type=int, default=3, help="users that asked a query (default: %(default)s)")
+    parser.add_argument("--window-days", type=int, default=7, help="of clicks (default: %(default)s)")
     args = parser.parse_args(argv)
-    print(f"{night(args.root, args.ds, args.out, args.min_users):,} items labelled")
+    print(f"{night(args.root, args.ds, args.out, args.min_users, args.window_days):,} items labelled")
     return 0
 
 

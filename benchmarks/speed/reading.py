@@ -40,12 +40,10 @@ CROPS = 0.5
 TURNS = 5
 PYARROW, ROW_BY_ROW, BY_ROW_GROUP = "pyarrow read_table", "petastorm make_reader", "petastorm make_batch_reader"
 GOALS = {
-    ("ours, row groups", PYARROW): 0.2,
-    ("ours, row groups", ROW_BY_ROW): 100.0,
     ("ours, ids and offsets", PYARROW): 0.2,
     ("ours, ids and offsets", ROW_BY_ROW): 100.0,
 }
-"""Least ratio of rates; the others have none."""
+"""Least ratio of rates, of shuffled batches; row groups are only a part of the way to them, features are computed."""
 
 
 class ReadingConfig(Unleased, JobConfig):

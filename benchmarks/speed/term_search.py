@@ -96,7 +96,8 @@ def compared(found: Mapping[str, Any], case: str, queries: int) -> list[Comparis
         if not equal >= SAME_PLACES:
             raise RuntimeError(f"{name} has {equal:.5f} of the places of faiss (expected >= {SAME_PLACES}): not comparable")
     rows = []
-    for side, peer, goal in (("ours", FAISS, 1.0), ("ours", TORCH, 1.0), ("tiled", FAISS, 1.8)):
+    # Without AMX ours is that index, told to multiply matrices: level at a thousand at once, so no goal.
+    for side, peer, goal in (("ours", FAISS, None), ("ours", TORCH, 1.0), ("tiled", FAISS, 1.8)):
         if side not in found["seconds"]:
             continue
         seconds, bf16 = found["seconds"], ", by bf16 tiles" if side == "tiled" else ""
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = [sys.executable, "-m", "benchmarks.speed.term_search", *sizes, "--one", kind, str(threads), str(at_once)]
         # Threads that spin while they wait would be counted as work.
         env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        done = subprocess.run(line, env=env, capture_output=True, text=True, check=True)
+        done = subprocess.run(line, env=env, stdout=subprocess.PIPE, text=True, check=True)
         case = (
             f"{K} of {args.terms:,} {kind} vectors, {DIM} wide, {at_once:,} at once, {threads} thread{'s' * (threads > 1)}"
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +32,9 @@ from benchmarks.sets.homedepot_judgements import read_judgements, titles_by_prod
 from benchmarks.speed import deepspeed_worker, scaling, training_deepspeed
 from benchmarks.speed.comparison import Comparison, add_results_argument, faster, record
 from benchmarks.speed.pacing import Paced, interval, race
+from benchmarks.speed.peers import THEIRS, theirs
 from benchmarks.speed.training_data import (
     WORDHASH,
-    WORDPIECE,
     Pairs,
     home_depot,
     made_up,
@@ -64,9 +62,7 @@ from model.trainer import LoopConfig, contrastive_step
 PARTS = ("encoder", "bag", "cached", "deepspeed", "memory", "scaling")
 BATCH = 128
 LARGER = 512
-THEIRS = Path(".venv-benchmarks/bin/python")
 WARM_UP = 1
-LONGEST = 100
 DIM = 256
 SAME_LOSS = 1e-5
 """Relative, of the same vectors in fp32."""
@@ -76,43 +72,6 @@ SAME_GRADIENT = 1e-5
 
 def ours(task: Task) -> Paced:
     return Paced([sys.executable, "-m", "benchmarks.speed.training_worker"], asdict(task), environment(1, "cpu", local=True))
-
-
-def theirs(directory: Path, **changes: Any) -> Paced:
-    """sentence-transformers' trainer on what :func:`benchmarks.speed.training_data.write_for_others` wrote.
-
-    Raises:
-        InputError: its environment is not there.
-    """
-    if not THEIRS.is_file():
-        raise InputError(f"{THEIRS} is not there: run `make benchmarks-setup`, and this from the root of the checkout")
-    config, tau = PRESETS["published"].encoder, PRESETS["published"].tau
-    bert = {
-        "vocab_size": WORDPIECE.rows,
-        "hidden_size": config.hidden,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": config.ffn,
-        "max_position_embeddings": LONGEST,
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.attention_dropout,
-    }
-    task = {
-        "directory": str(directory),
-        "model": "bert",
-        "loss": "plain",
-        "bert": bert,
-        "dim": PRESETS["bag"].encoder.dim,
-        "lr": 2e-4,
-        "warmup": 0.05,
-        "tau": tau,
-        "bf16": False,
-        "longest": LONGEST,
-        "mini_batch": 32,
-        "device": "cpu",
-    }
-    worker = Path(__file__).with_name("sentence_transformers_worker.py")
-    return Paced([str(THEIRS), str(worker)], task | changes, os.environ)
 
 
 def texts_of(args: argparse.Namespace) -> tuple[Pairs, WordPieceTokenizer]:
