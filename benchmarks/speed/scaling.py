@@ -63,12 +63,18 @@ NODES = (5, 8, 16, 32, 64)
 GIGABITS = (10, 25, 100)
 
 
-def efficiency(shape: StepShape, gigabits: float) -> float:
-    """Share of the time of a step in which it computes, if nothing is sent meanwhile."""
+def step_seconds(shape: StepShape, gigabits: float) -> tuple[float, float]:
+    """Seconds of a step in which a rank computes, encoder and loss, and in which it sends; nothing is sent meanwhile."""
     loss = 16 * shape.batch * shape.world * shape.batch * shape.dim  # two sides, four products each
     encoding = shape.batch * FLOP_PER_PAIR * (CACHED if shape.batch > BATCHES[0] else 1)
     computing = (encoding + loss) / FLOP_PER_SECOND
     sending = sum(bytes_sent(shape).values()) * 8 / (gigabits * 1e9)
+    return computing, sending
+
+
+def efficiency(shape: StepShape, gigabits: float) -> float:
+    """Share of the time of a step in which it computes."""
+    computing, sending = step_seconds(shape, gigabits)
     return computing / (computing + sending)
 
 
