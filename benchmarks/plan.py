@@ -1,7 +1,7 @@
 """A paper plan: what a night of 10^9 clicks, 10^8 items and 10^6 terms would take, from measured rates. None of it has run.
 
 Linear from one machine of two cores up: what is not linear (search of items among items, memory of one process) stands
-in the page as what breaks first. Rates that were not measured, those of a GPU, are marked as assumed.
+in the page as what breaks first. What was not measured, such as the rate of a GPU, is marked as assumed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.speed.scaling import (
-    FLOP_PER_PAIR,
     FLOP_PER_SECOND,
     PARAMETERS,
     StepShape,
     bytes_sent,
     efficiency,
+    step_seconds,
 )
 
 CLICKS, ITEMS, TERMS, FORMS, WINDOW_DAYS = 1e9, 1e8, 1e6, 2e6, 14
@@ -33,18 +33,31 @@ FLOP_PER_TITLE = 29 * 37.75e6
 """Of ``published``, 29 tokens."""
 GIGABITS, BATCH = 25, 16_384
 NODES = (5, 16, 64)
-HEAD = ("stage", "work", "core hours", "GPU hours", "wall", "GB read or written", "")
-EXECUTOR_CORES = 512
+HEAD = ("stage", "work", "core hours", "minutes", "GPU hours", "GB moved", "")
+MACHINES, CORES, MEMORY_GB = 32, 16, 64
+"""Of Spark; the cores and GB of each."""
+SHUFFLES, SHUFFLED_BYTES = 3, 60
+"""Times that `pairs` moves a click between machines (sessions, supports, pairs), and the bytes of one. Assumed."""
 
-CORE_SECONDS = {
-    # 6 million clicks, two threads: 74.5 s, and 231 s of further parts (docs/results.md, "Cleaning six million clicks").
-    "click": 2 * (74.5 + 231) / 6e6,
-    # An impression is read, judged with its session and dropped: a quarter of what the generated log's pairs took, 111 s of
-    # two cores for 2.1 million events.
-    "event": 2 * 111 / 2.1e6 / 4,
-    "title": 1 / 634,  # hybrid, one core without AMX (docs/results.md, "The presets beside each other")
-    "item searched among 100,000 terms": 1 / 1_386,  # faiss flat, one core with AVX-512 (docs/results.md, "Ten nearest")
-    "item written": 2 * 25 / 20_000 / 10,  # scoring and writing 20,000 items, of which some nine tenths are fixed
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """CPU seconds of one core for one more, above what a stage costs anyway."""
+
+    seconds: float
+    source: str
+
+
+GROWTH = "growth-amd-epyc-2-cores-avx2.md"
+RATES = {
+    "pairs, a click with its impressions": Rate(0.0, GROWTH),
+    "dataset, a click": Rate(0.0, GROWTH),
+    "a title encoded, hybrid": Rate(1 / 634, "docs/results.md, The presets beside each other; without AMX"),
+    "an item searched among 100,000 terms": Rate(1 / 1_331, "amd-epyc-2-cores-avx2.md, topk, 256 at once"),
+    "predict, an item besides": Rate(0.0, GROWTH),
+    "audit, an item": Rate(0.0, GROWTH),
+    "publish, an item": Rate(0.0, GROWTH),
+    "relate, an item": Rate(0.0, GROWTH),
 }
 BYTES = {
     # Of the generated shop's tables on disk, compressed Parquet.
@@ -68,57 +81,79 @@ class Line:
     core_hours: float | None = None
     gpu_hours: float | None = None
     moved_gb: float = 0.0
+    """Read and written, and moved between machines."""
+    nightly: bool = True
+    """Not only on nights that train, or after a new bundle."""
     note: str = ""
 
     def cells(self) -> tuple[str, ...]:
-        wall = ""
+        cores, wall = "", ""
         if self.core_hours is not None:
-            wall = f"{60 * self.core_hours / EXECUTOR_CORES:,.0f} min on {EXECUTOR_CORES} cores"
-        cores = "" if self.core_hours is None else f"{self.core_hours:,.0f}"
+            cores, wall = f"{self.core_hours:,.0f}", f"{60 * self.core_hours / (MACHINES * CORES):,.0f}"
         gpus = "" if self.gpu_hours is None else f"{self.gpu_hours:,.1f}"
-        return self.stage, self.work, cores, gpus, wall, f"{self.moved_gb:,.0f}", self.note
+        return self.stage, self.work, cores, wall, gpus, f"{self.moved_gb:,.0f}", self.note
 
 
-def hours(unit: str, count: float) -> float:
-    return CORE_SECONDS[unit] * count / 3600
+def hours(rate: str, count: float) -> float:
+    return RATES[rate].seconds * count / 3600
+
+
+def clicks_of_window() -> float:
+    return CLICKS * WINDOW_DAYS
+
+
+def pairs_of_window() -> float:
+    return clicks_of_window() * PAIRS_PER_CLICK
 
 
 def lines() -> list[Line]:
     """The stages with their work."""
-    clicks, pairs = CLICKS * WINDOW_DAYS, CLICKS * WINDOW_DAYS * PAIRS_PER_CLICK
+    clicks, pairs = clicks_of_window(), pairs_of_window()
     events = clicks * EVENTS_PER_CLICK
-    search = CORE_SECONDS["item searched among 100,000 terms"] * FORMS / 1e5
+    nodes = NODES[1]
     return [
         Line(
             "pairs", f"{clicks:.1e} clicks, {events:.1e} events of {WINDOW_DAYS} days",
-            hours("click", clicks) + hours("event", events - clicks), moved_gb=events * BYTES["event"] / 1e9,
+            hours("pairs, a click with its impressions", clicks),
+            moved_gb=(events * BYTES["event"] + SHUFFLES * SHUFFLED_BYTES * clicks + pairs * BYTES["pair"]) / 1e9,
             note="the whole window is cleaned every night",
         ),
         Line(
-            "dataset", f"{pairs:.1e} pairs", hours("click", pairs) / 2, moved_gb=pairs * BYTES["pair, tokenised"] / 1e9,
-            note="on training nights",
+            "dataset", f"{pairs:.1e} pairs", hours("dataset, a click", clicks), nightly=False,
+            moved_gb=pairs * (BYTES["pair"] + BYTES["pair, tokenised"]) / 1e9,
         ),
         Line(
-            "train, published", f"{pairs:.1e} pairs, one epoch", gpu_hours=pairs * FLOP_PER_PAIR / FLOP_PER_SECOND / 3600,
-            note="on training nights; 316 TFLOP/s a GPU assumed, not measured",
+            "train, published", f"{pairs:.1e} pairs, one epoch on {nodes} GPUs", gpu_hours=training_hours(nodes)[1],
+            moved_gb=pairs * BYTES["pair, tokenised"] / 1e9, nightly=False,
+            note=f"{FLOP_PER_SECOND / 1e12:.0f} TFLOP/s a GPU assumed, not measured; what the network moves is below",
         ),
         Line(
-            "embed, all", f"{ITEMS:.0e} titles, hybrid on CPUs", hours("title", ITEMS),
+            "embed, all", f"{ITEMS:.0e} titles, hybrid on CPUs", hours("a title encoded, hybrid", ITEMS), nightly=False,
             moved_gb=ITEMS * BYTES["embedding"] / 1e9,
             note="after a new bundle; published on a GPU: "
             f"{ITEMS * FLOP_PER_TITLE / FLOP_PER_SECOND / 60:.0f} GPU minutes (assumed)",
         ),
-        Line("embed, changed", f"{CHANGED * ITEMS:.0e} titles", hours("title", CHANGED * ITEMS)),
+        Line("embed, changed", f"{CHANGED * ITEMS:.0e} titles", hours("a title encoded, hybrid", CHANGED * ITEMS)),
         Line(
-            "predict", f"{ITEMS:.0e} items among {FORMS:.0e} forms", search * ITEMS / 3600 + hours("item written", ITEMS),
-            gpu_hours=2 * ITEMS * FORMS * DIM / (FLOP_PER_SECOND / 8) / 3600,
-            moved_gb=ITEMS * (BYTES["item_terms"] + BYTES["item_categories"]) / 1e9,
-            note="either; all items every night; a GPU at an eighth of its bf16 rate in fp32 (assumed)",
+            "predict", f"{ITEMS:.0e} items among {FORMS:.0e} forms",
+            hours("an item searched among 100,000 terms", ITEMS * FORMS / 1e5) + hours("predict, an item besides", ITEMS),
+            moved_gb=ITEMS * (BYTES["embedding"] + BYTES["item_terms"] + BYTES["item_categories"]) / 1e9,
+            note="all items every night; on GPUs at an eighth of their bf16 rate in fp32 (assumed) the search is "
+            f"{2 * ITEMS * FORMS * DIM / (FLOP_PER_SECOND / 8) / 3600:.1f} GPU hours",
         ),
         Line(
-            "audit, publish", f"{ITEMS:.0e} items, {CHANGED:.0%} of them changed", hours("item written", 3 * ITEMS),
-            moved_gb=ITEMS * (2 * BYTES["labels_current"] + BYTES["item_terms"] + BYTES["item_categories"]) / 1e9,
+            "audit", f"{ITEMS:.0e} items", hours("audit, an item", ITEMS),
+            moved_gb=ITEMS * (BYTES["item_terms"] + BYTES["item_categories"]) / 1e9,
+        ),
+        Line(
+            "publish", f"{ITEMS:.0e} items, {CHANGED:.0%} of them changed", hours("publish, an item", ITEMS),
+            moved_gb=ITEMS * (2 * BYTES["labels_current"] + 2 * (BYTES["item_terms"] + BYTES["item_categories"])) / 1e9,
             note="MERGE reads the keys of all live rows, and rewrites the files that hold a changed one",
+        ),
+        Line(
+            "relate", f"{ITEMS:.0e} items, similar_items apart", hours("relate, an item", ITEMS),
+            moved_gb=ITEMS * (BYTES["embedding"] + 10 * BYTES["similar item"]) / 1e9,
+            note="similar_items is quadratic and stops at its limit, see below",
         ),
     ]  # fmt: skip
 
@@ -128,22 +163,29 @@ def step_of(nodes: int) -> StepShape:
     return StepShape(world=nodes, batch=BATCH, dim=512, parameters=PARAMETERS, stage=1, reduce_scatter=True)
 
 
+def training_hours(nodes: int) -> tuple[float, float]:
+    """Of one epoch on nodes of one GPU each: hours that pass, and hours of all GPUs in which they compute."""
+    computing, sending = step_seconds(step_of(nodes), GIGABITS)
+    steps = pairs_of_window() / (nodes * BATCH)
+    return steps * (computing + sending) / 3600, steps * computing * nodes / 3600
+
+
 def training() -> list[tuple[str, ...]]:
-    """Nodes of one GPU: hours of an epoch by the share of a step that computes, and what a node sends."""
-    pairs = CLICKS * WINDOW_DAYS * PAIRS_PER_CLICK
+    """Nodes of one GPU: hours of an epoch, and what a node sends."""
     rows: list[tuple[str, ...]] = []
     for nodes in NODES:
         shape = step_of(nodes)
-        share, steps = efficiency(shape, GIGABITS), pairs / (nodes * BATCH)
-        wall = pairs * FLOP_PER_PAIR / FLOP_PER_SECOND / nodes / share / 3600
+        wall, busy = training_hours(nodes)
+        steps = pairs_of_window() / (nodes * BATCH)
         sent = steps * sum(bytes_sent(shape).values()) / 1e12
-        rows.append((str(nodes), f"{share:.0%}", f"{wall:,.1f}", f"{steps:,.0f}", f"{sent:,.0f}"))
+        share = efficiency(shape, GIGABITS)
+        rows.append((str(nodes), f"{share:.0%}", f"{wall:,.1f}", f"{busy:,.0f}", f"{steps:,.0f}", f"{sent:,.0f}"))
     return rows
 
 
 def storage() -> list[tuple[str, str, str]]:
     """Tables by what they take, GB, and for how long."""
-    pairs, nightly = CLICKS * WINDOW_DAYS * PAIRS_PER_CLICK, "a night"
+    pairs, nightly = pairs_of_window(), "a night"
     return [
         ("click_log", f"{CLICKS * EVENTS_PER_CLICK * BYTES['event'] / 1e9:,.0f}", nightly + " (an input)"),
         ("pairs", f"{pairs * BYTES['pair'] / 1e9:,.0f}", nightly),
@@ -188,7 +230,7 @@ BREAKS = (
     ),
     (
         "the network of training",
-        "gathered vectors outgrow the gradients from some 8 nodes on; 64 nodes at 25 Gb/s compute {share:.0%} of the time",
+        "gathered vectors outgrow the gradients from 4 nodes on; 64 nodes at 25 Gb/s compute {share:.0%} of the time",
         "100 Gb/s, or gather within groups of nodes",
     ),
 )
@@ -196,8 +238,7 @@ BREAKS = (
 
 def page() -> str:
     """The plan as Markdown."""
-    pairs = CLICKS * WINDOW_DAYS * PAIRS_PER_CLICK
-    found = lines()
+    pairs, found = pairs_of_window(), lines()
     core = {line.stage: line.core_hours or 0.0 for line in found}
     figures = {
         "known": pairs * 16 / 1e9,
@@ -208,20 +249,37 @@ def page() -> str:
         "names": FORMS * DIM * 2 / 1e9,
         "share": efficiency(step_of(NODES[-1]), GIGABITS),
     }
+    each = [line for line in found if line.nightly]
+    wall = sum(line.core_hours or 0.0 for line in each) / (MACHINES * CORES)
+    moved = sum(line.moved_gb for line in each)
+    more = sum(line.core_hours or 0.0 for line in found if not line.nightly) / (MACHINES * CORES)
     parts = [
         "# A night of 10^9 clicks, on paper",
         "",
         "`python -m benchmarks.plan`. 10^9 clicks a night, a window of 14 days, 10^8 items, 10^6 terms in 2 x 10^6 forms, "
         f"3% of the titles changed; {EVENTS_PER_CLICK} events and {PAIRS_PER_CLICK} distinct pairs a click, as in the "
-        "generated shop. Linear from rates of two cores (`docs/results.md`; without fixed costs); **computed, none of it "
-        "has run**.",
+        f"generated shop. On {MACHINES} machines of {CORES} cores and {MEMORY_GB} GB, and {NODES[0]} to {NODES[-1]} nodes "
+        "of one GPU. Linear from rates of two cores, without fixed costs, and without what a network between the machines "
+        "adds; **computed, none of it has run**.",
+        "",
+        f"A night without training is **{wall:,.1f} hours** and moves {moved / 1e3:,.1f} TB; one that trains is "
+        f"{more:,.1f} hours more, and those of the training ({training_hours(NODES[1])[0]:.1f} on {NODES[1]} nodes). "
+        "calibrate, which scores the held-out items, mine and report are left out.",
         "",
         *table(HEAD, [line.cells() for line in found]),
         "",
-        f"One epoch of `published`, {BATCH:,} pairs a node, one GPU a node at {GIGABITS} Gb/s (`docs/results.md`, "
-        '"Many nodes"):',
+        f"Moved: read, written, and of `pairs` {SHUFFLES} shuffles of {SHUFFLED_BYTES} bytes a click (assumed). Rates, of "
+        "one core:",
         "",
-        *table(("nodes", "share computing", "hours", "steps", "TB a node sends"), training()),
+        *table(
+            ("one more", "CPU ms", "measured in"),
+            [(what, f"{1e3 * rate.seconds:.3g}", rate.source) for what, rate in RATES.items()],
+        ),
+        "",
+        f"One epoch of `published`, {BATCH:,} pairs a node, at {GIGABITS} Gb/s (`docs/results.md`, "
+        '"Many nodes"; encoder, its second forward pass and loss):',
+        "",
+        *table(("nodes", "share computing", "hours", "GPU hours computing", "steps", "TB a node sends"), training()),
         "",
         "Storage:",
         "",
@@ -231,7 +289,7 @@ def page() -> str:
         "",
         *table(("what", "why", "cure"), [(what, why.format(**figures), cure) for what, why, cure in BREAKS]),
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(parts)
 
 

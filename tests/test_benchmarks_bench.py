@@ -35,6 +35,7 @@ from benchmarks.speed.encoding import compared as compared_encoders
 from benchmarks.speed.machine_name import this_machine
 from benchmarks.speed.reading import ROW_BY_ROW, ReadingConfig
 from benchmarks.speed.reading import compared as compared_readers
+from benchmarks.speed.scaling import efficiency, step_seconds
 from benchmarks.speed.term_search import FAISS, TORCH
 from benchmarks.speed.term_search import compared as compared_searches
 
@@ -265,3 +266,13 @@ def test_the_plan_is_linear_in_the_clicks_and_says_what_is_assumed(monkeypatch):
     assert after["pairs"] == pytest.approx(2 * before["pairs"])
     assert after["predict"] == before["predict"]
     assert "none of it has run" in plan.page()
+
+
+def test_an_epoch_of_the_plan_takes_its_steps_computing_and_sending():
+    nodes = plan.NODES[0]
+    computing, sending = step_seconds(plan.step_of(nodes), plan.GIGABITS)
+    steps = plan.CLICKS * plan.WINDOW_DAYS * plan.PAIRS_PER_CLICK / (nodes * plan.BATCH)
+    wall, busy = plan.training_hours(nodes)
+    assert wall == pytest.approx(steps * (computing + sending) / 3600)
+    assert busy < nodes * wall
+    assert efficiency(plan.step_of(nodes), plan.GIGABITS) == pytest.approx(busy / (nodes * wall))
