@@ -106,12 +106,12 @@ def worker_growths(plan: Plan, lines: Sequence[Line]) -> list[Growth]:
             workers: median(line.cost.cpu for line in tiny if line.job.workers == workers)
             for workers in {line.job.workers for line in tiny}
         }
-        largest = [line for line in own if line.job.size == plan.sizes[-1]]
+        whole = [line for line in own if line.job.size == plan.sizes[0]]
         for name, less in ((what, dict.fromkeys(started, 0.0)), (f"{what}, above the tiny shop", started)):
             growth = Growth(
                 what=name,
                 of="executors",
-                lines=largest,
+                lines=whole,
                 size=lambda line: line.job.workers,
                 cost=_cpu_above(less),
                 claimed=0.0,
@@ -168,8 +168,8 @@ above the claim by more than {MARGIN:g} with the lower end of that interval. Mem
 collects, not what the stage needs."""
 OF_VOCABULARY = """One term retired in the largest shop: nothing is encoded (anything else ends the run), all items are
 scored anew."""
-OF_WORKERS = f"""On `{jobs.CLUSTER.format("1 or 2")}`, the largest shop. Each executor is a Java of its own; the second row
-of a stage is without what a tiny shop costs on as many."""
+OF_WORKERS = f"""On `{jobs.CLUSTER.format("1 or 2")}`, the smallest shop but the tiny one. Each executor is a Java of its own; the
+second row of a stage is without what a tiny shop costs on as many."""
 OF_RANKS = f"""A step of `published` by DeepSpeed (ZeRO {jobs.ZERO_STAGE}, fp32, gloo), {jobs.GLOBAL_BATCH} pairs on all
 ranks together, the median of {jobs.STEPS}; memory is a rank's. More ranks than cores take turns: their wall says nothing,
 their CPU seconds do."""
