@@ -168,8 +168,8 @@ above the claim by more than {MARGIN:g} with the lower end of that interval. Mem
 collects, not what the stage needs."""
 OF_VOCABULARY = """One term retired in the largest shop: nothing is encoded (anything else ends the run), all items are
 scored anew."""
-OF_WORKERS = f"""On `{jobs.CLUSTER.format("1 or 2")}`, the smallest shop but the tiny one. Each executor is a Java of its own; the
-second row of a stage is without what a tiny shop costs on as many."""
+OF_WORKERS = f"""On `{jobs.CLUSTER.format("1 or 2")}`, the smallest shop but the tiny one. Each executor is a Java of its
+own; the second row of a stage is without what a tiny shop costs on as many."""
 OF_RANKS = f"""A step of `published` by DeepSpeed (ZeRO {jobs.ZERO_STAGE}, fp32, gloo), {jobs.GLOBAL_BATCH} pairs on all
 ranks together, the median of {jobs.STEPS}; memory is a rank's. More ranks than cores take turns: their wall says nothing,
 their CPU seconds do."""
