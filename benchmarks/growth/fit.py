@@ -49,7 +49,8 @@ def above_fixed(sizes: Sequence[float], costs: Sequence[float]) -> Exponent | No
     up to 25, 60 and 200, b 1 and 1.4, noise 2 and 5%, one to three rounds) its intervals held b in 40 to 96%, those here in
     90 to 99%.
 
-    None of fewer than three sizes, where the largest costs no more than the smallest, and where nothing tells b.
+    None of fewer than three sizes, where the largest costs no more than the smallest, and where nothing tells b: where the
+    best one is at the end of what is looked at.
     """
     n, cost = np.array(sizes) / max(sizes), np.array(costs)
     least, most = float(np.median(cost[n == n.min()])), float(np.median(cost[n == 1]))
@@ -63,6 +64,8 @@ def above_fixed(sizes: Sequence[float], costs: Sequence[float]) -> Exponent | No
     start = np.array([least, most - least, 1.0])
     limits = ([0.0, 1e-9 * most, 0.0], [np.inf, np.inf, STEEPEST])
     found = least_squares(off, start, bounds=limits, x_scale=[least, most - least, 1.0])
+    if not 1e-3 < found.x[2] < STEEPEST - 1e-3:
+        return None
     free = len(n) - len(start)
     try:
         spread = np.linalg.inv(found.jac.T @ found.jac) * 2 * found.cost / max(free, 1)
