@@ -64,7 +64,7 @@ QUESTIONS: Mapping[str, Question] = {
     "loss": Question("time and memory of the contrastive loss", "benchmarks.speed.contrastive_loss", (), 4),
     "encode": Question(
         "titles encoded a CPU second", "benchmarks.speed.encoding",
-        ("--sides", *ENGINES), 12, gpu=("--device", "cuda", "--precision", "fp32", "bf16"), peers=True,
+        ("--sides", *ENGINES), 12, gpu=("--device", "cuda"), peers=True,
     ),
     "topk": Question("ten nearest of 100,000 terms", "benchmarks.speed.term_search", (), 4),
     "etl": Question(
@@ -112,7 +112,7 @@ def ask(name: str, history: Path, scratch: Path, data: str) -> str:
     for line in commands(name, results, scratch, data):
         ended = subprocess.run(line, check=False).returncode
         if ended:
-            why = f"`{' '.join(line[1:])}` ended with exit code {ended}"
+            why = f"{' '.join((QUESTIONS[name].module, *QUESTIONS[name].arguments))} ended with exit code {ended}"
             Comparison(name, QUESTIONS[name].asks, "", "", not_run=why, failed=True).append_to(history)
             return why
     found = read(results)
@@ -121,10 +121,10 @@ def ask(name: str, history: Path, scratch: Path, data: str) -> str:
     return ""
 
 
-def plan(names: Sequence[str], done: Sequence[str], data: str) -> Table:
+def plan(names: Sequence[str], done: Sequence[str], lacking: Mapping[str, str]) -> Table:
     table = Table("question", "what", "about", "", title="make bench")
     for name in names:
-        what = "answered already" if name in done else missing(name, data)
+        what = "answered already" if name in done else lacking.get(name, "")
         table.add_row(name, QUESTIONS[name].asks, f"{QUESTIONS[name].minutes:g} min", what)
     return table
 
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = [] if args.again else [name for name in args.only if answered(kept, name, machine, now)]
     lacking = {name: why for name in QUESTIONS if (why := missing(name, args.data))}
     unasked = {name: f"{one.asks}: not asked on this machine yet" for name, one in QUESTIONS.items()} | lacking
-    console().print(plan(args.only, done, args.data))
+    console().print(plan(args.only, done, lacking))
     if args.dry_run:
         return EXIT_OK
     args.docs.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.speed.comparison import NOT_REACHED, OPEN, REACHED, Comparison, cells, number
+from benchmarks.speed.comparison import NOT_REACHED, OPEN, REACHED, Comparison, cells, number, ratio_of
 
 AHEAD, BEHIND, UNSURE = "#0072b2", "#d55e00", "#999999"
 """Okabe & Ito (2008); grey where the interval holds 1."""
@@ -78,10 +78,10 @@ def before(rows: Sequence[Comparison], one: Comparison) -> str:
 def verdicts(newest: Sequence[Comparison], unasked: Mapping[str, str]) -> list[str]:
     """What was reached, where we are behind, and what did not run."""
     by_verdict = {
-        verdict: [f"{named(one)}: {cells(one)[2]}, goal {one.goal:.3g}" for one in newest if one.verdict == verdict]
+        verdict: [f"{named(one)}: {ratio_of(one)}, goal {one.goal:.3g}" for one in newest if one.verdict == verdict]
         for verdict in (REACHED, OPEN, NOT_REACHED)
     }
-    behind = [f"{named(one)}: {cells(one)[2]}" for one in newest if one.behind and one.verdict != NOT_REACHED]
+    behind = [f"{named(one)}: {ratio_of(one)}" for one in newest if one.behind and one.verdict != NOT_REACHED]
     missing = [f"{one.question}, {one.case}: {one.not_run}" for one in newest if one.not_run]
     asked = {one.question for one in newest}
     missing += [f"{name}: {why}" for name, why in unasked.items() if name not in asked]

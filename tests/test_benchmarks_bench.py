@@ -128,7 +128,7 @@ def test_a_page_has_the_last_run_with_the_ratios_before_it_what_is_behind_and_wh
     assert "9.00" not in page
 
 
-def test_what_was_answered_lately_at_this_revision_is_not_asked_again():
+def test_what_was_answered_lately_by_this_code_is_not_asked_again():
     one = found()
     now = dt.datetime.fromisoformat(one.at)
     assert bench.answered([one], "topk", this_machine(), now)

@@ -206,9 +206,13 @@ def cells(one: Comparison) -> tuple[str, str, str, str, str]:
         return "not run", "", "", goal_of(one), one.not_run
     assert one.ours is not None
     assert one.theirs is not None
-    assert one.ratio is not None
+    return number(one.ours), number(one.theirs), ratio_of(one), goal_of(one), one.check
+
+
+def ratio_of(one: Comparison) -> str:
+    """The ratio with its interval; there is one."""
     spread = f" ({one.spread[0]:.2f} to {one.spread[1]:.2f})" if one.spread else ""
-    return number(one.ours), number(one.theirs), f"{one.ratio:.2f}{spread}", goal_of(one), one.check
+    return f"{one.ratio:.2f}{spread}"
 
 
 def goal_of(one: Comparison) -> str:

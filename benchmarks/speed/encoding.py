@@ -25,7 +25,7 @@ import torch
 from benchmarks.speed.comparison import Comparison, add_results_argument, faster, record
 from benchmarks.speed.encoding_worker import Task
 from benchmarks.speed.pacing import Paced, race
-from benchmarks.speed.peers import THEIRS
+from benchmarks.speed.peers import THEIRS, require_peers
 from benchmarks.speed.training_data import DS, WORDPIECE, home_depot, made_up
 from etl.bert_tokenizer import bert_tokenizer
 from etl.errors import InputError
@@ -41,10 +41,10 @@ Precision = Literal["fp32", "bf16", "int8"]
 WARM_UP = 1
 CHUNK = {"cpu": 512, "cuda": 16_384}
 """Titles. Others pad batches of like length, and need some to choose from: of chunks of 64 they encode 1.5 times the tokens,
-of 512 1.08 times, of 2,048 1.02 times; ours packs, and 1.12, 1.06 and 1.04 times."""
+of 512 1.08 times, of 2,048 1.02 times; ours packs, and 1.12, 1.05 and 1.04 times."""
 OURS = "ours"
-ROUNDED = "ours, rounded per token"
-"""In int8; not taken (docs/results.md), and measured where --sides names it."""
+ROUNDED = "ours-per-token"
+"""In int8: not taken (docs/results.md), and minutes a chunk without VNNI, so only where --sides names it."""
 WORKERS = {"sentence-transformers": "sentence_transformers_encoding", OURS: "encoding_worker", ROUNDED: "encoding_worker"}
 """Module of each side; what is not here is an engine of :mod:`benchmarks.speed.engines_encoding`."""
 SIDES = {
@@ -64,6 +64,7 @@ GOALS: Mapping[str, Mapping[str, float]] = {
 """Least ratio, by where and beside whom."""
 SAME_VECTORS = 0.999
 EVERYBODY = tuple(dict.fromkeys(side for sides in SIDES.values() for side in sides))
+USUAL = tuple(side for side in EVERYBODY if side != ROUNDED)
 
 
 def encode(args: argparse.Namespace, root: Path) -> list[Comparison]:
@@ -72,13 +73,12 @@ def encode(args: argparse.Namespace, root: Path) -> list[Comparison]:
     Raises:
         InputError: the environment of the others is not there, or Home Depot's titles are too few.
     """
-    if not THEIRS.is_file():
-        raise InputError(f"{THEIRS} is not there: run `make benchmarks-setup`, and this from the root of the checkout")
+    require_peers()
     chunk, steps = args.chunk or CHUNK[args.device], args.steps + WARM_UP
     bundle = prepare(args, root, chunk * steps)
     runs: dict[str, Paced] = {}
     out: dict[str, Path] = {}
-    for precision in args.precision or taken():
+    for precision in args.precision or taken(args.device):
         for side in SIDES[precision]:
             if side not in args.sides or (side not in WORKERS and args.device != "cpu"):
                 continue
@@ -90,11 +90,13 @@ def encode(args: argparse.Namespace, root: Path) -> list[Comparison]:
     cosines = {name: least_cosine(np.load(out[name]), np.load(out[next(iter(out))])) for name in out}
     model = args.model.name if args.model else "6 layers x 512, untrained"
     titles = "Home Depot's titles" if args.data else "made-up titles"
-    return compared(found, cosines, chunk, f"{model}, {titles}, chunks of {chunk:,}", args.device) + missing()
+    return compared(found, cosines, chunk, f"{model}, {titles}, chunks of {chunk:,}", args.device) + missing(args.device)
 
 
-def taken() -> list[Precision]:
-    """Precisions that a CPU like this one is worth asking for: bf16 where it multiplies matrices of them (AMX)."""
+def taken(device: str) -> list[Precision]:
+    """Precisions that are worth asking for: bf16 on a CPU where it multiplies matrices of them (AMX), int8 on no GPU."""
+    if device == "cuda":
+        return ["fp32", "bf16"]
     return ["fp32", "bf16", "int8"] if has_amx() else ["fp32", "int8"]
 
 
@@ -146,7 +148,7 @@ def compared(
             raise RuntimeError(f"{name}: a cosine of {cosine:.6f} to {next(iter(found))} (expected >= {SAME_VECTORS})")
     rows = []
     for name, seconds in found.items():
-        side, precision = name.rsplit(", ", 1)
+        side, precision = name.split(", ")
         if side == OURS:
             continue
         ours = f"{OURS}, {precision}" if f"{OURS}, {precision}" in found else f"{OURS}, fp32"
@@ -166,11 +168,11 @@ def compared(
     return rows
 
 
-def missing() -> list[Comparison]:
+def missing(device: str) -> list[Comparison]:
     """Rows of what this machine lacks."""
     case, unit = "6 layers x 512, bf16", "titles a s"
     rows = []
-    if not has_amx():
+    if device == "cpu" and not has_amx():
         rows.append(Comparison("encode", case + " on AMX", "OpenVINO bf16", unit, goal=1.1, not_run="this CPU has no AMX"))
     if not torch.cuda.is_available():
         rows.append(
@@ -184,8 +186,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=5, help="measured chunks of each side (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (default: cpu)")
     parser.add_argument("--chunk", type=int, help="titles of a chunk (default: 512 on a CPU, 16,384 on a GPU)")
-    parser.add_argument("--precision", nargs="+", choices=tuple(SIDES), help="(default: fp32, int8; with AMX bf16)")
-    parser.add_argument("--sides", nargs="+", choices=EVERYBODY, default=EVERYBODY, help="(default: all; ours always)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=tuple(SIDES), help="(default: fp32, int8; with AMX or on a GPU bf16)"
+    )
+    parser.add_argument("--sides", nargs="+", choices=EVERYBODY, default=USUAL, help="(default: %(default)s; ours always)")
     parser.add_argument("--model", type=Path, help="directory of a Hugging Face BERT (default: untrained, 6 layers x 512)")
     parser.add_argument("--data", help="directory of Home Depot's data, for its titles (default: made-up ones)")
     add_results_argument(parser)

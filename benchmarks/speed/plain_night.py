@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.speed.pacing import race
-from benchmarks.speed.peers import theirs
+from benchmarks.speed.peers_trainer import theirs
 from benchmarks.speed.training_data import Pairs, wordpiece, write_for_others
 from etl.text import normalise
 

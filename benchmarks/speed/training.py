@@ -32,7 +32,8 @@ from benchmarks.sets.homedepot_judgements import read_judgements, titles_by_prod
 from benchmarks.speed import deepspeed_worker, scaling, training_deepspeed
 from benchmarks.speed.comparison import Comparison, add_results_argument, faster, record
 from benchmarks.speed.pacing import Paced, interval, race
-from benchmarks.speed.peers import THEIRS, theirs
+from benchmarks.speed.peers import THEIRS
+from benchmarks.speed.peers_trainer import theirs
 from benchmarks.speed.training_data import (
     WORDHASH,
     Pairs,
