@@ -212,12 +212,14 @@ def test_losses_that_differ_are_not_compared():
         same(4.124, 4.123)
 
 
-def test_time_and_memory_of_the_loss_are_two_rows_with_the_same_check(monkeypatch):
+def test_time_and_memory_of_the_loss_are_two_rows_of_each_peer_with_the_same_check(monkeypatch):
     monkeypatch.setattr(contrastive_loss, "TURNS", 1)
     monkeypatch.setattr(contrastive_loss, "WARM_UP", 0)
-    time, memory = contrastive_loss.compared(4_096)  # of fewer the memory is lost in what torch takes
-    assert (time.unit, memory.unit) == ("CPU s", "GiB")
-    assert "apart" in time.check == memory.check
+    rows = contrastive_loss.compared(4_096)  # of fewer the memory is lost in what torch takes
+    assert [row.peer for row in rows] == [peer for peer in contrastive_loss.PEERS.values() for _ in range(2)]
+    for time, memory in (rows[:2], rows[2:]):
+        assert (time.unit, memory.unit) == ("CPU s", "GiB")
+        assert "apart" in time.check == memory.check
 
 
 def test_other_vectors_in_fp32_end_the_comparison_of_encoders():

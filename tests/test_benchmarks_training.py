@@ -8,11 +8,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import Tokenizer
 
-from benchmarks.speed import deepspeed_worker, wire
+from benchmarks.speed import contrastive_loss, deepspeed_worker, wire
 from benchmarks.speed.pacing import Paced, interval, race
 from benchmarks.speed.scaling import PARAMETERS, PLAIN, StepShape, bytes_sent
+from benchmarks.speed.training import no_worse
 from benchmarks.speed.training_data import DS, made_up, write, write_for_others
 from benchmarks.speed.training_deepspeed import RANKS, measure, shape
 from benchmarks.speed.training_worker import Task
@@ -147,3 +149,18 @@ def test_made_up_texts_are_as_long_as_said():
     pairs, tokenizer = made_up(2_000)
     lengths = [np.mean([len(tokenizer.ids(pair[n], "title")) for pair in pairs.clicks]) for n in range(2)]
     assert lengths == pytest.approx([7.5, 29.0], rel=0.03)
+
+
+def test_the_losses_that_are_timed_beside_each_other_are_one_loss():
+    found = {}
+    for name in ("ours", *contrastive_loss.PEERS):
+        torch.manual_seed(1)
+        found[name] = contrastive_loss.WORK[name](contrastive_loss.BLOCK + 100)
+    assert contrastive_loss.same(found["ours"], found["plain"])
+    assert contrastive_loss.same(found["ours"], found["blocks"])
+
+
+def test_a_trainer_that_recalls_less_is_no_comparison():
+    assert no_worse((0.5, 0.8, 0.4), (0.5, 0.9, 0.4)).startswith("R@10 0.500")
+    with pytest.raises(RuntimeError, match="recalls less"):
+        no_worse((0.49, 0.8, 0.4), (0.5, 0.7, 0.3))

@@ -136,12 +136,13 @@ def encoder(args: argparse.Namespace, root: Path) -> list[Comparison]:
 
 
 def same_loss(root: Path) -> str:
-    """Compare the loss of the same vectors, ours and that of sentence-transformers.
+    """Compare the loss of the same vectors, ours and that of sentence-transformers; each title lies near its query.
 
     Raises:
         RuntimeError: they differ by more than fp32's rounding.
     """
-    query, title = (F.normalize(torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(n)), dim=1) for n in (1, 2))
+    query, noise = (F.normalize(torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(n)), dim=1) for n in (1, 2))
+    title = F.normalize(query + noise, dim=1)
     np.save(root / "query.npy", query.numpy())
     np.save(root / "title.npy", title.numpy())
     tau, ids = PRESETS["published"].tau, np.arange(BATCH)
@@ -204,11 +205,8 @@ def bag(args: argparse.Namespace, root: Path) -> list[Comparison]:
     theirs_name, ours_name = found
     # Of tokenising and writing the dataset, which theirs does in its steps, each step bears its share.
     whole = [seconds + made / len(found[ours_name]) for seconds in found[ours_name]]
-    shown = ["R@10 {:.3f}, R@100 {:.3f}, MRR@10 {:.3f}".format(*recalls[name]) for name in (ours_name, theirs_name)]
-    if recalls[ours_name][0] < recalls[theirs_name][0]:
-        raise RuntimeError(f"ours recalls less: {shown[0]}, theirs {shown[1]}: its speed is not comparable")
     case = f"{ours_name}, Home Depot's pairs, {epochs} epochs, batch {batch}, one thread"
-    check = f"{shown[0]}; theirs {shown[1]}"
+    check = no_worse(recalls[ours_name], recalls[theirs_name])
     return [
         faster(
             "train-bag",
@@ -222,6 +220,19 @@ def bag(args: argparse.Namespace, root: Path) -> list[Comparison]:
             unit="pairs a CPU s",
         )
     ]
+
+
+def no_worse(ours_found: Sequence[float], theirs_found: Sequence[float]) -> str:
+    """Both sides' recall@10, recall@100 and MRR@10.
+
+    Raises:
+        RuntimeError: ours has the lower recall@10, so that its speed says nothing.
+    """
+    shown = "R@10 {:.3f}, R@100 {:.3f}, MRR@10 {:.3f}"
+    ours_shown, theirs_shown = shown.format(*ours_found), shown.format(*theirs_found)
+    if ours_found[0] < theirs_found[0]:
+        raise RuntimeError(f"ours recalls less: {ours_shown}, theirs {theirs_shown}: its speed is not comparable")
+    return f"{ours_shown}; theirs {theirs_shown}"
 
 
 def gradient_distance(texts: int) -> float:
