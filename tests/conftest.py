@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from pyspark.sql import SparkSession
 
 from etl.config import SparkJobConfig
@@ -60,11 +62,20 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def first_night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small warehouse of two days, the first of which is live; tests work on a copy."""
-    base = tmp_path_factory.mktemp("first") / "warehouse"
-    small_night.first_night(spark, base)
-    return base
+def first_night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A small warehouse of two days, the first of which is live; tests work on a copy.
+
+    One for all workers, since it takes minutes: the first that wants it makes it, others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    night = shared / "first-night"
+    with FileLock(shared / "first-night.lock"):
+        if not (shared / "first-night.made").exists():
+            shutil.rmtree(night, ignore_errors=True)  # of a worker that failed
+            small_night.first_night(spark, night)
+            (shared / "first-night.made").touch()
+    return night
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def test_all_sides_write_the_same_day_and_make_the_same_labels_live(spark, tmp_p
     assert all(one.ours and one.theirs for one in found)
 
 
+@pytest.mark.slow
 def test_a_night_changes_three_percent_of_the_live_rows(spark, root):
     first, second = (live_rows(spark, night, 400) for night in (0, 1))
     warehouse = Warehouse.at(str(root))

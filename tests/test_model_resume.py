@@ -175,7 +175,7 @@ def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("stage", [0, 3])  # 1 and 2 part the optimizer alone, which the test before this one tries
 def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle(stage, shop_root, tmp_path):
     shutil.copytree(shop_root, tmp_path / "killed")
     shutil.copytree(shop_root, tmp_path / "whole")

@@ -332,6 +332,7 @@ def test_nothing_that_a_night_leaves_holds_personal_data_users_sessions_or_queri
         assert not said.search(normalise(printed))
 
 
+@pytest.mark.slow
 def test_a_day_that_the_inputs_lack_is_refused_before_anything_is_written(night: dict) -> None:
     before = pl.read_delta(str(night["root"] / "labels_current"))
     done = make(night["root"], "nightly", DS="2024-06-01")
