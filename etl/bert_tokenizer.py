@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from etl.durable import read_json
 from etl.errors import InputError
 from etl.tokenizer_spec import TokenizerSpec
 from etl.wordpiece import TOKENIZER_FILE, WordPieceTokenizer
@@ -60,7 +60,7 @@ def _read(file: Path) -> HuggingFaceTokenizer:
 def _from_vocabulary(directory: Path) -> HuggingFaceTokenizer:
     """As ``transformers`` makes it of ``vocab.txt`` and, if it is there, ``tokenizer_config.json``."""
     file = directory / SETTINGS_FILE
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    settings: dict[str, Any] = read_json(file) if file.is_file() else {}
     pieces = (directory / VOCABULARY_FILE).read_text(encoding="utf-8").splitlines()
     places = {piece: place for place, piece in enumerate(pieces)}
     if missing := [piece for piece in ("[UNK]", "[CLS]", "[SEP]") if piece not in places]:

@@ -26,9 +26,10 @@ from etl import config
 from etl.bert_tokenizer import bert_tokenizer
 from etl.catalogue import read_catalogue, with_title_id
 from etl.contracts import CATALOGUE, PAIRS, RUNS, TITLE_GROUPS
-from etl.dataset import TOKENS_FILE, DataFile, Manifest, Part, data_files, schemas
+from etl.dataset import MANIFEST_FILE, TOKENS_FILE, DataFile, Manifest, Part, data_files, schemas
 from etl.dataset_config import DatasetConfig
 from etl.dataset_rows import as_examples, as_known, as_titles, as_token_table, catalogue_texts, refuse_collisions
+from etl.durable import mend_swap, read_json, swap_in
 from etl.errors import InputError
 from etl.heldout import as_heldout, count_languages, count_scripts
 from etl.inputs import version_of
@@ -62,13 +63,14 @@ def run(config: DatasetConfig) -> Mapping[str, Any]:
             are missing, or do not belong together. The dataset that was there stays.
     """
     started = time.monotonic()
-    known = known_tokenizer(config)
     warehouse = Warehouse.of(config)
+    target = warehouse.dataset(config.ds)
+    mend_swap(target)
+    known = known_tokenizer(config)
     spark = start_session("labeller dataset", config)
     pairs = _training_pairs(spark, warehouse, config)
     items = with_title_id(read_catalogue(spark, warehouse, config.ds, config.product_text), config.normaliser)
     groups = read(spark, warehouse.table(TITLE_GROUPS), TITLE_GROUPS, ds=config.ds)
-    target = warehouse.dataset(config.ds)
     aside = target.with_name(f".{target.name}.building")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -167,11 +169,19 @@ def known_tokenizer(config: DatasetConfig) -> Tokenizer | None:
 def _tokenizer_directory(config: DatasetConfig) -> Path | None:
     """Where the tokenizer lies that is taken over; None: nowhere, as with champion before the first promotion."""
     if config.tokenizer_from == "champion":
-        alias = Warehouse.of(config).bundles / "champion.json"
+        warehouse = Warehouse.of(config)
+        alias = warehouse.bundles / "champion.json"
         if not alias.is_file():
             log.info("tokenizer_from is champion, and there is none yet: the tokenizer is made anew")
             return None
-        return alias.parent / str(json.loads(alias.read_text(encoding="utf-8"))["bundle"])
+        cure = "put a copy of it back, or let tokenizer_from be the directory of a bundle"
+        found = warehouse.bundle(str(read_json(alias, cure=cure).get("bundle")))
+        held = read_json(found / MANIFEST_FILE, f"is no bundle, and {alias} names it").get("id")
+        if held != found.name:
+            raise InputError(
+                f"{found} holds bundle {held} (expected {found.name}, which {alias} names): copy that one there again"
+            )
+        return found
     return Path(config.tokenizer_from).expanduser() if config.tokenizer_from else None
 
 
@@ -216,16 +226,6 @@ def _manifest(
         ranks=config.ranks,
         **seen,
     )
-
-
-def swap_in(aside: Path, target: Path) -> None:
-    """Put a finished dataset in the place of the one that is there."""
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():  # else a swap was cut off, and the old one is all that there is until this one is in
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

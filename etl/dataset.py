@@ -35,6 +35,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from etl.durable import read_json, write
 from etl.errors import InputError
 from etl.tokenizer import TokenTable
 
@@ -148,9 +149,7 @@ class Manifest:
 
     def write(self, directory: Path) -> None:
         """Lay the manifest down by rename: either all of it is there or nothing."""
-        aside = directory / f".{MANIFEST_FILE}"
-        aside.write_text(self._json() + "\n", encoding="utf-8")
-        aside.rename(directory / MANIFEST_FILE)
+        write(directory / MANIFEST_FILE, (self._json() + "\n").encode())
 
     def _json(self) -> str:
         content = {"format_version": FORMAT_VERSION, **asdict(self), "ds": self.ds.isoformat()}
@@ -164,20 +163,23 @@ class Manifest:
         """The manifest alone, its files unchecked; :func:`verify` is what a reader wants.
 
         Raises:
-            InputError: there is none, or it is of another format.
+            InputError: there is none, it is of another format, or cut or otherwise damaged.
         """
         path = directory / MANIFEST_FILE
         if not path.is_file():
             raise InputError(f"dataset {directory} has no {MANIFEST_FILE}: it is not there or was not finished; {_CURE}")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, cure=_CURE)
         if content.get("format_version") != FORMAT_VERSION:
             raise InputError(
                 f"{path}: format_version {content.get('format_version')!r} (expected {FORMAT_VERSION}); {_CURE}"
             )
-        parts = {part: tuple(DataFile(**file) for file in content["parts"][part]) for part in get_args(Part)}
         keys = ("token_dtype", "tokenizer", "normaliser", "spec", "inputs", "schema", "languages", "ranks")
-        known = {key: content[key] for key in keys} | {key: content.get(key, {}) for key in ("scripts", "cleaning")}
-        return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **known)
+        try:
+            parts = {part: tuple(DataFile(**file) for file in content["parts"][part]) for part in get_args(Part)}
+            known = {key: content[key] for key in keys} | {key: content.get(key, {}) for key in ("scripts", "cleaning")}
+            return cls(ds=dt.date.fromisoformat(content["ds"]), parts=parts, **known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is damaged ({type(error).__name__}: {error}); {_CURE}") from None
 
 
 def verify(directory: Path) -> Manifest:

@@ -17,6 +17,7 @@ hashed once in a night, not once in an occurrence.
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from etl.durable import read_json
 from etl.errors import InputError
 from etl.text import Normaliser, is_cjk, word_spans, words
 from etl.tokenizer_spec import SPEC_FILE, TokenizerSpec, read_spec, require_installed_normaliser, save_spec
@@ -165,7 +167,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         return WordHashTokenizer(spec)
     if spec.kind == "wordpiece":
         return WordPieceTokenizer.load(spec, directory)
-    return BothTokenizer(spec, HuggingFaceTokenizer.from_file(str(directory / TOKENIZER_FILE)))
+    return BothTokenizer(spec, HuggingFaceTokenizer.from_str(json.dumps(read_json(directory / TOKENIZER_FILE))))
 
 
 def tokenizer_hash(directory: Path) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from etl.durable import read_json
 from etl.errors import InputError, OtherContract
 from etl.text import Normaliser
 
@@ -66,13 +67,13 @@ def read_spec(directory: Path) -> TokenizerSpec:
     """What the tokenizer saved in ``directory`` was made with, whether it can be used here or not.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is cut or otherwise damaged.
         OtherContract: it has fields that this version does not know.
     """
     path = directory / SPEC_FILE
     if not path.is_file():
         raise InputError(f"{directory} holds no tokenizer (expected {SPEC_FILE}): is it a dataset or a bundle?")
-    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw = read_json(path, cure="copy the dataset or bundle it is of again, or make that again")
     if unknown := sorted(raw.keys() - TokenizerSpec.__dataclass_fields__):
         raise OtherContract(f"{path} has unknown fields {unknown}: a newer version of this package made it, install that")
     return TokenizerSpec(**{**raw, "ngrams": tuple(raw["ngrams"])})

@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from etl.durable import read_json
 from etl.text_rules import text_rules
 from etl.tokenizer_spec import TokenizerSpec, save_spec
 
@@ -69,7 +70,7 @@ class WordPieceTokenizer:
     @classmethod
     def load(cls, spec: TokenizerSpec, directory: Path) -> WordPieceTokenizer:
         """What :meth:`save` wrote."""
-        content = json.loads((directory / TOKENIZER_FILE).read_text(encoding="utf-8"))
+        content = read_json(directory / TOKENIZER_FILE)
         if not spec.simplified_chinese:
             content["normalizer"] = next(iter(content["normalizer"]["normalizers"][1:]), None)
         return cls(spec, HuggingFaceTokenizer.from_str(json.dumps(content)))

@@ -23,10 +23,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import config
-from etl.build_dataset import swap_in
 from etl.config import SparkJobConfig
 from etl.dataset import DataFile, Manifest, data_files, schemas, verify
 from etl.dataset_config import DatasetConfig
+from etl.durable import mend_swap, swap_in
 from etl.errors import InputError
 from etl.job import run_job
 from etl.petastorm_write import write_petastorm
@@ -96,11 +96,12 @@ def run(settings: MineConfig) -> Mapping[str, Any]:
     """
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
+    dataset = warehouse.dataset(settings.ds)
+    mend_swap(dataset)
     if settings.if_wanted and (reason := _not_wanted(settings, warehouse)):
         log.info("no hard negatives are mined: %s", reason)
         return {"hard_negatives": 0}
     bundle = load_bundle(labelling_bundle(warehouse, settings.bundle))
-    dataset = warehouse.dataset(settings.ds)
     manifest = verify(dataset)
     _require_same_tokenizer(bundle, dataset, manifest)
     spark = start_session("labeller mine", settings)

@@ -1,7 +1,8 @@
 """A trained encoder as a directory of safetensors and JSON that checks itself: what training hands to labelling.
 
 ``model.safetensors``, ``encoder.json``, ``tokenizer_spec.json`` (and ``tokenizer.json``), ``metrics.json``, what
-sentence-transformers reads (:mod:`model.bundle_layout`), and ``manifest.json`` with the SHA-256 of each;
+sentence-transformers reads (:mod:`model.bundle_layout`), and ``manifest.json`` with the SHA-256 of each and a digest of its
+own; ``metrics.json``, which a training that makes the same bundle again replaces, has one too, of itself and of the id;
 ``calibration.json`` is added later, carries its own identity, and names the files beside it that belong to it;
 ``gate.json`` and ``MODEL_CARD.md`` (:mod:`model.model_card`) are for people, no job reads them.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from etl.durable import SEAL, is_sealed, sync_directory, sync_tree, write, write_sealed
 from etl.errors import InputError, OtherContract
 from etl.tokenizer import Tokenizer, load_tokenizer
 from etl.tokenizer_spec import SPEC_FILE, read_spec, require_installed_normaliser
@@ -35,6 +37,12 @@ FORMAT = 2
 METRICS_FILE, MANIFEST_FILE, CALIBRATION_FILE = "metrics.json", "manifest.json", "calibration.json"
 REQUIRED = (WEIGHTS_FILE, CONFIG_FILE, SPEC_FILE)
 """Files that no bundle goes without."""
+
+_BEFORE_SEALS = {"format", "id", "ds", "sentence_transformers", "files", "lineage"}
+"""Fields of the manifest of a bundle that was made before manifests had a digest; each is in one that has."""
+
+_CURE = "copy the bundle again, or train again"
+_ALIAS_CURE = 'put a copy of it back, or write {"bundle": ID, "ds": DAY} of a directory beside it into it'
 
 _ADDED = re.compile(r"[a-z_]+-[0-9a-f]{12}\.safetensors")
 
@@ -92,7 +100,8 @@ def write_bundle(
     """Lay a bundle down beside its final place, then rename it to ``bundles/<id>``; returns that path.
 
     The id is that of all files but ``metrics.json``: the same weights, config and tokenizer make the same id. A bundle that
-    is there already keeps its calibration, and gets the figures and the lineage of the training that made it again.
+    is there already keeps its calibration, and gets the figures and the lineage of the training that made it again, and
+    anew what of it was damaged. Killed in between, it is whole all the same, with some of either.
     """
     from model.bundle_layout import opens_plainly, save_encoder
 
@@ -101,9 +110,10 @@ def write_bundle(
     try:
         save_encoder(aside, encoder, tokenizer.spec)
         tokenizer.save(aside)
-        write_json(aside / METRICS_FILE, metrics)
         files = {path.relative_to(aside).as_posix(): _sha256(path) for path in sorted(aside.rglob("*")) if path.is_file()}
         bundle_id = _bundle_id(files)
+        write_sealed(aside / METRICS_FILE, metrics, of=bundle_id)
+        files[METRICS_FILE] = _sha256(aside / METRICS_FILE)
         plainly = opens_plainly(encoder.config, tokenizer.spec)
         manifest = {
             "format": FORMAT,
@@ -113,15 +123,20 @@ def write_bundle(
             "files": files,
             "lineage": dict(lineage),
         }
-        write_json(aside / MANIFEST_FILE, manifest)
+        write_sealed(aside / MANIFEST_FILE, manifest)
+        sync_tree(aside)
         final = bundles / bundle_id
         if final.exists():
-            for name in (METRICS_FILE, MANIFEST_FILE):  # a crash between the two is mended by making it once more
+            # All but the figures are the same again; these count by their own digest until the manifest has their hash.
+            for name in (*files, MANIFEST_FILE):
+                (final / name).parent.mkdir(exist_ok=True)
                 (aside / name).replace(final / name)
+            sync_tree(final)
             verify(final)
         else:
             aside.chmod(0o755)
             aside.rename(final)
+            sync_directory(bundles)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final
@@ -131,31 +146,46 @@ def verify(path: Path) -> dict[str, Any]:
     """Check every file of a bundle against its manifest, and return the manifest.
 
     Raises:
-        InputError: no bundle there, another format, or files missing, changed or outside of it: all of them, by name.
+        InputError: no bundle there, another format, another bundle than its directory is named after, or files missing,
+            changed or outside of it: all of them, by name.
     """
     manifest = _require_format(path)
-    problems = []
-    for name, expected in manifest["files"].items():
-        if not (path / name).resolve().is_relative_to(path.resolve()):
-            problems.append(f"{name} leads out of the bundle")
-        elif not (path / name).is_file():
-            problems.append(f"{name} is missing")
-        elif (found := _sha256(path / name)) != expected:
-            problems.append(f"{name} has SHA-256 {found[:12]}…, expected {expected[:12]}…")
-    problems += [f"{name} is not in the manifest" for name in REQUIRED if name not in manifest["files"]]
-    if not problems and _bundle_id(manifest["files"]) != manifest["id"]:
-        problems.append(f"id {manifest['id']} is not that of its files ({_bundle_id(manifest['files'])})")
+    if not is_sealed(path / MANIFEST_FILE) and manifest.keys() != _BEFORE_SEALS:
+        raise InputError(f"{path / MANIFEST_FILE} is not as it was written (its digest is another): {_CURE}")
+    bundle_id, files = manifest["id"], manifest["files"]
+    problems = [problem for name, expected in files.items() if (problem := _damage(path, name, expected, bundle_id))]
+    problems += [f"{name} is not in the manifest" for name in REQUIRED if name not in files]
+    if not problems and _bundle_id(files) != bundle_id:
+        problems.append(f"id {bundle_id} is not that of its files ({_bundle_id(files)})")
     if problems:
-        raise InputError.of(problems, heading=f"bundle {path} is damaged (copy it again, or train again):")
+        raise InputError.of(problems, heading=f"bundle {path} is damaged ({_CURE}):")
+    if bundle_id != (name := path.absolute().name):
+        raise InputError(
+            f"{path} holds bundle {bundle_id} (expected {name}, as the directory is called): call it {bundle_id}, or copy "
+            f"bundle {name} there again"
+        )
     return manifest
 
 
+def _damage(path: Path, name: str, expected: str, bundle_id: str) -> str | None:
+    """What is wrong with a file of a bundle; None if nothing is."""
+    file = path / name
+    if not file.resolve().is_relative_to(path.resolve()):
+        return f"{name} leads out of the bundle"
+    if not file.is_file():
+        return f"{name} is missing"
+    found = _sha256(file)
+    if found == expected or (name == METRICS_FILE and is_sealed(file, of=bundle_id)):
+        return None
+    return f"{name} has SHA-256 {found[:12]}…, expected {expected[:12]}…"
+
+
 def _require_format(path: Path) -> dict[str, Any]:
-    manifest = read_json(path / MANIFEST_FILE, "is no bundle: train one with `labeller train`")
+    manifest = read_json(path / MANIFEST_FILE, "is no bundle: train one with `labeller train`", _CURE)
     if manifest.get("format") != FORMAT:
         raise OtherContract(
-            f"{path}: bundle format {manifest.get('format')!r}, this version reads {FORMAT}: train again (`labeller train`, "
-            "`labeller promote`), or install the version of this package that made it"
+            f"{path / MANIFEST_FILE}: bundle format {manifest.get('format')!r}, this version reads {FORMAT}: train again "
+            "(`labeller train`, `labeller promote`), or install the version of this package that made it"
         )
     return manifest
 
@@ -171,7 +201,7 @@ def foreign(path: Path) -> str | None:
     try:
         _require_format(path)
         require_installed_normaliser(read_spec(path), path)
-        EncoderConfig.from_json(read_json(path / CONFIG_FILE))
+        EncoderConfig.from_json(read_json(path / CONFIG_FILE, cure=_CURE))
     except OtherContract as error:
         return str(error)
     return None
@@ -181,7 +211,7 @@ def load_bundle(path: Path | str, device: str = "cpu") -> Bundle:
     """A verified bundle, ready to encode.
 
     Raises:
-        InputError: a file is missing, changed or truncated, or belongs to another text normaliser.
+        InputError: a file is missing, changed or truncated, or belongs to another text normaliser or bundle.
     """
     from model.bundle_layout import load_encoder
 
@@ -194,7 +224,7 @@ def load_bundle(path: Path | str, device: str = "cpu") -> Bundle:
         encoder=load_encoder(path).to(device).eval(),
         tokenizer=load_tokenizer(path),
         manifest=manifest,
-        metrics=read_json(path / METRICS_FILE),
+        metrics={name: value for name, value in read_json(path / METRICS_FILE).items() if name != SEAL},
         calibration=calibration["calibration"] if calibration else None,
         calibration_id=calibration["id"] if calibration else "",
         device=device,
@@ -215,9 +245,7 @@ def add_file(path: Path, name: str, content: bytes) -> tuple[str, str]:
     """Lay a file of a calibration to come into the bundle at ``path``; returns its full name and its SHA-256."""
     sha256 = hashlib.sha256(content).hexdigest()
     full = f"{name}-{sha256[:12]}.safetensors"
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path) as aside:
-        (Path(aside) / full).write_bytes(content)
-        (Path(aside) / full).replace(path / full)
+    write(path / full, content)
     return full, sha256
 
 
@@ -240,9 +268,13 @@ def candidate(warehouse: Warehouse) -> Path | None:
 
 
 def alias(warehouse: Warehouse, name: str) -> dict[str, Any] | None:
-    """What an alias says: ``bundle``, ``ds``, ``metrics``; None if it was never set."""
+    """What an alias says: ``bundle``, ``ds``, ``metrics``; None if it was never set.
+
+    Raises:
+        InputError: the file is cut or otherwise damaged.
+    """
     path = warehouse.bundles / f"{name}.json"
-    return read_json(path) if path.exists() else None
+    return read_json(path, cure=_ALIAS_CURE) if path.exists() else None
 
 
 def set_alias(warehouse: Warehouse, name: str, path: Path, **more: Any) -> None:
@@ -280,7 +312,7 @@ def read_calibration(path: Path) -> dict[str, Any] | None:
     file = path / CALIBRATION_FILE
     if not file.exists():
         return None
-    found = read_json(file)
+    found = read_json(file, cure=f"copy it again, or run `labeller calibrate --bundle {path.name}`")
     if found.get("id") != _calibration_id(found.get("calibration", {})):
         raise InputError(f"{file} was changed by hand (its id does not fit): run `labeller calibrate` again")
     for name, expected in found["calibration"].get("files", {}).items():

@@ -1,8 +1,8 @@
 """Checkpoints of a training: whole or not there, found again after a crash, the last few kept.
 
-Each is a directory ``step-00000200`` that was written aside, hashed, given a COMPLETE manifest and renamed. DeepSpeed's own
-``latest`` is not used: it is not written atomically, and of truncated files one rank raises where another believes that it
-loaded.
+Each is a directory ``step-00000200`` that was written aside, hashed, given a COMPLETE manifest and renamed, and is renamed
+again before it is removed: one of such a name that is not whole was damaged. DeepSpeed's own ``latest`` is not used: it is
+not written atomically, and of truncated files one rank raises where another believes that it loaded.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import distributed as dist
 
+from etl.durable import is_sealed, sync_directory, sync_tree, write_sealed
+from etl.errors import InputError
 from model.engines import Engine
 from model.positions import Position
 from model.progress import Curve
@@ -29,8 +30,12 @@ from model.universal import to_universal
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 COMPLETE = "COMPLETE.json"
 _CHUNK = 1 << 20
+_BEFORE_SEALS = {"position", "progress", "files"}
+"""Fields of a manifest of before they had a digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,28 +82,42 @@ class Checkpoints:
         if self.ranks.rank == 0:
             files = {str(f.relative_to(aside)): _digest(f) for f in sorted(aside.rglob("*")) if f.is_file()}
             manifest = {"position": asdict(position), "progress": asdict(progress), "files": files}
-            _write_durably(aside / COMPLETE, json.dumps(manifest))
-            shutil.rmtree(final, ignore_errors=True)
+            write_sealed(aside / COMPLETE, manifest)
+            sync_tree(aside)
+            if final.exists():  # a damaged one, which was passed over
+                shutil.rmtree(_let_go(final))
             aside.rename(final)
+            sync_directory(self.directory)
             for old in self._steps()[self.keep :]:
-                shutil.rmtree(old)
+                shutil.rmtree(_let_go(old))
             log.info("checkpoint after step %d: %s", position.step, final)
         self._wait()
 
     def newest(self) -> Found | None:
-        """The newest one that is whole, the same on every rank; says loudly which newer ones are not."""
-        name = ""
-        if self.ranks.rank == 0:
-            for path in self._steps():
-                problem = _problem(path)
-                if problem is None:
-                    name = path.name
-                    break
-                log.warning("checkpoint %s is not used: %s; falling back to the one before it", path, problem)
-        name = self._told(name)
-        if not name:
-            return None
-        return Found.of(self.directory / name, _manifest(self.directory / name))
+        """The newest one that is whole, the same on every rank, or None; says loudly which newer ones are not.
+
+        Raises:
+            InputError: there are some and none is whole, on every rank; each is named with its reason.
+        """
+        name, problems = self._told(self._look() if self.ranks.rank == 0 else ("", {}))
+        if not name and problems:
+            raise InputError.of(
+                [f"{step}: {problem}" for step, problem in problems.items()],
+                heading=f"no checkpoint in {self.directory} is whole (expected at least one, of a training that has left "
+                "some): copy one there again, or start afresh with --no-resume, which removes them:",
+            )
+        for step, problem in problems.items() if self.ranks.rank == 0 else ():
+            log.warning("checkpoint %s is not used: %s; falling back to the one before it", self.directory / step, problem)
+        return Found.of(self.directory / name, _manifest(self.directory / name)) if name else None
+
+    def _look(self) -> tuple[str, dict[str, str]]:
+        """Name of the newest one that is whole, or nothing; of those that are newer, or of all, what is wrong with each."""
+        problems: dict[str, str] = {}
+        for path in self._steps():
+            if (problem := _problem(path)) is None:
+                return path.name, problems
+            problems[path.name] = problem
+        return "", problems
 
     def load(self, engine: Engine, found: Found) -> None:
         """Put weights, optimizer and random numbers back as they were.
@@ -136,6 +155,8 @@ class Checkpoints:
     def remove(self) -> None:
         """All of them: the training is over, or starts afresh."""
         if self.ranks.rank == 0:
+            for path in self._steps():
+                _let_go(path)
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def _steps(self) -> list[Path]:
@@ -147,13 +168,13 @@ class Checkpoints:
         if self.ranks.world > 1:
             dist.barrier()
 
-    def _told(self, name: str) -> str:
+    def _told(self, said: T) -> T:
         """What rank 0 says, on every rank."""
         if self.ranks.world == 1:
-            return name
-        names = [name]
-        dist.broadcast_object_list(names)
-        return names[0]
+            return said
+        told = [said]
+        dist.broadcast_object_list(told)
+        return told[0]
 
 
 def _problem(path: Path) -> str | None:
@@ -164,11 +185,20 @@ def _problem(path: Path) -> str | None:
         files = dict[str, str](manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{COMPLETE} cannot be read ({type(error).__name__}: {error})"
+    if not is_sealed(path / COMPLETE) and manifest.keys() != _BEFORE_SEALS:
+        return f"{COMPLETE} is not what was written"
     missing = [name for name in files if not (path / name).is_file()]
     if missing:
         return f"{', '.join(missing)} is missing"
     changed = [name for name, digest in files.items() if _digest(path / name) != digest]
     return f"{', '.join(changed)} is not what was written" if changed else None
+
+
+def _let_go(path: Path) -> Path:
+    """Rename a checkpoint that is to be removed, so that a kill in the middle leaves no damaged one; returns where it is."""
+    aside = path.with_suffix(".removing")
+    shutil.rmtree(aside, ignore_errors=True)
+    return path.rename(aside)
 
 
 def _manifest(path: Path) -> Any:
@@ -181,13 +211,6 @@ def _digest(file: Path) -> str:
         while chunk := stream.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()
-
-
-def _write_durably(file: Path, text: str) -> None:
-    with file.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from etl.durable import write
 from etl.tokenizer_spec import SPEC_FILE
 from model.bundle import MANIFEST_FILE, METRICS_FILE, read_calibration
 from model.bundle_files import read_json, write_json
@@ -41,9 +42,7 @@ def write_card(path: Path) -> None:
     Raises:
         InputError: there is no bundle, or its calibration is damaged.
     """
-    aside = path / f".{CARD_FILE}"
-    aside.write_text(model_card(path), encoding="utf-8")
-    aside.replace(path / CARD_FILE)
+    write(path / CARD_FILE, model_card(path).encode())
 
 
 def model_card(path: Path) -> str:
@@ -54,7 +53,8 @@ def model_card(path: Path) -> str:
     """
     manifest, metrics = read_json(path / MANIFEST_FILE, "is no bundle"), read_json(path / METRICS_FILE)
     cleaning, lineage = metrics.get("cleaning") or {}, manifest["lineage"]
-    gate = read_json(path / GATE_FILE) if (path / GATE_FILE).is_file() else None
+    cure = "delete it, `labeller promote` writes it again"
+    gate = read_json(path / GATE_FILE, cure=cure) if (path / GATE_FILE).is_file() else None
     spec = read_json(path / SPEC_FILE)
     events = [(name, n) for name, n in cleaning.get("counts", {}).items() if name not in NO_EVENTS and n]
     measures = list(dict.fromkeys(name for row in metrics.get("heldout", {}).values() for name in row))

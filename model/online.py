@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from etl.durable import read_json
 from etl.errors import InputError
 from etl.tokenizer import HashedTokenizer, Tokenizer, load_tokenizer
 
@@ -102,7 +102,7 @@ def verify(path: Path) -> dict[str, Any]:
     """
     if not (path / MANIFEST_FILE).is_file():
         raise InputError(f"{path} holds no export (no {MANIFEST_FILE}): make one with `labeller export-onnx`")
-    manifest: dict[str, Any] = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest = read_json(path / MANIFEST_FILE, cure="copy the export again, or run `labeller export-onnx` again")
     if manifest.get("onnx_export") != FORMAT:
         found = manifest.get("onnx_export")
         raise InputError(f"{path}: export format {found!r}, this version reads {FORMAT}: run `labeller export-onnx` again")

@@ -13,17 +13,20 @@ from typing import Any, Literal
 
 from etl import config as settings
 from etl.dataset import Manifest, verify
+from etl.durable import mend_swap, read_json
 from etl.errors import InputError, StageFailed
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from model import launch, worker
-from model.bundle import CANDIDATE, champion, foreign, set_alias
+from model.bundle import CANDIDATE, CHAMPION, METRICS_FILE, champion, foreign, set_alias
 from model.bundle import verify as verify_bundle
+from model.checkpoints import Checkpoints
 from model.distillation import Teacher
 from model.hosts import ReachedHosts
 from model.leftovers import remove_leftovers, running
 from model.precision import choose
+from model.ranks import Ranks
 from model.shares import require_enough, smallest_share
 from model.tracking import MLflow
 from model.train_config import TrainConfig
@@ -59,7 +62,11 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
     warehouse = Warehouse.of(config)
     hosts = config.hosts()
     ranks = hosts.ranks if hosts else config.where()[1]
+    if config.writes:
+        mend_swap(config.dataset)
     manifest = verify(config.dataset)
+    if config.init_from == CHAMPION and (live := champion(warehouse)) is not None and not foreign(live):
+        verify_bundle(live)  # of one that is whole and does not fit, training may start from random weights
     config = config.with_start(manifest.spec, config.dataset)
     chosen = config.chosen_preset(manifest)
     for part in PARTS if chosen.crops else PARTS[:1]:
@@ -97,8 +104,10 @@ def run(config: TrainConfig) -> Mapping[str, Any]:
         bundle = warehouse.bundle(made)
     verify_bundle(bundle)
     set_alias(warehouse, CANDIDATE, bundle)
+    # Not before: a command that is killed earlier goes on from the last of them when it is started again.
+    Checkpoints(warehouse.training_checkpoints(config.ds), Ranks()).remove()
     remove_leftovers(warehouse.checkpoints, config.ds)
-    metrics = json.loads((bundle / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_json(bundle / METRICS_FILE)
     figures = {f"{split}_{k}": v for split, row in metrics["heldout"].items() for k, v in row.items()}
     return {"bundle": bundle.name, **figures, "path": bundle}
 

@@ -125,7 +125,10 @@ def ends_after(minutes: float) -> Iterator[None]:
 
 
 def run(config: TrainConfig, scratch: Path) -> None:
-    """Join the other ranks, train with them, and on rank 0 leave a bundle and its id in ``scratch``."""
+    """Join the other ranks, train with them, and on rank 0 leave a bundle and its id in ``scratch``.
+
+    Checkpoints stay until the bundle has a name, which `labeller train` gives it.
+    """
     device, _ = config.where()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device_name = f"cuda:{local_rank}" if device == "cuda" else "cpu"
@@ -151,7 +154,6 @@ def run(config: TrainConfig, scratch: Path) -> None:
             torch.set_num_threads(os.cpu_count() or 1)  # the other ranks are gone
             path = finish(config, manifest, fitted, device_name, trackers)
             (scratch / RESULT_FILE).write_text(json.dumps({"bundle": path.name}), encoding="utf-8")
-            Checkpoints(checkpoints, ranks).remove()
 
 
 def _wait(ranks: Ranks) -> None:

@@ -31,6 +31,7 @@ from etl.typos import misspelt
 from etl.warehouse import Warehouse
 from tests.delta_data import lay, run_row
 from tests.etl_data import QUERIES, items
+from tests.model_data import small_shop, write_dataset
 from tests.rows import CATALOGUE, DS, lay_down
 
 TITLES = {row["item_id"]: row["title"] for row in items() if row["item_id"] not in ("null", "empty", "page")}
@@ -369,6 +370,7 @@ def test_the_tokenizer_of_a_bert_or_a_bundle_is_taken_over_whole(shop, directory
     first = verify(tmp_path / "datasets" / f"ds={DS}")
     bundle = tmp_path / "bundles" / "abc"
     shutil.copytree(tmp_path / "datasets" / f"ds={DS}", bundle)
+    (bundle / "manifest.json").write_text(json.dumps({"id": "abc"}))
     (bundle.parent / "champion.json").write_text(json.dumps({"bundle": "abc"}))
     build_dataset.run(config(tmp_path, tokenizer_from="champion", rows=5_000))
     again = verify(tmp_path / "datasets" / f"ds={DS}")
@@ -388,6 +390,32 @@ def test_the_champion_s_tokenizer_is_made_anew_until_there_is_a_champion(tmp_pat
     found = build_dataset.known_tokenizer(config(tmp_path, tokenizer_from="champion", rows=512))
     assert (found.spec.kind, found.spec.rows) == ("wordhash", 512)
     assert build_dataset.known_tokenizer(config(tmp_path, tokenizer_from="champion", tokenizer="wordpiece")) is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ('{"bundle": "b', r"/champion.json cannot be read as JSON.*: put a copy of it back, or let tokenizer_from be"),
+        ('{"bundle": "../b1"}', "bundle '../b1' is not under"),
+        ('{"bundle": "gone"}', r"is no bundle, and .*/champion.json names it"),
+        ('{"bundle": "b2"}', r"bundles/b2 holds bundle b1 \(expected b2, which .*/champion.json names\)"),
+    ],
+)
+def test_an_alias_that_is_cut_or_names_no_bundle_or_another_one_is_refused(tmp_path, entry, message):
+    (tmp_path / "bundles" / "b2").mkdir(parents=True)
+    (tmp_path / "bundles" / "b2" / "manifest.json").write_text('{"id": "b1"}')
+    (tmp_path / "bundles" / "champion.json").write_text(entry)
+    with pytest.raises(InputError, match=message):
+        build_dataset.known_tokenizer(config(tmp_path, tokenizer_from="champion"))
+
+
+def test_a_dataset_that_a_killed_job_took_out_of_its_place_is_back_before_another_is_built(tmp_path):
+    target = tmp_path / "datasets" / f"ds={DS}"
+    digest = write_dataset(target, small_shop(titles=20, clicks=40), files=1).digest
+    target.rename(target.with_name(f".{target.name}.old"))
+    with pytest.raises(InputError, match="to take a tokenizer from"):
+        build_dataset.run(config(tmp_path, tokenizer_from=str(tmp_path / "nowhere")))
+    assert verify(target).digest == digest
 
 
 def test_a_hundred_million_rows_find_their_place_among_64_files(spark):

@@ -76,6 +76,30 @@ def test_a_dataset_without_manifest_is_refused(tmp_path):
         verify(tmp_path)
 
 
+@pytest.mark.parametrize("cut", [0, 100, -3])
+def test_a_manifest_that_was_cut_is_refused_by_its_name_with_the_cure(tmp_path, cut):
+    path = dataset(tmp_path) / "manifest.json"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"/manifest.json cannot be read as JSON.*: build it again with `labeller dataset`"):
+        Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ds", "parts", "sha256"])
+def test_a_manifest_that_lacks_what_it_must_say_is_refused_by_its_name_with_the_cure(tmp_path, name):
+    path = dataset(tmp_path) / "manifest.json"
+    path.write_text(path.read_text().replace(f'"{name}"', '"other"', 1))
+    with pytest.raises(InputError, match=r"/manifest.json is damaged \(.*\); build it again with `labeller dataset`"):
+        Manifest.read(tmp_path)
+
+
+def test_a_link_in_the_place_of_a_manifest_s_draft_is_not_written_through(tmp_path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "outside").write_text("untouched")
+    (tmp_path / "dataset" / ".manifest.json").symlink_to(tmp_path / "outside")
+    dataset(tmp_path / "dataset")
+    assert (tmp_path / "outside").read_text() == "untouched"
+
+
 def test_a_dataset_of_another_format_is_refused(tmp_path):
     path = dataset(tmp_path) / "manifest.json"
     path.write_text(path.read_text().replace('"format_version": 3', '"format_version": 99'))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -57,15 +56,6 @@ def test_a_link_in_the_place_of_a_draft_or_of_the_file_is_not_written_through(tm
     assert outside.read_text() == "untouched"
     assert not (tmp_path / "champion.json").is_symlink()
     assert read_json(tmp_path / "champion.json") == {"bundle": "b1"}
-
-
-def test_drafts_have_names_that_nobody_can_lay_a_link_at_and_two_writers_do_not_share(tmp_path, monkeypatch):
-    drafts = []
-    monkeypatch.setattr(os, "fsync", lambda _: drafts.extend(path.name for path in tmp_path.glob(".*")))
-    for _ in range(2):
-        write(tmp_path / "a.json", b"{}")
-    assert len(set(drafts)) == 2
-    assert names(tmp_path) == {"a.json"}
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, -2])

@@ -5,8 +5,9 @@ import pytest
 from etl.errors import InputError
 from etl.text import normalise
 from etl.tokenize_texts import Tokenise
-from etl.tokenizer import BothTokenizer, WordHashTokenizer, token_id
+from etl.tokenizer import BothTokenizer, WordHashTokenizer, load_tokenizer, token_id
 from etl.tokenizer_spec import TokenizerSpec
+from etl.wordpiece import WordPieceTokenizer
 
 PIECES, ROWS = 60, 1_060
 SPEC = TokenizerSpec(kind="both", rows=ROWS, pieces=PIECES, max_query_tokens=4, normaliser=normalise.hash)
@@ -85,3 +86,14 @@ def test_a_vocabulary_that_does_not_fit_into_its_rows_is_refused(both):
         BothTokenizer(TokenizerSpec(kind="both", rows=ROWS, pieces=59), both.tokenizer)
     with pytest.raises(InputError, match=r"60 pieces in 60 of 60 rows .*raise rows"):
         BothTokenizer(TokenizerSpec(kind="both", rows=60, pieces=60), both.tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "both"])
+@pytest.mark.parametrize("name", ["tokenizer_spec.json", "tokenizer.json"])
+def test_a_file_of_a_tokenizer_that_was_cut_is_refused_by_its_name(both, tmp_path, kind, name):
+    spec = TokenizerSpec(kind="wordpiece", rows=PIECES, normaliser=normalise.hash)
+    (both if kind == "both" else WordPieceTokenizer(spec, both.tokenizer)).save(tmp_path)
+    assert load_tokenizer(tmp_path).spec.kind == kind
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-10])
+    with pytest.raises(InputError, match=rf"/{name} cannot be read as JSON, it is cut or damaged \(.*\): copy .* again"):
+        load_tokenizer(tmp_path)

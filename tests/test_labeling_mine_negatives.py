@@ -144,6 +144,15 @@ def test_the_night_mines_only_where_training_wants_it_and_a_champion_can(before,
     assert verify(dataset).hard_negatives == 0
 
 
+def test_a_dataset_that_a_killed_job_took_out_of_its_place_is_back_before_it_is_mined(before, tmp_path):
+    root = Path(shutil.copytree(before, tmp_path / "warehouse"))
+    dataset = Warehouse.at(str(root)).dataset(DS)
+    digest = verify(dataset).digest
+    dataset.rename(dataset.with_name(f".{dataset.name}.old"))
+    assert mine(root, "--if-wanted") == EXIT_OK  # it is not, but that is said of a dataset
+    assert verify(dataset).digest == digest
+
+
 def batches(root: Path, steps: int, **changes) -> list:
     dataset = Warehouse.at(str(root)).dataset(DS)
     config = TrainConfig(root=str(root), ds=DS, preset="tiny", **changes)

@@ -1,19 +1,36 @@
 import datetime as dt
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from etl.durable import SEAL, write_json, write_sealed
 from etl.errors import InputError
 from etl.text import normalise
 from etl.tokenizer import WordHashTokenizer
 from etl.tokenizer_spec import TokenizerSpec
 from etl.warehouse import Warehouse
 from etl.wordpiece import WordPieceTokenizer
-from model.bundle import CANDIDATE, CHAMPION, add_calibration, candidate, champion, load_bundle, set_alias, write_bundle
+from model.bundle import (
+    CANDIDATE,
+    CHAMPION,
+    _sha256,
+    add_calibration,
+    add_file,
+    candidate,
+    champion,
+    load_bundle,
+    set_alias,
+    write_bundle,
+)
 from model.fit import draw
+from model.model_card import CARD_FILE, GATE_FILE, model_card, record_gate, write_card
 from model.presets import PRESETS
+from tests.damage import each_damage
+from tests.killed import each_death
 
 TINY = PRESETS["tiny"].encoder
 WORDS = WordHashTokenizer(TokenizerSpec(rows=TINY.rows, normaliser=normalise.hash))
@@ -121,10 +138,11 @@ def test_a_directory_without_manifest_is_no_bundle(warehouse, tmp_path):
 def test_a_manifest_with_another_id_or_format_is_refused(warehouse):
     path = written(warehouse)
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | {"id": "0" * 12}))
+    del manifest[SEAL]
+    write_sealed(path / "manifest.json", manifest | {"id": "0" * 12})
     with pytest.raises(InputError, match="is not that of its files"):
         load_bundle(path)
-    (path / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+    write_sealed(path / "manifest.json", manifest | {"format": 99})
     with pytest.raises(InputError, match="format 99"):
         load_bundle(path)
 
@@ -159,3 +177,122 @@ def test_an_alias_that_points_nowhere_is_refused(warehouse):
     (warehouse.bundles / "champion.json").write_text('{"bundle": "gone", "ds": "2024-05-07"}')
     with pytest.raises(InputError, match=r"champion.json points to bundle 'gone', which is not there"):
         champion(warehouse)
+
+
+def test_an_alias_that_was_cut_is_refused_by_its_name_with_the_cure(warehouse):
+    set_alias(warehouse, CHAMPION, written(warehouse))
+    file = warehouse.bundles / "champion.json"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(
+        InputError, match=r'/champion.json cannot be read as JSON.*: put a copy .* write {"bundle": ID, "ds"'
+    ):
+        champion(warehouse)
+
+
+def test_a_bundle_that_lies_under_another_s_name_is_refused_with_both_names(warehouse):
+    first, second = written(warehouse), written(warehouse, seed=2)
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    with pytest.raises(InputError, match=rf"{second} holds bundle {first.name} \(expected {second.name}, as"):
+        load_bundle(second)
+    assert load_bundle(first).id == first.name
+
+
+def test_the_figures_of_another_bundle_are_refused(warehouse):
+    first, second = written(warehouse), written(warehouse, seed=2)
+    metrics = {"heldout": {"test": {"recall@10": 0.6}}}
+    write_bundle(warehouse.bundles, draw(TINY, 2), WORDS, ds=DS, metrics=metrics, lineage={})
+    shutil.copy(second / "metrics.json", first / "metrics.json")
+    with pytest.raises(InputError, match=r"metrics.json has SHA-256"):
+        load_bundle(first)
+
+
+def as_before_seals(path: Path) -> None:
+    """Make a bundle one of before its manifest and its figures had digests of their own."""
+    metrics, manifest = (json.loads((path / name).read_text()) for name in ("metrics.json", "manifest.json"))
+    write_json(path / "metrics.json", {name: value for name, value in metrics.items() if name != SEAL})
+    manifest["files"]["metrics.json"] = _sha256(path / "metrics.json")
+    write_json(path / "manifest.json", {name: value for name, value in manifest.items() if name != SEAL})
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_champion_that_a_training_makes_again_is_whole_wherever_that_is_killed(warehouse, tmp_path, older):
+    tokenizer = WordHashTokenizer(TokenizerSpec(rows=64, normaliser=normalise.hash))
+    encoder = draw(replace(TINY, rows=64), 1)
+    figures = {name: {"heldout": {"test": {"recall@10": value}}} for name, value in (("old", 0.5), ("new", 0.6))}
+
+    def make(which: str) -> Path:
+        return write_bundle(warehouse.bundles, encoder, tokenizer, ds=DS, metrics=figures[which], lineage={"of": which})
+
+    path = make("old")
+    add_calibration(path, {"knots": [0.5]})
+    set_alias(warehouse, CHAMPION, path)
+    if older:
+        as_before_seals(path)
+    shutil.copytree(warehouse.bundles, tmp_path / "laid")
+
+    def lay_down() -> None:
+        shutil.rmtree(warehouse.bundles)
+        shutil.copytree(tmp_path / "laid", warehouse.bundles)
+
+    seen = []
+    for _ in each_death(lay_down, lambda _: make("new")):
+        bundle = load_bundle(champion(warehouse))
+        assert bundle.calibration == {"knots": [0.5]}
+        seen.append((next(which for which in figures if figures[which] == bundle.metrics), bundle.manifest["lineage"]["of"]))
+    assert list(dict.fromkeys(seen)) == [("old", "old"), ("new", "old"), ("new", "new")]
+
+
+def test_a_damaged_bundle_is_mended_by_making_it_again(warehouse):
+    path = written(warehouse)
+    (path / "model.safetensors").write_bytes(b"")
+    (path / "encoder.json").unlink()
+    assert load_bundle(written(warehouse)).path == path
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Path:
+    """A bundle with every file that one may have."""
+    warehouse = Warehouse(tmp_path_factory.mktemp("full"))
+    spec = TokenizerSpec(kind="wordpiece", rows=40, normaliser=normalise.hash)
+    pieces = WordPieceTokenizer.train(spec, ["red kettle", "blue lamp"])
+    config = replace(PRESETS["published"].encoder, rows=40, dim=8, hidden=16, layers=1, heads=2, ffn=16)
+    metrics = {"heldout": {"test": {"recall@10": 0.5}}, "curve": [[20, 1.234567]]}
+    path = write_bundle(
+        warehouse.bundles, draw(config, 1), pieces, ds=DS, metrics=metrics, lineage={"dataset": "2024-05-07"}
+    )
+    files = dict([add_file(path, "term_prototypes", b"vectors")])
+    add_calibration(path, {"files": files, "terms": {"knots": [0.125, 0.9]}})
+    record_gate(path, {"ds": str(DS), "promoted": True, "problems": [], "floor": 0.05, "tolerance": 0.02, "compared": None})
+    return path
+
+
+def test_a_bundle_of_which_any_file_that_a_job_reads_is_cut_or_has_a_flipped_bit_is_refused_by_that_file_s_name(full):
+    files = [file for file in full.rglob("*") if file.is_file() and file.name not in (GATE_FILE, CARD_FILE)]
+    assert len(files) == 17
+    for file in files:
+        for damage in each_damage(file):
+            with pytest.raises(InputError) as error:
+                load_bundle(full)
+            assert file.name in str(error.value), damage
+    assert load_bundle(full).id == full.name
+
+
+def test_a_gate_that_was_cut_is_named_with_the_cure_where_the_card_is_made_of_it(full):
+    for damage in each_damage(full / GATE_FILE, flips=1):
+        if "cut" in damage:
+            with pytest.raises(
+                InputError, match=r"/gate.json cannot be read as JSON.*: delete it, `labeller promote` writes"
+            ):
+                model_card(full)
+
+
+@pytest.mark.parametrize("name", [".champion.json.tmp", ".MODEL_CARD.md"])
+def test_a_link_that_was_laid_where_drafts_lay_is_not_written_through(warehouse, tmp_path, name):
+    path = written(warehouse)
+    (tmp_path / "outside").write_text("untouched")
+    (path / name).symlink_to(tmp_path / "outside")
+    (warehouse.bundles / name).symlink_to(tmp_path / "outside")
+    set_alias(warehouse, CHAMPION, path)
+    write_card(path)
+    assert (tmp_path / "outside").read_text() == "untouched"

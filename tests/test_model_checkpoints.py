@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,18 @@ import pytest
 import torch
 
 from etl.dataset import verify
+from etl.durable import write_sealed
 from etl.errors import InputError
-from model.checkpoints import COMPLETE, Checkpoints, Found
+from model.checkpoints import COMPLETE, Checkpoints, Found, _problem
 from model.fit import Fitted, fit
 from model.presets import PRESETS
 from model.ranks import Ranks
 from model.reader import TrainingReader
 from model.settings import training_settings
 from model.trainer import LoopConfig
-from tests.trainings import as_if_two_ranks_had_saved, config, cut_off, same
+from tests.damage import each_damage
+from tests.killed import each_death
+from tests.trainings import as_if_two_ranks_had_saved, config, cut_off, same, unsealed
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +65,15 @@ def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(
 
 
 def lose_the_position(path: Path) -> None:
-    manifest = json.loads((path / COMPLETE).read_text())
+    manifest = unsealed(path)
     del manifest["position"]
-    (path / COMPLETE).write_text(json.dumps(manifest))
+    write_sealed(path / COMPLETE, manifest)
 
 
 def write_a_field_of_another_version(path: Path) -> None:
-    manifest = json.loads((path / COMPLETE).read_text())
+    manifest = unsealed(path)
     manifest["progress"]["best_loss"] = 0.1
-    (path / COMPLETE).write_text(json.dumps(manifest))
+    write_sealed(path / COMPLETE, manifest)
 
 
 @pytest.mark.parametrize("change", [lose_the_position, write_a_field_of_another_version])
@@ -84,11 +88,71 @@ def test_a_checkpoint_of_another_version_is_passed_over_loudly_too(shop_root, tm
     )
 
 
-def test_without_any_whole_checkpoint_training_starts_afresh(shop_root, whole, tmp_path, monkeypatch):
+def test_a_training_of_whose_checkpoints_none_is_whole_any_more_is_refused_with_what_is_wrong_with_each(
+    shop_root, tmp_path, monkeypatch
+):
     settings = config(shop_root)
-    cut_off(settings, tmp_path, 3, monkeypatch)
+    cut_off(settings, tmp_path, 6, monkeypatch)
     half_write(tmp_path / "step-00000003")
+    truncate(tmp_path / "step-00000006")
+    with pytest.raises(InputError, match=r"no checkpoint in .* is whole .*start afresh with --no-resume") as error:
+        fit(settings, verify(settings.dataset), checkpoints=tmp_path)
+    newer, older = error.value.problems
+    assert newer == "step-00000006: torch.pt is not what was written"
+    assert older.startswith("step-00000003: COMPLETE.json cannot be read (FileNotFoundError")
+
+
+def test_a_training_that_never_had_a_whole_checkpoint_starts(shop_root, whole, tmp_path):
+    settings = config(shop_root, save_every=0)
+    for name in ("step-00000003.partial", "step-00000006.removing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / COMPLETE).write_text("{")
     assert same(fit(settings, verify(settings.dataset), checkpoints=tmp_path), whole)
+
+
+def test_a_checkpoint_of_before_manifests_had_a_digest_is_gone_on_from(shop_root, tmp_path, monkeypatch):
+    cut_off(config(shop_root), tmp_path, 3, monkeypatch)
+    path = tmp_path / "step-00000003"
+    (path / COMPLETE).write_text(json.dumps(unsealed(path)))
+    assert Checkpoints(tmp_path, Ranks()).newest().position.step == 3
+
+
+def test_a_checkpoint_of_which_any_file_is_cut_or_has_a_flipped_bit_is_refused_by_that_file_s_name(
+    shop_root, tmp_path, monkeypatch
+):
+    cut_off(config(shop_root, average_from=0.01), tmp_path, 3, monkeypatch)
+    files = [path for path in (tmp_path / "step-00000003").rglob("*") if path.is_file()]
+    assert {file.name for file in files} == {"torch.pt", "average.pt", "random-0.pt", COMPLETE}
+    for file in files:
+        for damage in each_damage(file):
+            with pytest.raises(InputError) as error:
+                Checkpoints(tmp_path, Ranks()).newest()
+            assert file.name in error.value.problems[0], damage
+    assert Checkpoints(tmp_path, Ranks()).newest().position.step == 3
+
+
+def test_saving_and_removing_checkpoints_leaves_no_damaged_one_wherever_it_is_killed(shop_root, tmp_path, monkeypatch):
+    cut_off(config(shop_root), tmp_path / "laid", 6, monkeypatch)
+    laid = tmp_path / "laid" / "step-00000006"
+    found = Found.of(laid, unsealed(laid))
+    engine, directory = _Saves(laid / "torch.pt"), tmp_path / "checkpoints"
+
+    def lay_down() -> Checkpoints:
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(tmp_path / "laid", directory)
+        return Checkpoints(directory, Ranks())
+
+    def save(keeper: Checkpoints) -> None:
+        keeper.save(engine, replace(found.position, step=9), found.progress)
+
+    steps = []
+    for keeper in each_death(lay_down, save):
+        steps.append(keeper.newest().position.step)
+        assert not [path for path in keeper._steps() if _problem(path)]
+    assert list(dict.fromkeys(steps)) == [6, 9]
+    for keeper in each_death(lay_down, Checkpoints.remove):
+        assert not [path for path in keeper._steps() if _problem(path)]
+    assert not directory.exists()
 
 
 def test_only_the_last_two_are_kept_and_nothing_half_written_is_taken_for_one(shop_root, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,11 @@ from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model import launch, train, worker
 from model.bundle import candidate, load_bundle
+from model.checkpoints import Checkpoints
 from model.hosts import KEEP_MEMORY
+from model.ranks import Ranks
 from model.train_config import TrainConfig
+from tests.killed import each_death
 from tests.model_data import DS, small_shop, write_dataset
 
 NOTE_ENVIRONMENT = """
@@ -87,6 +91,50 @@ def test_a_dataset_that_does_not_match_its_manifest_is_refused_by_file(shop_root
     file.write_bytes(file.read_bytes()[:-1])
     assert run(shop_root) == EXIT_BAD_INPUT
     assert "pairs/part-1.parquet has" in capsys.readouterr().err
+
+
+def test_a_dataset_that_a_killed_job_took_out_of_its_place_is_back_before_it_is_trained_on(shop_root, capsys):
+    dataset = shop_root / "datasets" / f"ds={DS}"
+    dataset.rename(dataset.with_name(f".{dataset.name}.old"))
+    assert run(shop_root, "--ranks", "9") == EXIT_BAD_INPUT  # the first check after it
+    assert "pairs/ has 4 files with rows in them for 9 ranks" in capsys.readouterr().err
+    assert verify(dataset).rows("pairs") == 301
+
+
+@pytest.fixture
+def ended(shop_root, tmp_path, monkeypatch) -> tuple[TrainConfig, str]:
+    """Settings of a training of one rank that has done its work, in this process, and the id of the bundle it made."""
+    settings = TrainConfig(
+        root=str(shop_root), ds=DS, preset="tiny", epochs=1.0, save_every=3, engine="torch", device="cpu", ranks=1
+    )
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch.free_port())}
+    for name, value in {**place, "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}.items():
+        monkeypatch.setenv(name, value)
+    worker.run(settings, tmp_path)
+    return settings, json.loads((tmp_path / worker.RESULT_FILE).read_text())["bundle"]
+
+
+def test_a_training_that_is_killed_after_its_ranks_have_ended_leaves_a_candidate_or_whole_checkpoints(
+    ended, tmp_path, monkeypatch
+):
+    settings, made = ended
+    warehouse = Warehouse.of(settings)
+    monkeypatch.setattr(train, "_launch", lambda *_: made)  # the ranks have done theirs
+    shutil.copytree(warehouse.checkpoints, tmp_path / "kept")
+    alias, place = warehouse.bundles / "candidate.json", warehouse.training_checkpoints(DS)
+
+    def lay_down() -> None:
+        alias.unlink(missing_ok=True)
+        shutil.rmtree(warehouse.checkpoints)
+        shutil.copytree(tmp_path / "kept", warehouse.checkpoints)
+
+    left = []
+    for _ in each_death(lay_down, lambda _: train.run(settings)):
+        named, found = candidate(warehouse), Checkpoints(place, Ranks()).newest()
+        left.append((named is not None, found is not None))
+        assert named is None or load_bundle(named).id == made
+    assert list(dict.fromkeys(left)) == [(False, True), (True, True), (True, False)]
+    assert list(warehouse.checkpoints.iterdir()) == []
 
 
 def test_ranks_wait_for_one_that_hashes_for_longer_than_their_time_out():

@@ -11,6 +11,7 @@ import pytest
 from etl.config import WarehouseConfig, arg_parser, from_args
 from etl.contracts import CATALOGUE, ITEM_TERMS, LABELS_CURRENT
 from etl.dataset import verify
+from etl.durable import SEAL, write_sealed
 from etl.errors import EXIT_BAD_INPUT, InputError
 from etl.warehouse import Warehouse
 from labeling import cli
@@ -94,7 +95,8 @@ def test_a_bundle_whose_files_lie_elsewhere_is_refused(warehouse, outside):
         load_bundle(path)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["../../../outside/metrics.json"] = manifest["files"].pop("metrics.json")
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    del manifest[SEAL]
+    write_sealed(path / "manifest.json", manifest)
     with pytest.raises(InputError, match=r"outside/metrics.json leads out of the bundle"):
         verify_bundle(path)
 

@@ -19,6 +19,7 @@ from petastorm.etl.dataset_metadata import UNISCHEMA_KEY, get_schema_from_datase
 from safetensors import SafetensorError
 
 from etl.dataset import DataFile, Manifest, verify
+from etl.durable import SEAL, write_sealed
 from etl.errors import InputError
 from model.bundle import _bundle_id, _sha256, load_bundle
 from model.checkpoints import COMPLETE, _digest
@@ -28,7 +29,7 @@ from model.reader import ReaderConfig, TrainingReader
 from model.safe_load import weights_only
 from tests.bundles import promote_untrained_bundle
 from tests.model_data import small_shop, write_dataset
-from tests.trainings import config, cut_off
+from tests.trainings import config, cut_off, unsealed
 
 
 class Canary:
@@ -86,9 +87,9 @@ def test_a_dataset_with_a_pickle_that_runs_code_is_refused_and_trains_without_op
 def replace_file(checkpoint: Path, name: str, canary: Path) -> None:
     """Put a pickle that runs code in the place of a file, and say in the manifest that it belongs there."""
     torch.save({"model": Canary(canary)}, checkpoint / name)
-    manifest = json.loads((checkpoint / COMPLETE).read_text())
+    manifest = unsealed(checkpoint)
     manifest["files"][name] = _digest(checkpoint / name)
-    (checkpoint / COMPLETE).write_text(json.dumps(manifest))
+    write_sealed(checkpoint / COMPLETE, manifest)
 
 
 @pytest.mark.parametrize("name", ["torch.pt", "random-0.pt", "average.pt"])
@@ -131,7 +132,9 @@ def test_a_bundle_with_a_pickle_in_the_place_of_a_file_runs_no_code(root, canary
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"][name] = _sha256(path / name)
     manifest["id"] = _bundle_id(manifest["files"])
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    del manifest[SEAL]
+    write_sealed(path / "manifest.json", manifest)
+    path = path.rename(path.with_name(manifest["id"]))
     with pytest.raises((SafetensorError, UnicodeDecodeError, InputError)):
         load_bundle(path)
     assert not canary.exists()

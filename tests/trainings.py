@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from etl.dataset import verify
+from etl.durable import SEAL, write_sealed
 from model.checkpoints import COMPLETE, Checkpoints
 from model.engines import TorchEngine
 from model.fit import Fitted, fit
@@ -60,7 +62,14 @@ def same(one: Fitted, other: Fitted) -> bool:
 
 def as_if_two_ranks_had_saved(path: Path) -> None:
     """Plain torch saves the same state on any number of ranks; so only the manifest says how many they were."""
-    manifest = json.loads((path / COMPLETE).read_text())
+    manifest = unsealed(path)
     manifest["position"]["world"] = 2
     manifest["position"]["settings"] |= {"ranks": 2, "batch": 15, "crops": 15, "steps": 34}
-    (path / COMPLETE).write_text(json.dumps(manifest))
+    write_sealed(path / COMPLETE, manifest)
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """What the manifest of a checkpoint says."""
+    manifest = json.loads((path / COMPLETE).read_text())
+    del manifest[SEAL]
+    return manifest
