@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.dataset import Manifest, decode_ids, load_token_table
+from etl.errors import InputError
 from model.encoder import Encoder
 from model.inference import embed
 from model.metrics import DEPTH, Interval, hits_of, intervals, measure, recall
@@ -103,6 +105,9 @@ def evaluate(
         manifest: Of the dataset.
         device: See :func:`model.inference.embed`.
         what: Heading of its progress.
+
+    Raises:
+        InputError: as :func:`rank`.
     """
     table = load_token_table(dataset) if manifest.hashed else None
     parts = (_read(dataset, manifest, part).select(["title_id", "title"]) for part in ("titles", "corpus"))
@@ -117,6 +122,14 @@ def evaluate(
     queries = {name: np.array(heldout[name].to_pylist()) for name in columns}
     gold, seen = (heldout[name].to_pylist() for name in ("title_ids", "seen_title_ids"))
     return rank(queries, gold, titles["title_id"].to_numpy(), corpus, *asked, seen=seen)
+
+
+def searched(dataset: Path, manifest: Manifest, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of each query of a split, how many titles :func:`evaluate` searches, and how many of them are right: both [Q]."""
+    heldout = _read(dataset, manifest, "heldout")
+    rows = heldout.filter(pc.equal(heldout["split"], split))
+    seen, right = (pc.list_value_length(rows[name]).to_numpy() for name in ("seen_title_ids", "title_ids"))
+    return manifest.rows("titles") + manifest.rows("corpus") - seen, right
 
 
 def rank(
@@ -142,7 +155,17 @@ def rank(
         query_QD: Unit vectors of the queries.
         typos_QD: The same of the queries with typos.
         seen: Ids of the titles to leave out for each query, none of them relevant; empty: none of any query.
+
+    Raises:
+        InputError: vectors are not finite, of which a search makes ranks all the same.
     """
+    for of, vectors in (("titles", title_ND), ("queries", query_QD), ("queries with typos", typos_QD)):
+        if not np.isfinite(vectors.sum(dtype=np.float64)):
+            odd = int((~np.isfinite(vectors)).any(axis=1).sum())
+            raise InputError(
+                f"{odd} of {len(vectors)} {of} have vectors that are not finite (expected unit vectors): the weights are "
+                "damaged, or their training diverged: train again with a lower --lr, with --no-resume"
+            )
     relevant_ids = [np.array(ids) for ids in gold]
     left_out = seen or [()] * len(gold)
     found = _nearest(np.concatenate((query_QD, typos_QD)), title_ids, title_ND, [*left_out, *left_out])

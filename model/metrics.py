@@ -19,6 +19,8 @@ DEPTH = 100
 MEASURES = ("recall@10", "recall@100", "mrr@10", "ndcg@10")
 
 DRAWS = 1_000
+"""Of a bootstrap, and of random rankings."""
+
 CONFIDENCE = 0.95
 _SEED = 0
 _BATCH = 2**21  # numbers of a batch of draws that are held at once: 16 MiB
@@ -70,6 +72,19 @@ def ndcg(hits: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
     discounts = 1 / np.log2(np.arange(2, k + 2))
     gained = hits[:, :k] @ discounts[: hits[:, :k].shape[1]]
     return gained / np.cumsum(discounts)[np.minimum(relevant, k) - 1]
+
+
+def recall_at_random(among: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
+    """Recall@k, mean over the queries, of DRAWS rankings that are nothing but chance [DRAWS]; the seed is fixed.
+
+    Args:
+        among: [Q] how many ids each query is searched for among.
+        relevant: [Q] how many of them are relevant to it, one at least.
+        k: Ranks that are looked at.
+    """
+    rng = np.random.default_rng(_SEED)
+    found = sum(rng.hypergeometric(r, n - r, min(k, n), DRAWS) / r for n, r in zip(among, relevant, strict=True))
+    return np.asarray(found) / len(relevant)
 
 
 def intervals(values: Mapping[str, np.ndarray]) -> dict[str, Interval]:

@@ -1,35 +1,40 @@
 """Make the candidate bundle the champion, if it is no worse on the held-out queries.
 
-Both are asked the same queries of the part ``test``, on which nothing was chosen, and compared query by query. The best
-figure of any champion stands beside the alias: to fall a little behind the last champion each week is a long way down.
+Both are asked the same queries of the part ``test``, on which nothing was chosen, and compared query by query. Whether there
+is a champion or not, a random ranking must not do as well: among ten titles every one finds all. The best figure of any
+champion stands beside the alias: to fall a little behind the last champion each week is a long way down.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from etl import config as settings
 from etl.config import JobConfig
-from etl.dataset import verify
+from etl.dataset import Manifest, verify
 from etl.errors import EXIT_NOTHING_DUE, GateRefused, InputError
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
 from model.bundle import CANDIDATE, CHAMPION, Bundle, alias, candidate, champion, foreign, load_bundle, set_alias
-from model.evaluate import evaluate
+from model.evaluate import evaluate, searched
+from model.metrics import recall_at_random
 from model.model_card import record_gate
 
 log = logging.getLogger(__name__)
 
-MEASURE = "recall@10"
+RANKS = 10
+MEASURE = f"recall@{RANKS}"
 Figures = Mapping[str, Mapping[str, float]]
 
 
@@ -54,6 +59,19 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Chance:
+    """What MEASURE is of random rankings of the titles, on the queries that decide."""
+
+    titles: int
+    """How many there are."""
+    queries: int
+    mean: float
+    """RANKS of the titles that a query is asked among, and 1 where there are no more."""
+    as_good: float
+    """Share of random rankings that reach what the candidate does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Best:
     """The champion whose MEASURE was the highest of all up to now, on the queries of its own day."""
 
@@ -74,7 +92,17 @@ class PromoteConfig(JobConfig):
     deviation), so of equally good candidates .02 refuses 5% by the 283 queries of the sample, where .01 refused 20%."""
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Recall@10 that a candidate reaches in any case, champion or not."""
+    """What a candidate reaches in any case, champion or not: the recall@10 of a random ranking, which is 10 over the number
+    of titles, and this share of what that leaves."""
+
+    by_chance: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """Share of random rankings that may have the recall@10 of a candidate: with more of them nobody knows whether it learnt
+    anything, and it is not promoted, champion or not. Ten titles are found by all of them; 1 lets a shop of so few have its
+    bundles unjudged."""
+
+    def least(self, chance: Chance) -> float:
+        """MEASURE that a candidate must reach."""
+        return chance.mean + self.floor * (1 - chance.mean)
 
 
 def arg_parser() -> argparse.ArgumentParser:
@@ -92,7 +120,8 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     nothing was promoted (99).
 
     Raises:
-        InputError: there is no candidate, it is of another day or not calibrated, or a bundle or the dataset is damaged.
+        InputError: there is no candidate, it is of another day or dataset or not calibrated, or a bundle or the dataset is
+            damaged or gone.
         GateRefused: the candidate is refused and there is no champion to label with.
     """
     warehouse = Warehouse.of(config)
@@ -108,11 +137,15 @@ def run(config: PromoteConfig) -> Mapping[str, Any] | int:
     if new.calibration is None:
         raise InputError(f"candidate {new.id} has no probabilities yet: run `labeller calibrate --ds {config.ds}` first")
     old = load_bundle(live) if live is not None and live != path else None
-    difference, theirs = compare(new, old, warehouse.dataset(config.ds)) if old else (None, {})
-    problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config, difference)
+    dataset = warehouse.dataset(config.ds)
+    manifest = own_dataset(new, dataset)
+    chance = chance_of(new.metrics["heldout"], dataset, manifest)
+    difference, theirs = compare(new, old, dataset, manifest) if old else (None, {})
+    problems = gate(new.metrics["heldout"], new.metrics["untrained"], theirs, config, chance, difference)
     compared = {} if difference is None or old is None else {"compared": {"bundle": old.id, **asdict(difference)}}
-    limits = {"floor": config.floor, "tolerance": config.tolerance}
-    verdict = {"ds": config.ds.isoformat(), "promoted": not problems, "problems": problems, **limits, "compared": None}
+    verdict: dict[str, Any] = {"ds": config.ds.isoformat(), "promoted": not problems, "problems": problems}
+    verdict |= {"floor": round(config.least(chance), 4) if chance else config.floor, "tolerance": config.tolerance}
+    verdict |= {"by_chance": config.by_chance, "chance": asdict(chance) if chance else None, "compared": None}
     record_gate(path, verdict | compared)
     if problems:
         refusal = f"candidate {new.id} is not promoted: " + "; ".join(problems)
@@ -163,7 +196,12 @@ def _able(live: Path | None) -> Path | None:
 
 
 def gate(
-    new: Figures, untrained: Figures, old: Figures, config: PromoteConfig, difference: Difference | None = None
+    new: Figures,
+    untrained: Figures,
+    old: Figures,
+    config: PromoteConfig,
+    chance: Chance | None,
+    difference: Difference | None = None,
 ) -> list[str]:
     """Why a candidate may not label; empty if it may.
 
@@ -172,16 +210,34 @@ def gate(
         untrained: Those of its own random start.
         old: The champion's of its own day, where it cannot be asked the same queries; else empty.
         config: The limits.
+        chance: What random rankings find of the same queries; None only where there are no queries.
         difference: Candidate less champion on the same queries; None without a champion that can be asked them.
     """
     split = judged_by(new)
     if split is None:
         return ["the dataset has no held-out queries to judge by: raise --test-share of `labeller pairs`"]
-    value, found = new[split][MEASURE], []
-    if value < config.floor:
-        found.append(f"{MEASURE} on {split} is {value:.4f}, below the floor {config.floor:.4f}")
-    # A random start that finds everything leaves nothing to learn, and nothing to judge by.
-    if value <= (start := untrained[split][MEASURE]) < 1.0:
+    assert chance is not None, "there are queries"
+    value, start, found = new[split][MEASURE], untrained[split][MEASURE], []
+    compared = {"the candidate's": value, "that of its random start": start}
+    if split in old:
+        compared["the champion's of its own day"] = old[split][MEASURE]
+    if difference is not None:
+        compared |= {"the champion's": difference.champion, "the difference from it": difference.mean}
+    if odd := [name for name, figure in compared.items() if not math.isfinite(figure)]:  # of which no limit is too high
+        return [f"{MEASURE} on {split} is no number ({', '.join(odd)}), so there is nothing to judge by: train again"]
+    if value < (least := config.least(chance)):
+        found.append(
+            f"{MEASURE} on {split} is {value:.4f}, below the floor {least:.4f} (of {chance.titles} titles chance finds "
+            f"{chance.mean:.4f}; [promote] floor is {config.floor} of the rest)"
+        )
+    if chance.as_good > config.by_chance:
+        found.append(
+            f"{MEASURE} on {split} is {value:.4f}, which {chance.as_good:.1%} of random rankings reach with "
+            f"{chance.queries} queries among {chance.titles} titles (expected at most {config.by_chance:.1%}): whether it "
+            "learnt anything cannot be told; it takes more titles, or more held-out queries ([pairs] test_share); [promote] "
+            "by_chance = 1 lets a shop that is meant to be so small go without"
+        )
+    if value <= start < 1.0:  # one that finds everything untrained has nothing to learn
         found.append(f"{MEASURE} on {split} is {value:.4f}, no better than untrained ({start:.4f})")
     if split in old and value < old[split][MEASURE] - config.tolerance:
         found.append(
@@ -200,8 +256,8 @@ def judged_by(splits: Container[str]) -> str | None:
     return next((split for split in ("test", "valid") if split in splits), None)
 
 
-def compare(new: Bundle, old: Bundle, dataset: Path) -> tuple[Difference | None, Figures]:
-    """Candidate and champion on a dataset's queries; or the champion's figures of its own day, where it has other tokens.
+def own_dataset(new: Bundle, dataset: Path) -> Manifest:
+    """The manifest of the dataset that the candidate was trained on, verified.
 
     Raises:
         InputError: the dataset is damaged, or is not the one that the candidate was trained on.
@@ -213,6 +269,23 @@ def compare(new: Bundle, old: Bundle, dataset: Path) -> tuple[Difference | None,
             f"candidate {new.id} was trained on a dataset of digest {trained_on[:12]}, {dataset} has "
             f"{manifest.digest[:12]}: it was built or mined again since, so run `labeller train --ds {manifest.ds}` again"
         )
+    return manifest
+
+
+def chance_of(new: Figures, dataset: Path, manifest: Manifest) -> Chance | None:
+    """How well random rankings answer the queries that decide; None without such queries."""
+    split = judged_by(new)
+    if split is None:
+        return None
+    among, right = searched(dataset, manifest, split)
+    # Figures are kept to six decimals.
+    as_good = float((recall_at_random(among, right, RANKS) >= new[split][MEASURE] - 1e-6).mean())
+    titles = manifest.rows("titles") + manifest.rows("corpus")
+    return Chance(titles, len(right), round(float(np.minimum(RANKS / among, 1).mean()), 6), as_good)
+
+
+def compare(new: Bundle, old: Bundle, dataset: Path, manifest: Manifest) -> tuple[Difference | None, Figures]:
+    """Candidate and champion on a dataset's queries; or the champion's figures of its own day, where it has other tokens."""
     if tokenizer_hash(old.path) != manifest.tokenizer:
         log.warning("champion %s has another tokenizer than %s: its figures of its own day are compared", old.id, dataset)
         return None, old.metrics["heldout"]

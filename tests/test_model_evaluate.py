@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from model.evaluate import TYPOS, Evaluation, evaluate, rank
+from etl.errors import InputError
+from model.evaluate import TYPOS, Evaluation, evaluate, rank, searched
 from model.fit import draw
 from model.metrics import DEPTH, MEASURES
 from model.presets import EncoderConfig
@@ -55,3 +57,14 @@ def test_the_dataset_says_which_titles_a_held_out_query_was_trained_with(tmp_pat
     found = evaluate(encoder, tmp_path, manifest).figures()
     assert found["time"]["mrr@10"] == found["time"][TYPOS] == 1.0
     assert found["test"]["mrr@10"] < 1.0
+    assert [n.tolist() for n in searched(tmp_path, manifest, "time")] == [[1], [1]]
+    assert [n.tolist() for n in searched(tmp_path, manifest, "test")] == [[30], [1]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("of", ["titles", "queries"])
+def test_vectors_that_are_not_finite_have_no_figures(of, value):
+    vectors = {"titles": np.ones((30, 4), np.float32), "queries": np.ones((2, 4), np.float32)}
+    vectors[of][1, 2] = value
+    with pytest.raises(InputError, match=rf"^1 of {len(vectors[of])} {of} have vectors that are not finite"):
+        asked(vectors["queries"], vectors["titles"], [IDS[:1], IDS[1:2]])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ir_measures import RR, R, nDCG
 
-from model.metrics import MEASURES, hits_of, intervals, measure, ndcg, recall, reciprocal_rank
+from model.metrics import MEASURES, hits_of, intervals, measure, ndcg, recall, recall_at_random, reciprocal_rank
 
 TREC = dict(zip(MEASURES, (R @ 10, R @ 100, RR @ 10, nDCG @ 10), strict=True))
 
@@ -76,3 +76,13 @@ def test_paired_differences_tell_systems_apart_whose_own_intervals_overlap():
 
 def test_one_query_alone_has_no_interval():
     assert intervals({"x": np.array([0.25])})["x"] == (0.25, None, None)
+
+
+def test_random_rankings_find_as_much_as_theory_says_and_all_of_ten():
+    one = recall_at_random(np.array([4]), np.array([1]), 1)
+    assert one.mean() == pytest.approx(0.25, abs=0.04)
+    among, relevant = np.array([200, 150, 400]), np.array([1, 30, 7])
+    drawn = recall_at_random(among, relevant, 10)
+    assert drawn.mean() == pytest.approx((10 / among).mean(), abs=0.01)
+    assert np.array_equal(drawn, recall_at_random(among, relevant, 10))
+    assert (recall_at_random(np.array([10, 3]), np.array([2, 3]), 10) == 1.0).all()

@@ -26,12 +26,14 @@ from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.fit import draw, fit
 from model.model_card import CARD_FILE
-from model.promote import Best, Difference, PromoteConfig, gate
+from model.promote import Best, Chance, Difference, PromoteConfig, gate
 from model.train_config import TrainConfig
 from tests.bundles import bare_bundle
 from tests.model_data import DS, small_shop, write_dataset
 
 LIMITS = PromoteConfig(root=".", ds=DS, floor=0.1, tolerance=0.02)
+LARGE = Chance(titles=1_000_000, queries=100, mean=0.00001, as_good=0.0)
+NAN = float("nan")
 
 
 def figures(value: float, split: str = "test") -> dict:
@@ -50,13 +52,13 @@ def differing(mean: float, low: float | None, high: float | None) -> Difference:
         (figures(0.5), figures(0.2), figures(0.53), "the champion's of its own day 0.5300"),
         (figures(0.05), figures(0.01), {}, "below the floor 0.1000"),
         (figures(0.3), figures(0.3), {}, "no better than untrained"),
-        (figures(1.0), figures(1.0), {}, None),
+        (figures(1.0), figures(1.0), {}, None),  # words alone find everything: there is nothing to learn
         (figures(0.5, "valid"), figures(0.2, "valid"), {}, None),
         ({}, {}, {}, "no held-out queries"),
     ],
 )
 def test_the_gate_lets_through_what_is_no_worse(new, untrained, old, reason):
-    problems = gate(new, untrained, old, LIMITS)
+    problems = gate(new, untrained, old, LIMITS, LARGE)
     assert bool(problems) == (reason is not None)
     assert reason is None or reason in problems[0]
 
@@ -73,9 +75,52 @@ def test_the_gate_lets_through_what_is_no_worse(new, untrained, old, reason):
     ],
 )
 def test_the_gate_refuses_what_is_far_behind_the_champion_or_surely_behind_it(difference, reason):
-    problems = gate(figures(0.5), figures(0.2), {}, LIMITS, difference)
+    problems = gate(figures(0.5), figures(0.2), {}, LIMITS, LARGE, difference)
     assert len(problems) == (reason is not None)
     assert reason is None or reason in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("new", "untrained", "old", "difference", "named"),
+    [
+        (NAN, 0.2, None, None, "the candidate's"),
+        (float("inf"), 0.2, None, None, "the candidate's"),
+        (0.5, NAN, None, None, "that of its random start"),
+        (0.5, 0.2, NAN, None, "the champion's of its own day"),
+        (0.5, 0.2, None, differing(NAN, NAN, NAN), "the difference from it"),
+        (NAN, NAN, None, differing(NAN, None, None), "the candidate's, that of its random start, the difference from it"),
+    ],
+)
+def test_a_figure_that_is_no_number_lets_nothing_through(new, untrained, old, difference, named):
+    theirs = {} if old is None else figures(old)
+    (problem,) = gate(figures(new), figures(untrained), theirs, LIMITS, LARGE, difference)
+    assert problem.startswith(f"recall@10 on test is no number ({named})")
+
+
+@pytest.mark.parametrize(
+    ("chance", "value", "passes"),
+    [
+        (Chance(100, 50, 0.1, 0.0), 0.18, False),  # .1, and a tenth of the .9 that are left
+        (Chance(100, 50, 0.1, 0.0), 0.2, True),
+        (Chance(100, 50, 0.1, 0.02), 0.2, False),
+        (Chance(9, 50, 1.0, 1.0), 1.0, False),
+    ],
+)
+def test_a_candidate_must_be_better_than_a_random_ranking_of_as_many_titles(chance, value, passes):
+    assert (gate(figures(value), figures(0.1), {}, LIMITS, chance) == []) == passes
+
+
+def test_among_ten_titles_the_gate_says_that_it_cannot_judge_and_what_to_do_and_judges_no_further_where_told():
+    everybody = Chance(titles=9, queries=3, mean=1.0, as_good=1.0)
+    same = differing(0.0, 0.0, 0.0)
+    (problem,) = gate(figures(1.0), figures(1.0), {}, LIMITS, everybody, same)
+    assert problem.startswith(
+        "recall@10 on test is 1.0000, which 100.0% of random rankings reach with 3 queries among 9 titles (expected at most "
+        "1.0%): whether it learnt anything cannot be told"
+    )
+    assert "[promote] by_chance = 1 lets a shop that is meant to be so small go without" in problem
+    unjudged = LIMITS.model_copy(update={"by_chance": 1.0})
+    assert gate(figures(1.0), figures(1.0), {}, unjudged, everybody, same) == []
 
 
 @pytest.fixture(scope="module")
@@ -177,23 +222,22 @@ def test_a_champion_of_another_tokenizer_is_compared_by_the_figures_of_its_own_d
     metrics = {"heldout": figures(0.7)}
     foreign = load_bundle(write_bundle(tmp_path, encoders["bad"], other, ds=DS, metrics=metrics, lineage={}))
     dataset, new = Warehouse.at(str(shop_root)).dataset(DS), load_bundle(lay_down(shop_root, encoders["good"], CANDIDATE))
-    assert promote.compare(new, foreign, dataset) == (None, figures(0.7))
+    assert promote.compare(new, foreign, dataset, promote.own_dataset(new, dataset)) == (None, figures(0.7))
     assert f"champion {foreign.id} has another tokenizer" in caplog.text
 
 
 @pytest.mark.parametrize("lineage", [{"dataset_digest": "0123456789abcdef"}, {}])
 def test_a_candidate_of_another_dataset_of_the_same_day_and_tokenizer_is_refused(shop_root, encoders, tmp_path, lineage):
-    old = load_bundle(lay_down(shop_root, encoders["bad"], CHAMPION))
     new = load_bundle(lay_down(shop_root, encoders["good"], CANDIDATE))
     rebuilt = tmp_path / f"ds={DS}"
     manifest = write_dataset(rebuilt, small_shop(seed=1))
     assert manifest.tokenizer == tokenizer_hash(new.path)
     cure = f"built or mined again since, so run `labeller train --ds {DS}` again"
     with pytest.raises(InputError, match=f"digest [0-9a-f]{{12}}, {rebuilt} has {manifest.digest[:12]}: it was {cure}"):
-        promote.compare(new, old, rebuilt)
+        promote.own_dataset(new, rebuilt)
     unknown = replace(new, manifest=new.manifest | {"lineage": lineage})
     with pytest.raises(InputError, match=f"digest {lineage.get('dataset_digest', 'None')[:12]}, .*{cure}"):
-        promote.compare(unknown, old, Warehouse.at(str(shop_root)).dataset(DS))
+        promote.own_dataset(unknown, Warehouse.at(str(shop_root)).dataset(DS))
 
 
 def test_a_champion_a_little_behind_the_last_one_each_week_is_warned_of_when_it_is_far_behind_the_best(
