@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ from labeling.backfill.plan import Planner, late_days
 from labeling.backfill.run import Outcome, refuse_failures
 from labeling.label_changes import label_changes
 from labeling.predict import PredictConfig, identity_settings
+from tests.delta_data import lay, run_row
 from tests.labeling_data import write_small_bundle
 from tests.live_data import lineage, live_frame, live_row
 from tests.rows import DS, lay_down, node, small_warehouse, term
@@ -141,6 +143,20 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
     runs = Planner(settings(root), ()).runs()
     assert late_days(PREVIOUS, runs) == [DS]
     assert late_days(DS, runs) == []
+
+
+def test_the_hour_that_comes_twice_where_clocks_change_hides_no_late_clicks(spark, root, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        first, second = (dt.datetime(2024, 10, 27, *at, tzinfo=dt.UTC) for at in ((0, 30), (1, 10)))
+        assert first.astimezone().replace(tzinfo=None) > second.astimezone().replace(tzinfo=None)  # 02:30, then 02:10
+        late = run_row("pairs", DS, finished_at=second, counts=f'{{"affected_days": "{PREVIOUS}"}}')
+        lay(root / "runs", RUNS, [run_row("pairs", PREVIOUS, finished_at=first), late])
+        runs = Planner(settings(root), ()).runs()
+    time.tzset()
+    assert late_days(PREVIOUS, runs) == [DS]
+    assert runs[PREVIOUS, "pairs"]["finished_at"] == first.timestamp() * 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from etl import tables
 from etl.build_pairs import identity
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 ASKED = "asked for by --force"
 
 Runs = dict[tuple[dt.date, str], dict[str, Any]]
-"""Rows of RUNS by day and stage."""
+"""Rows of RUNS by day and stage; ``finished_at`` in microseconds since 1970 UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ class Planner:
         path = self.warehouse.table(RUNS)
         if not is_delta(path):
             return {}
-        rows = [row.asDict() for row in tables.read(self.spark, path, RUNS).collect()]
+        # Collected as timestamps they would be local and without a zone: an hour that comes twice would mix up their order.
+        runs = tables.read(self.spark, path, RUNS).withColumn("finished_at", F.unix_micros("finished_at"))
+        rows = [row.asDict() for row in runs.collect()]
         return {(row["ds"], row["stage"]): {"settings": None, **row} for row in rows}  # a log of before has no settings
 
     def _exists(self, ds: dt.date, runs: Runs) -> dict[str, str]:
