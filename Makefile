@@ -4,7 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 # An interpreter of version 3.11, on which both environments are built.
-PYTHON ?= $(firstword $(shell command -v python3.11 python3 python 2>/dev/null) python3.11)
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(firstword $(shell command -v python3.11 python3 python 2>/dev/null) python3.11)
+endif
 # Warehouse to label; empty means a generated sample.
 ROOT ?=
 # Day to label, YYYY-MM-DD.
@@ -18,9 +20,23 @@ PORT ?= 8080
 ACCOUNT ?= nobody
 # Tests that run side by side, each with a Spark session of 2 GB.
 TEST_WORKERS ?= 2
+# Debian keeps PostgreSQL's programs off the PATH.
+DEBIAN_POSTGRESQL ?= /usr/lib/postgresql
+# Of which object store jars are fetched (make store-jars): s3a or abfs.
+STORE ?= s3a
+# Of make bench: Home Depot's directory, for what is measured on it; questions by name (empty: all); further flags.
+DATA ?= ../shared/data/homedepot
+ONLY ?=
+BENCH ?=
 
 SAMPLE_ROOT := $(CURDIR)/warehouse/sample
 SAMPLE_DS := 2024-05-07
+
+# What is given reaches a recipe through its environment, where "$$ROOT" is one word whatever it holds, and as it was typed:
+# a $(...) in it is none of make's. Written into a recipe as $(ROOT) it would be read as a part of the command.
+GIVEN := PYTHON ROOT DS JOBS_LOCK CLICKS PORT ACCOUNT TEST_WORKERS DEBIAN_POSTGRESQL STORE DATA ONLY BENCH
+$(foreach name,$(GIVEN),$(if $(filter command environment,$(origin $(name))),$(eval override $(name) := $$(value $(name)))))
+export $(GIVEN) SAMPLE_ROOT SAMPLE_DS
 
 BIN := $(CURDIR)/.venv/bin
 UV := $(CURDIR)/.venv-uv/bin/uv
@@ -41,8 +57,8 @@ help:  ## Show this list
 # ---------------------------------------------------------------- set-up
 
 preflight:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	  echo "set-up: $(PYTHON) is $$("$(PYTHON)" --version 2>&1 | head -1), but Python 3.11 is needed: install it and say where it is, as in 'make setup PYTHON=/usr/bin/python3.11'." >&2; exit 2; }
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "set-up: $$PYTHON is $$("$$PYTHON" --version 2>&1 | head -1), but Python 3.11 is needed: install it and say where it is, as in 'make setup PYTHON=/usr/bin/python3.11'." >&2; exit 2; }
 	@command -v java >/dev/null || { \
 	  echo "set-up: no java on the PATH, but Spark needs Java 17: install a JDK or JRE of version 17 (Debian: openjdk-17-jre-headless) and put its bin directory on the PATH." >&2; exit 2; }
 	@java -version 2>&1 | grep -qE 'version "17\.' || { \
@@ -52,14 +68,14 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 
 .venv-uv/.ready: | preflight
 	@echo "set-up: installer"
-	@"$(PYTHON)" -m venv .venv-uv
+	@"$$PYTHON" -m venv .venv-uv
 	@.venv-uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
 	@touch $@
 
 .venv/.ready: $(JOBS_LOCK) setup.py | .venv-uv/.ready preflight
 	@echo "set-up: the jobs' environment in .venv (7 GB, about a minute from a near index)"
-	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
-	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python $(JOBS_LOCK)
+	@$(UV) venv --quiet --allow-existing --python "$$PYTHON" .venv
+	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python "$$JOBS_LOCK"
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@echo "set-up: Delta's jars"
 	@$(BIN)/python -m etl.jars
@@ -71,18 +87,15 @@ setup: .venv/.ready .venv-airflow/.ready  ## Install everything that the jobs an
 
 .venv-airflow/.ready: requirements/airflow.txt | .venv-uv/.ready preflight
 	@echo "set-up: Airflow's own environment in .venv-airflow"
-	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-airflow
+	@$(UV) venv --quiet --allow-existing --python "$$PYTHON" .venv-airflow
 	@$(UV) pip sync --quiet --compile-bytecode --python $(AIRFLOW_BIN)/python requirements/airflow.txt
 	@mkdir -p $(AIRFLOW_HOME)
 	@{ $(AIRFLOW_BIN)/airflow db migrate && $(AIRFLOW_BIN)/airflow pools import airflow_dags/pools.json; } \
 	  >$(AIRFLOW_HOME)/migrate.log 2>&1 || { tail -20 $(AIRFLOW_HOME)/migrate.log; exit 1; }
 	@touch $@
 
-# Debian keeps PostgreSQL's programs off the PATH.
-DEBIAN_POSTGRESQL ?= /usr/lib/postgresql
-
 system-packages:  ## Install the Debian packages that `make airflow` and the tests of many machines and of the report need; as root
-	@PATH="$$PATH:$$(printf '%s:' $(DEBIAN_POSTGRESQL)/*/bin)"; \
+	@PATH="$$PATH:$$(printf '%s:' "$$DEBIAN_POSTGRESQL"/*/bin)"; \
 	for program in pdsh sshd ip ssh initdb chromium; do command -v $$program >/dev/null || missing=1; done; \
 	if [ -n "$$missing" ]; then \
 	  export DEBIAN_FRONTEND=noninteractive; \
@@ -90,13 +103,13 @@ system-packages:  ## Install the Debian packages that `make airflow` and the tes
 	fi
 
 store-jars: setup  ## Fetch Spark's jars for tables on S3 (STORE=abfs: on Azure)
-	@$(BIN)/python -m etl.jars $(or $(STORE),s3a)
+	@$(BIN)/python -m etl.jars "$$STORE"
 
 benchmarks-setup: setup .venv-benchmarks/.ready  ## Install what is compared with and is not ours: sentence-transformers, OpenVINO, ONNX Runtime
 
 .venv-benchmarks/.ready: requirements/benchmarks.txt | .venv-uv/.ready preflight
 	@echo "set-up: sentence-transformers and other engines in an environment of their own, .venv-benchmarks"
-	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv-benchmarks
+	@$(UV) venv --quiet --allow-existing --python "$$PYTHON" .venv-benchmarks
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BENCHMARKS_BIN)/python requirements/benchmarks.txt
 	@touch $@
 
@@ -112,25 +125,26 @@ nightly: export LABELLER_RETRIES ?= 0
 # Airflow's one-process runner watches no deadline, and fails at a DAG with one.
 nightly: export LABELLER_DEADLINE_HOURS ?= 0
 nightly: setup  ## Run the nightly DAG for one day: of ROOT and DS, or of a generated sample
-	@if [ -n "$(ROOT)" ] && [ -z "$(DS)" ]; then echo "nightly: say which day to label, as in 'make nightly ROOT=$(ROOT) DS=$(SAMPLE_DS)'." >&2; exit 2; fi
-	@$(BIN)/python -c 'import json, sys; root, ds, clicks = sys.argv[1:]; \
-	  print(json.dumps({"root": root or "$(SAMPLE_ROOT)", "ds": ds, "sample": not root, "sample_clicks": int(clicks)}))' \
-	  "$(if $(findstring ://,$(ROOT)),$(ROOT),$(and $(ROOT),$(abspath $(ROOT))))" "$(or $(DS),$(SAMPLE_DS))" "$(CLICKS)" >build/nightly.json
+	@if [ -n "$$ROOT" ] && [ -z "$$DS" ]; then echo "nightly: say which day to label, as in 'make nightly ROOT=$$ROOT DS=$$SAMPLE_DS'." >&2; exit 2; fi
+	@$(BIN)/python -c 'import json, os; given = os.environ; root = given["ROOT"] or given["SAMPLE_ROOT"]; \
+	  print(json.dumps({"root": root if "://" in root else os.path.abspath(root), "ds": given["DS"] or given["SAMPLE_DS"], \
+	  "sample": not given["ROOT"], "sample_clicks": int(given["CLICKS"])}))' >build/nightly.json
 	@started=$$SECONDS; \
 	$(AIRFLOW_BIN)/airflow dags test nightly_labeling --conf "$$(cat build/nightly.json)" 2>&1 \
 	  | tee build/nightly.log | sed -unEf airflow_dags/readable.sed; \
 	echo; echo "nightly run finished in $$((SECONDS - started)) s; Airflow's whole log: build/nightly.log"
 
-airflow: export LABELLER_ROOT = $(if $(findstring ://,$(ROOT)),$(ROOT),$(abspath $(or $(ROOT),$(SAMPLE_ROOT))))
 airflow: setup  ## Start a whole Airflow (PORT, ROOT) until Ctrl-C: scheduler, web interface on the loopback, PostgreSQL
-	@exec $(AIRFLOW_BIN)/python -m airflow_dags.stack --port $(PORT) --account $(ACCOUNT)
+	@export LABELLER_ROOT="$${ROOT:-$$SAMPLE_ROOT}"; \
+	case "$$LABELLER_ROOT" in /* | *://*) ;; *) LABELLER_ROOT="$$PWD/$$LABELLER_ROOT" ;; esac; \
+	exec $(AIRFLOW_BIN)/python -m airflow_dags.stack --port="$$PORT" --account="$$ACCOUNT"
 
 sample: setup  ## Generate the sample warehouse (CLICKS, ROOT)
-	@mkdir -p "$(or $(ROOT),$(SAMPLE_ROOT))"
-	$(BIN)/labeller sample --root "$(or $(ROOT),$(SAMPLE_ROOT))" --clicks $(CLICKS)
+	@mkdir -p -- "$${ROOT:-$$SAMPLE_ROOT}"
+	@$(BIN)/labeller sample --root="$${ROOT:-$$SAMPLE_ROOT}" --clicks="$$CLICKS"
 
 tables: setup  ## List the output tables with their row counts, as an independent reader sees them
-	@$(BIN)/labeller tables --root "$(or $(ROOT),$(SAMPLE_ROOT))"
+	@$(BIN)/labeller tables --root="$${ROOT:-$$SAMPLE_ROOT}"
 
 wheel: setup  ## Pack our code for a cluster's executors: build/labeller.zip for --py-files, and the same as a wheel
 	@rm -rf build/lib build/*.whl build/labeller.zip
@@ -139,19 +153,15 @@ wheel: setup  ## Pack our code for a cluster's executors: build/labeller.zip for
 	@ls build/*.whl build/labeller.zip
 
 doctor: setup  ## Check Java, jars, versions, GPU, disk and paths
-	@$(BIN)/labeller doctor --root "$(or $(ROOT),$(SAMPLE_ROOT))"
-
-# Home Depot's directory, for what is measured on it, and questions by name (empty: all).
-DATA ?= ../shared/data/homedepot
-ONLY ?=
+	@$(BIN)/labeller doctor --root="$${ROOT:-$$SAMPLE_ROOT}"
 
 bench: benchmarks-setup  ## Every question of speed beside what a user would pick instead (ONLY, DATA; BENCH=--dry-run says what): docs/bench/
-	@$(BIN)/python -m benchmarks.bench --data "$(DATA)" $(if $(ONLY),--only $(ONLY)) $(BENCH)
+	@set -f; $(BIN)/python -m benchmarks.bench --data="$$DATA" $${ONLY:+--only $$ONLY} $$BENCH
 
 # ---------------------------------------------------------------- checking
 
 test: setup lint types  ## Run all tests that take less than half an hour together, cheap ones first
-	@$(BIN)/pytest -m "not slow" --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder tests
+	@$(BIN)/pytest -m "not slow" --numprocesses "$$TEST_WORKERS" --dist loadfile --no-loadscope-reorder tests
 
 test-hosts: setup  ## Run the slow tests of training: several hosts, ranks that die or change in number, four ranks
 	@$(BIN)/pytest -m slow tests/test_model_many_nodes.py tests/test_model_resize.py tests/test_model_resume.py \
