@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from etl.errors import InputError
+from etl.lease import DayTaken, hold_day
 from etl.warehouse import Warehouse
 from labeling.term_search import DECIMALS
 from model.bundle_files import read_json, write_json
@@ -33,8 +37,14 @@ from model.retrieval import search
 if TYPE_CHECKING:  # a service loads an index without Spark
     from pyspark.sql import DataFrame
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
 VECTORS_FILE, ITEMS_FILE, MANIFEST_FILE, LIVE_FILE = "vectors.faiss", "items.arrow", "manifest.json", "live.json"
+
+_NAME = re.compile(r"(\d{4}-\d\d-\d\d)-[0-9a-f]{12}")
+_WRITING = re.compile(r"\.writing-(\d{4}-\d\d-\d\d)-\w+")
+"""Names of directories that :func:`write_item_index` makes, whole ones and those that are not yet, with the day of each."""
 
 _SPARE = 16  # float32 may order near ties otherwise than float64
 _GATHERED = 16_384  # neighbours' vectors that are held at once: at 256 dimensions in float64 they are 34 MB
@@ -126,7 +136,7 @@ def write_item_index(texts: DataFrame, warehouse: Warehouse, *, bundle: str, ds:
     256 dimensions. The name is made of day and content, so a rerun writes the same directory.
     """
     warehouse.item_indexes.mkdir(exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=warehouse.item_indexes))
+    aside = Path(tempfile.mkdtemp(prefix=f".writing-{ds}-", dir=warehouse.item_indexes))
     try:
         texts.select("items", "vector").write.parquet(str(aside / "rows"))
         items, halves_TD = _sorted_rows(aside / "rows")
@@ -143,7 +153,7 @@ def write_item_index(texts: DataFrame, warehouse: Warehouse, *, bundle: str, ds:
                    "texts": index.ntotal, "items": len(items.flatten()), "files": files}  # fmt: skip
         write_json(aside / MANIFEST_FILE, content)
         name = hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:12]
-        final = warehouse.item_indexes / f"{ds}-{name}"
+        final = index_directory(warehouse, f"{ds}-{name}")
         if not _is_whole(final, content):  # else it is there already, and a service may be loading it
             shutil.rmtree(final, ignore_errors=True)
             aside.chmod(0o755)
@@ -182,33 +192,111 @@ def load_item_index(path: Path | str, bundle: str | None = None) -> ItemIndex:
     return ItemIndex(path, manifest, vectors, items, index)
 
 
+def index_directory(warehouse: Warehouse, name: str) -> Path:
+    """Directory of an index, which need not be there.
+
+    Raises:
+        InputError: the name is none that an index has, or that is a link.
+    """
+    path = warehouse.item_indexes / name
+    if not _NAME.fullmatch(name):
+        raise InputError(f"item index {name!r} is not under {path.parent}: give the name of a directory there (DAY-HASH)")
+    if path.is_symlink():
+        raise InputError(f"{path} is a link to {path.readlink()} (expected a directory): remove it")
+    return path
+
+
+def live_names(warehouse: Warehouse) -> tuple[str | None, str | None]:
+    """Names of the directories of the index that is live, and of the one before it, by ``live.json``; None: there is none.
+
+    Raises:
+        InputError: the file cannot be read, or names what is no index of this warehouse.
+    """
+    file = warehouse.item_indexes / LIVE_FILE
+    if not file.exists():
+        return None, None
+    content: Any = read_json(file)
+    names = (content.get("index"), content.get("before")) if isinstance(content, dict) else (content, None)
+    try:
+        for name in names:
+            if name is not None:
+                index_directory(warehouse, str(name))
+    except InputError as error:
+        raise InputError(
+            f"{file}: {error}, or delete {LIVE_FILE} and run `labeller relate` again for the live day"
+        ) from None
+    return names
+
+
 def live_item_index(root: Path | str, bundle: str | None = None) -> ItemIndex:
     """The index of the items that are live in a warehouse; call again after a night for the new one.
 
     Raises:
-        InputError: as :func:`load_item_index`; there is none yet.
+        InputError: as :func:`load_item_index` and :func:`live_names`; there is none yet.
     """
-    indexes = Warehouse.at(str(root)).item_indexes
-    live = read_json(indexes / LIVE_FILE, "has no live item index: run `labeller relate` first")
-    return load_item_index(indexes / str(live["index"]), bundle)
+    warehouse = Warehouse.at(str(root))
+    live, _ = live_names(warehouse)
+    if live is None:
+        raise InputError(f"{warehouse.item_indexes} has no live item index: run `labeller relate` first (no {LIVE_FILE})")
+    return load_item_index(index_directory(warehouse, live), bundle)
 
 
 def set_live(warehouse: Warehouse, path: Path) -> None:
-    """Point ``live.json`` to an index by one atomic rename; the one before is kept for services that are loading it."""
-    file = warehouse.item_indexes / LIVE_FILE
-    before = read_json(file) if file.exists() else {}
-    if before.get("index") == path.name:
+    """Point ``live.json`` to an index by one atomic rename; the one before is kept for services that are loading it.
+
+    Raises:
+        InputError: as :func:`live_names`; nothing is written or removed then.
+    """
+    live, before = live_names(warehouse)
+    if live == path.name:
         return
-    write_json(file, {"index": path.name, "before": before.get("index")})
-    if before.get("before") not in (None, path.name):
-        shutil.rmtree(warehouse.item_indexes / before["before"], ignore_errors=True)
+    write_json(warehouse.item_indexes / LIVE_FILE, {"index": path.name, "before": live})
+    if before not in (None, path.name):
+        shutil.rmtree(index_directory(warehouse, str(before)), ignore_errors=True)  # what resists goes with the leftovers
 
 
 def drop_unless_live(warehouse: Warehouse, path: Path) -> None:
     """Remove an index that ``live.json`` does not name: one of a day that is not the newest serves its own run only."""
-    file = warehouse.item_indexes / LIVE_FILE
-    if path.name not in (read_json(file).values() if file.exists() else ()):
+    if path.name not in live_names(warehouse):
         shutil.rmtree(path)
+
+
+def drop_leftovers(warehouse: Warehouse, locks: Path, ds: dt.date) -> None:
+    """Remove what killed runs of `labeller relate` left: directories that it names so, and that ``live.json`` does not name.
+
+    Who writes an index holds the lease of its day. The caller must hold that of ``ds``. That of another day is taken while
+    its leftovers are removed; where somebody has it, what lies there may be in the making, and stays until the next time.
+
+    Args:
+        warehouse: See there.
+        locks: Where leases lie (:func:`etl.lease.lock_directory`).
+        ds: The caller's day.
+
+    Raises:
+        InputError: as :func:`live_names`.
+    """
+    live_names(warehouse)
+    for path in sorted(warehouse.item_indexes.glob("*")):
+        day = _day_of(path)
+        if day is None:
+            continue
+        try:
+            with nullcontext() if day == ds else hold_day(locks, day, "labeller relate (removes leftovers)"):
+                if path.name not in live_names(warehouse):  # under the lease: its last holder may have made it live
+                    shutil.rmtree(path)
+                    log.info("removed %s, which a run that was killed had left", path)
+        except DayTaken:
+            log.info("%s stays: somebody writes for its day", path)
+
+
+def _day_of(path: Path) -> dt.date | None:
+    """Day of a directory that :func:`write_item_index` made; None of anything else."""
+    named = _NAME.fullmatch(path.name) or _WRITING.fullmatch(path.name)
+    if named is None or path.is_symlink() or not path.is_dir():
+        return None
+    with suppress(ValueError):
+        return dt.date.fromisoformat(named[1])
+    return None
 
 
 @lru_cache(maxsize=1)

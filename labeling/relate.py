@@ -29,6 +29,7 @@ from etl.contracts import (
 )
 from etl.inputs import read_input
 from etl.job import run_job
+from etl.lease import lock_directory
 from etl.runs import record_stage
 from etl.session import hold, start_session
 from etl.table_lock import table_lock
@@ -36,7 +37,7 @@ from etl.text import words
 from etl.warehouse import Warehouse
 from labeling import category_mismatch, copy_keywords, query_items, similar_items, term_candidates
 from labeling.examples import EXAMPLES
-from labeling.item_index import ItemIndex, drop_unless_live, load_item_index, set_live, write_item_index
+from labeling.item_index import ItemIndex, drop_leftovers, drop_unless_live, load_item_index, set_live, write_item_index
 from labeling.lineage import constants
 from labeling.live_log import live_state
 from labeling.predict import vectors
@@ -62,10 +63,12 @@ def run(settings: RelateConfig) -> Mapping[str, Any]:
     """Write the tables RELATED of a published day, and its item index; the labels are left as they are.
 
     Raises:
-        InputError: the day was not published, or its inputs changed since; nothing is written then.
+        InputError: the day was not published, its inputs changed since, or ``live.json`` names no index of this warehouse;
+            nothing is written then.
     """
     started = time.monotonic()
     warehouse = Warehouse.of(settings)
+    drop_leftovers(warehouse, lock_directory(settings), settings.ds)
     spark = start_session("labeller relate", settings)
     with ExitStack() as held:
         day = published_day(spark, warehouse, settings, held)

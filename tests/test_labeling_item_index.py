@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from etl.errors import InputError
+from etl.errors import EXIT_BAD_INPUT, InputError
+from etl.lease import hold_day
 from etl.warehouse import Warehouse
+from labeling import relate
 from labeling.item_index import (
+    LIVE_FILE,
     MANIFEST_FILE,
     VECTORS_FILE,
     Hit,
+    drop_leftovers,
     drop_unless_live,
     live_item_index,
     load_item_index,
     set_live,
 )
 from tests.labeling_data import write_index
+from tests.rows import DS
 
 D = 32
 
@@ -140,6 +147,92 @@ def test_an_index_that_is_not_live_is_dropped_and_one_that_is_stays(spark, root)
     for path in (old, live):
         drop_unless_live(warehouse, path)
     assert [old.exists(), live.exists()] == [False, True]
+
+
+A, B, C, D_ = (f"{DS}-{letter * 12}" for letter in "abcd")
+YESTERDAY = DS - dt.timedelta(days=1)
+
+
+def indexes(root: Path, *names: str, **live: object) -> Path:
+    """``item_index/`` with directories of these names, and a ``live.json`` if one is given."""
+    directory = root / "item_index"
+    for name in names:
+        (directory / name).mkdir(parents=True)
+        (directory / name / VECTORS_FILE).touch()
+    directory.mkdir(exist_ok=True)
+    if live:
+        (directory / LIVE_FILE).write_text(json.dumps(live))
+    return directory
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()} - {LIVE_FILE}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../bundles", "/etc", "a", f"{A}/..", "2024-05-07-", f"{A}\n", "", 5, ["x"]])
+@pytest.mark.parametrize("key", ["index", "before"])
+def test_a_live_file_that_names_no_index_is_refused_and_nothing_is_removed(root, key, name):
+    (root / "bundles").mkdir()
+    directory = indexes(root, A, B, C, **({"index": A, "before": B} | {key: name}))
+    for refuse in (
+        lambda at: set_live(at, directory / C),
+        lambda at: drop_unless_live(at, directory / C),
+        lambda at: drop_leftovers(at, root / "locks", DS),
+        lambda at: live_item_index(at.root),
+    ):
+        with pytest.raises(InputError, match=r"live.json: item index .* is not under .*DAY-HASH\), or delete live.json"):
+            refuse(Warehouse.at(str(root)))
+    assert names(directory) == {A, B, C}
+    assert (root / "bundles").is_dir()
+
+
+def test_a_live_file_that_is_no_object_is_refused(root):
+    directory = indexes(root, A)
+    (directory / LIVE_FILE).write_text('["..", ".."]')
+    with pytest.raises(InputError, match=r"live.json: item index .* is not under"):
+        set_live(Warehouse.at(str(root)), directory / A)
+
+
+def test_an_index_that_is_a_link_is_neither_loaded_nor_removed(root, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    directory = indexes(root, C, index=A, before=A)
+    (directory / A).symlink_to(outside)
+    warehouse = Warehouse.at(str(root))
+    for refuse in (lambda: live_item_index(root), lambda: set_live(warehouse, directory / C)):
+        with pytest.raises(InputError, match=rf"{A} is a link to {outside} \(expected a directory\): remove it"):
+            refuse()
+    (directory / LIVE_FILE).unlink()
+    drop_leftovers(warehouse, root / "locks", DS)
+    assert (directory / A).is_symlink()
+    assert outside.is_dir()
+
+
+def test_relate_refuses_such_a_live_file_before_it_does_anything(root, capsys):
+    indexes(root, A, B, index=A, before="..")
+    assert relate.main(["--root", str(root), "--ds", str(DS)]) == EXIT_BAD_INPUT
+    assert "live.json: item index '..' is not under" in capsys.readouterr().err
+    assert names(root / "item_index") == {A, B}
+
+
+def test_what_killed_runs_left_goes_and_what_is_live_or_nobody_s_stays(root):
+    other = f"{YESTERDAY}-{'e' * 12}"
+    ours = (C, f".writing-{DS}-x1y2_z3", other, f".writing-{YESTERDAY}-q")
+    theirs = ("own", ".writing-x", f"{DS}-{'g' * 12}", f"2024-99-99-{'a' * 12}", f"{A}.bak")
+    directory = indexes(root, A, B, *ours, *theirs, index=A, before=B)
+    (directory / D_).write_text("a file")
+    drop_leftovers(Warehouse.at(str(root)), root / "locks", DS)
+    assert names(directory) == {A, B, D_, *theirs}
+
+
+def test_what_was_left_of_a_day_that_is_being_written_stays_until_its_lease_is_free(root):
+    ours = (f"{YESTERDAY}-{'e' * 12}", f".writing-{YESTERDAY}-q")
+    directory, warehouse = indexes(root, A, *ours, index=A, before=None), Warehouse.at(str(root))
+    with hold_day(root / "locks", YESTERDAY, "labeller relate"):
+        drop_leftovers(warehouse, root / "locks", DS)
+        assert names(directory) == {A, *ours}
+    drop_leftovers(warehouse, root / "locks", DS)
+    assert names(directory) == {A}
 
 
 def test_a_service_loads_an_index_without_spark():
