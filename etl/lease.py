@@ -95,7 +95,7 @@ def hold_day(
 
     Raises:
         DayTaken: another process has the day; nothing was written.
-        InputError: the directory cannot be written.
+        InputError: the directory cannot be written, or a link lies in the place of the day's file.
     """
     file = directory / f"ds={ds}.lock"
     if (inherited := _inherited(file)) is not None:
@@ -126,9 +126,10 @@ def require_idle(directory: Path, ds: dt.date) -> None:
 
     Raises:
         DayTaken: somebody does; the first one is named.
+        InputError: a file there is named like the lock of a day and is none, or is a link.
     """
     for file in sorted(directory.glob("ds=*.lock")):
-        day = dt.date.fromisoformat(file.stem.removeprefix("ds="))
+        day = _day_of(file)
         if day != ds:
             descriptor = _open(file)
             try:
@@ -137,11 +138,24 @@ def require_idle(directory: Path, ds: dt.date) -> None:
                 os.close(descriptor)
 
 
+def _day_of(file: Path) -> dt.date:
+    try:
+        return dt.date.fromisoformat(file.stem.removeprefix("ds="))
+    except ValueError:
+        raise InputError(
+            f"{file} is no lock of a day (expected ds=YYYY-MM-DD.lock): no job of ours made it, so remove it"
+        ) from None
+
+
 def _open(file: Path) -> int:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
+        if file.is_symlink():
+            raise InputError(
+                f"{file} is a link to {file.readlink()} (expected a file of its own, which is written): remove the link"
+            ) from None
         _require_answer(error, file)
         raise InputError(
             f"{file} cannot be opened: {error.strerror} (expected a directory for leases that this user may write): "
@@ -236,7 +250,7 @@ def _inherited(file: Path) -> int | None:
     if not number.isdigit():
         return None
     with suppress(OSError):
-        if os.path.samestat(os.fstat(int(number)), file.stat()):
+        if os.path.samestat(os.fstat(int(number)), file.lstat()):
             return int(number)
     return None
 

@@ -214,6 +214,36 @@ def test_work_that_wants_no_other_day_written_is_refused_while_one_is(tmp_path):
         require_idle(tmp_path, DS)
 
 
+@pytest.mark.parametrize("written", ["there", "not there"])
+def test_a_link_in_the_place_of_a_day_s_lock_is_refused_and_not_written_through(tmp_path, written):
+    locks, outside = tmp_path / "locks", tmp_path / "outside"
+    locks.mkdir()
+    if written == "there":
+        outside.write_text("mine")
+    (locks / f"ds={DS}.lock").symlink_to(outside)
+    refusal = rf"ds={DS}.lock is a link to {outside} \(expected a file of its own, which is written\): remove the link"
+    with pytest.raises(InputError, match=refusal), hold_day(locks, DS, "labeller pairs"):
+        pass
+    with pytest.raises(InputError, match=refusal):
+        require_idle(locks, DS + dt.timedelta(days=1))
+    assert [path.name for path in locks.iterdir()] == [f"ds={DS}.lock"]
+    assert (outside.read_text() == "mine") if written == "there" else not outside.exists()
+
+
+def test_a_process_started_under_a_lease_does_not_get_another_day_by_a_link_to_its_lock(tmp_path):
+    other = DS.replace(day=1)
+    with hold_day(tmp_path, DS, "backfill") as lease:
+        (tmp_path / f"ds={other}.lock").symlink_to(tmp_path / f"ds={DS}.lock")
+        child = start(HOLD, tmp_path, other, **lease.child())
+        assert f"ds={other}.lock is a link" in child.communicate()[1]
+
+
+def test_a_file_that_is_named_like_a_lock_and_is_of_no_day_is_refused_by_name(tmp_path):
+    (tmp_path / "ds=foo.lock").touch()
+    with pytest.raises(InputError, match=r"ds=foo.lock is no lock of a day \(expected ds=YYYY-MM-DD.lock\).*remove it"):
+        require_idle(tmp_path, DS)
+
+
 @pytest.mark.parametrize("call", ["open", "flock"])
 def test_a_mount_that_does_not_answer_is_asked_again_later(call: str, tmp_path: Path, monkeypatch) -> None:
     def stale(*_: object) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -319,6 +320,44 @@ def test_a_refused_rerun_whose_staging_upkeep_has_emptied_shows_what_was_publish
 def test_a_day_without_any_labels_is_refused_by_name(shop, capsys):
     assert report.main(["--root", str(shop), "--ds", "2024-06-01"]) == EXIT_BAD_INPUT
     assert "holds no labels for 2024-06-01" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- how it is laid down
+
+FILES = ("report.json", "report.md", "report.html", "categories_risk.png")
+
+
+def write_truth(root: Path) -> None:
+    for table, column, value in (("item_terms", "term_id", "t1"), ("item_categories", "category_id", "h1")):
+        (root / "truth" / table).mkdir(parents=True)
+        rows = {"item_id": ["i00", "i01"], column: [value, value], "lacks_term": [True, False]}
+        pl.DataFrame(rows).write_parquet(root / "truth" / table / "part.parquet")
+    (root / "truth" / "oracle.json").write_text("{}")
+
+
+def test_links_in_the_place_of_its_files_are_replaced_and_not_written_through(shop, tmp_path):
+    write_truth(shop)
+    outside, directory = tmp_path / "outside", shop / "reports" / f"ds={NEXT}"
+    outside.write_text("mine")
+    directory.mkdir(parents=True)
+    for name in (*FILES, ".report.html", ".report.json.tmp"):
+        (directory / name).symlink_to(outside)
+    write(shop, NEXT)
+    assert outside.read_text() == "mine"
+    for name in FILES:
+        assert not (directory / name).is_symlink()
+        assert (directory / name).stat().st_size > 1_000
+
+
+def test_a_report_for_which_there_is_no_room_leaves_the_one_before(shop):
+    directory = write(shop, NEXT).parent
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    command = [sys.executable, "-m", "labeling.report", "--root", str(shop), "--ds", str(NEXT), "--items", "3"]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))  # noqa: E731 (of the other process alone)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert "File too large" in done.stderr
+    assert done.returncode != 0
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
 # ---------------------------------------------------------------- curves of a training

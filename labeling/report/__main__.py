@@ -13,8 +13,10 @@ import argparse
 import json
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import polars as pl
@@ -23,6 +25,7 @@ from pydantic import Field
 from etl import config as settings
 from etl.config import JobConfig
 from etl.contracts import PAIRS
+from etl.durable import read_json, write, write_json
 from etl.job import run_job
 from etl.warehouse import Warehouse
 from labeling import local_tables
@@ -78,13 +81,13 @@ def run(config: ReportConfig) -> dict[str, Any]:
     sections = report_sections(report)
     directory = warehouse.report(config.ds)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "report.json").write_text(json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(directory / "report.json", asdict(report))
     heading = f"# Labels of {report.ds}{', staged only' if labels.staged else ''}\n\n"
-    (directory / "report.md").write_text(heading + "\n".join(map(markdown, sections)), encoding="utf-8")
+    write(directory / "report.md", (heading + "\n".join(map(markdown, sections))).encode())
     risk = None
     if categories is not None:
-        curves, risk = {name: figures.risk for name, figures in categories.paths.items()}, directory / "categories_risk.png"
-        draw(curves, risk, f"Categories of {report.ds}: what abstaining buys")
+        risk = risk_picture(categories, report.ds)
+        write(directory / "categories_risk.png", risk)
     write_page(nightly_page(warehouse, config, labels, report, nights, risk), directory / PAGE_FILE)
     out = console()
     for section in sections:
@@ -111,16 +114,25 @@ def measure(
     return terms, categories
 
 
+def risk_picture(categories: CategoryFigures, ds: str) -> bytes:
+    """The risk curves of all paths, as PNG."""
+    curves = {name: figures.risk for name, figures in categories.paths.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "risk.png"
+        draw(curves, file, f"Categories of {ds}: what abstaining buys")
+        return file.read_bytes()
+
+
 def bundle_metrics(warehouse: Warehouse, bundle: str) -> dict[str, Any]:
     """What training measured on held-out queries; empty if the bundle is gone by now."""
     path = warehouse.bundle(bundle) / METRICS_FILE
-    return json.loads(path.read_text(encoding="utf-8")).get("heldout", {}) if path.is_file() else {}
+    return read_json(path).get("heldout", {}) if path.is_file() else {}
 
 
 def trained_on(warehouse: Warehouse, bundle: str) -> str:
     """Day of the dataset that a bundle was trained and measured on, ISO; empty if the bundle is gone by now."""
     path = warehouse.bundle(bundle) / MANIFEST_FILE
-    return str(json.loads(path.read_text(encoding="utf-8"))["ds"]) if path.is_file() else ""
+    return str(read_json(path)["ds"]) if path.is_file() else ""
 
 
 def next_query(warehouse: Warehouse, labels: Labels) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from etl.durable import write
 from labeling.report.charts import Picture
 from labeling.sections import Section, is_number
 
@@ -76,9 +77,7 @@ def render(page: Page) -> str:
 
 def write_page(page: Page, file: Path) -> None:
     """Lay the page down by rename: who has it open sees the old one or the new one."""
-    aside = file.with_name(f".{file.name}")
-    aside.write_text(render(page), encoding="utf-8")
-    aside.replace(file)
+    write(file, render(page).encode())
 
 
 def _code(text: str) -> Markup:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import polars as pl
 
@@ -26,7 +25,7 @@ from labeling.report.training import training_part
 
 
 def nightly_page(
-    warehouse: Warehouse, config: JobConfig, labels: Labels, report: Report, nights: Sequence[Night], risk: Path | None
+    warehouse: Warehouse, config: JobConfig, labels: Labels, report: Report, nights: Sequence[Night], risk: bytes | None
 ) -> Page:
     """The page of a day that was published, or is staged only.
 
@@ -36,7 +35,7 @@ def nightly_page(
         labels: Of the day.
         report: What `labeller report` measured of it.
         nights: Of :func:`labeling.report.nights.last_nights`.
-        risk: The drawn risk curve of the categories; None where there is no truth.
+        risk: The drawn risk curve of the categories, PNG; None where there is no truth.
     """
     ds, bundle = config.ds, labels.lineage["bundle"]
     halves = {ITEM_TERMS: "vocabulary", ITEM_CATEGORIES: "taxonomy"}
@@ -84,11 +83,11 @@ def _coverage(now: Mapping[Table, pl.DataFrame]) -> dict[str, float | None]:
     return {"items": max(map(len, now.values())), "terms": share(ITEM_TERMS), "categories": share(ITEM_CATEGORIES)}
 
 
-def _truth_part(report: Report, risk: Path | None) -> Part:
+def _truth_part(report: Report, risk: bytes | None) -> Part:
     """Figures on items whose truth is known, and the curve of what abstaining buys."""
     pictures = []
     if risk is not None:
-        src = f"data:image/png;base64,{base64.b64encode(risk.read_bytes()).decode()}"
+        src = f"data:image/png;base64,{base64.b64encode(risk).decode()}"
         caption = "Share of wrong category paths by the share of items that are answered, most probable first"
         pictures.append(Picture(src, f"{caption}; the table below has its values at 50, 80 and 100%.", caption))
     return Part(name="quality", title="Against the truth", pictures=pictures, tables=[*terms(report), *categories(report)])
