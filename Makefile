@@ -47,7 +47,7 @@ export AIRFLOW__CORE__DAGS_FOLDER := $(CURDIR)/airflow_dags
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
 .PHONY: help setup bench benchmarks-setup system-packages preflight nightly airflow label sample wheel doctor tables test test-slow lint types format
-.PHONY: lock clean test-hosts test-spark store-jars
+.PHONY: lock clean test-hosts test-spark store-jars faults
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 18
@@ -172,6 +172,9 @@ test-spark: setup store-jars  ## Run the slow tests of Spark jobs: whole labelli
 
 test-slow: setup store-jars  ## Run the slow tests
 	@$(BIN)/pytest -m slow tests
+
+faults: setup store-jars  ## Inject every fault of docs/faults.md; cut off, it goes on with what has not passed
+	@$(BIN)/pytest -p tests.resume -m fault tests
 
 lint: setup  ## Check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -73,6 +73,7 @@ def test_a_plan_names_the_days_that_are_to_be_made_and_those_that_cannot_be(exec
     assert "backfill plan ended with 'java.lang.Nonsense' (expected" in executed["no plan"]["said"]
 
 
+@pytest.mark.fault("malicious")
 @pytest.mark.parametrize(("dag", "task", "params"), PARAMS)
 def test_a_parameter_is_one_word_of_the_command_whatever_is_in_it(dag, task, params, executed, here) -> None:
     evil = EVIL.replace("CANARY", str(here / "canary"))

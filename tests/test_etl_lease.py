@@ -82,6 +82,7 @@ def far(tmp_path):
     process.communicate()
 
 
+@pytest.mark.fault("same-day-twice")
 def test_of_two_jobs_started_together_on_one_day_one_runs_and_the_other_says_who_does(root):
     jobs = [start(JOB, "--root", root, "--ds", DS) for _ in range(2)]
     said = {job.pid: job.communicate()[1] for job in jobs}
@@ -94,12 +95,14 @@ def test_of_two_jobs_started_together_on_one_day_one_runs_and_the_other_says_who
     assert "nothing was written" in refusal
 
 
+@pytest.mark.fault("same-day-twice")
 def test_jobs_of_different_days_run_side_by_side(root):
     jobs = [start(JOB, "--root", root, "--ds", day) for day in ("2024-05-06", "2024-05-07")]
     assert [job.wait() for job in jobs] == [EXIT_OK, EXIT_OK]
     assert (root / "written").read_text() == "xx"
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_holder_that_is_killed_frees_its_day_at_once(tmp_path, holder):
     with pytest.raises(DayTaken, match=f"process {holder.pid} "), hold_day(tmp_path, DS, "other"):
         pass
@@ -111,6 +114,7 @@ def test_a_holder_that_is_killed_frees_its_day_at_once(tmp_path, holder):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_day_is_free_again_after_a_job_that_failed(tmp_path):
     with pytest.raises(RuntimeError), hold_day(tmp_path, DS, "first"):
         raise RuntimeError
@@ -119,6 +123,7 @@ def test_a_day_is_free_again_after_a_job_that_failed(tmp_path):
     assert (tmp_path / f"ds={DS}.lock").read_text() == "{}"
 
 
+@pytest.mark.fault("same-day-twice")
 def test_another_machine_that_still_works_keeps_its_day(tmp_path, far):
     started = time.monotonic()
     with pytest.raises(DayTaken, match=f"ds={DS} is being written"), hold_day(tmp_path, DS, "o", duration=2, heartbeat=0.3):
@@ -126,6 +131,7 @@ def test_another_machine_that_still_works_keeps_its_day(tmp_path, far):
     assert time.monotonic() - started < 2  # its touch was seen
 
 
+@pytest.mark.fault("same-day-twice")
 def test_another_machine_that_has_stopped_loses_its_day(tmp_path, far):
     far.kill()
     started = time.monotonic()
@@ -133,6 +139,7 @@ def test_another_machine_that_has_stopped_loses_its_day(tmp_path, far):
         assert 2 <= time.monotonic() - started < 10
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_lease_that_another_machine_took_is_noticed(tmp_path):
     lost = []
     with hold_day(tmp_path, DS, "o", duration=2, heartbeat=0.1, on_loss=lambda loss: lost.append(loss.reason)):
@@ -143,6 +150,7 @@ def test_a_lease_that_another_machine_took_is_noticed(tmp_path):
     assert lost == ["marker-missing"]
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_process_started_under_a_lease_works_in_it_and_keeps_the_day_while_it_runs(tmp_path):
     with hold_day(tmp_path, DS, "backfill") as lease:
         child = start(HOLD, tmp_path, DS, **lease.child())
@@ -154,12 +162,14 @@ def test_a_process_started_under_a_lease_works_in_it_and_keeps_the_day_while_it_
         pass
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_process_started_under_a_lease_does_not_get_another_day_by_it(tmp_path, holder):
     with hold_day(tmp_path, DS.replace(day=1), "backfill") as lease:
         child = start(HOLD, tmp_path, DS, **lease.child())
         assert f"DayTaken: ds={DS} is being written by process {holder.pid}" in child.communicate()[1]
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_process_started_under_a_lease_ends_with_the_one_that_started_it(tmp_path):
     with hold_day(tmp_path, DS, "backfill") as lease:
         child = start(HOLD.replace("sys.stdin.readline()", "time.sleep(60)"), tmp_path, DS, **lease.child())
@@ -202,6 +212,7 @@ def test_locks_lie_where_the_settings_say(root, tmp_path):
     assert not (root / "locks").exists()
 
 
+@pytest.mark.fault("same-day-twice")
 def test_work_that_wants_no_other_day_written_is_refused_while_one_is(tmp_path):
     later = DS + dt.timedelta(days=1)
     with hold_day(tmp_path, DS, "own"):
@@ -214,6 +225,7 @@ def test_work_that_wants_no_other_day_written_is_refused_while_one_is(tmp_path):
         require_idle(tmp_path, DS)
 
 
+@pytest.mark.fault("malicious")
 @pytest.mark.parametrize("written", ["there", "not there"])
 def test_a_link_in_the_place_of_a_day_s_lock_is_refused_and_not_written_through(tmp_path, written):
     locks, outside = tmp_path / "locks", tmp_path / "outside"
@@ -230,6 +242,8 @@ def test_a_link_in_the_place_of_a_day_s_lock_is_refused_and_not_written_through(
     assert (outside.read_text() == "mine") if written == "there" else not outside.exists()
 
 
+@pytest.mark.fault("same-day-twice")
+@pytest.mark.fault("malicious")
 def test_a_process_started_under_a_lease_does_not_get_another_day_by_a_link_to_its_lock(tmp_path):
     other = DS.replace(day=1)
     with hold_day(tmp_path, DS, "backfill") as lease:

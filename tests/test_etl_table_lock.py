@@ -70,6 +70,7 @@ COMMITS = {
 SLOW = ("a vacuum", "history dropped")
 
 
+@pytest.mark.fault("same-day-twice")
 @pytest.mark.parametrize("what", [pytest.param(what, marks=[pytest.mark.slow] if what in SLOW else []) for what in COMMITS])
 def test_a_commit_waits_for_that_of_another_process(what, at_root, root, monkeypatch):
     first, path = root / "first" / "runs", root / "runs"
@@ -99,6 +100,7 @@ def log_files(table: Path) -> list[str]:
     return sorted(file.name for file in (table / "_delta_log").glob("[0-9]*"))
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_holder_that_is_killed_frees_the_table(at_root, root):
     (root / "locks").mkdir()
     other = subprocess.Popen(
@@ -111,6 +113,7 @@ def test_a_holder_that_is_killed_frees_the_table(at_root, root):
         pass
 
 
+@pytest.mark.fault("same-day-twice")
 def test_whoever_holds_a_table_may_take_it_again_and_others_wait_until_all_is_over(at_root, root):
     path = f"{root}/runs"
     probe = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
@@ -134,6 +137,7 @@ def test_a_place_that_cannot_be_locked_is_refused_with_the_cure(at_root, root):
     assert not (root / "runs").exists()
 
 
+@pytest.mark.fault("same-day-twice")
 @pytest.mark.slow
 def test_two_processes_that_write_days_of_one_table_side_by_side_lose_and_double_nothing(root):
     commits = 6

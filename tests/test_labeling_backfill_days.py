@@ -176,6 +176,7 @@ def test_a_diff_of_days_that_are_not_staged_names_them(shop, capsys):
     assert f"staging holds no labels of {DS} (expected all days of the range)" in capsys.readouterr().err
 
 
+@pytest.mark.fault("same-day-twice")
 def test_a_day_that_another_process_has_is_refused_and_nothing_is_written(shop, capsys):
     before = contents(shop)
     with hold_day(shop / "locks", PREVIOUS, "labeller predict"):
@@ -184,6 +185,7 @@ def test_a_day_that_another_process_has_is_refused_and_nothing_is_written(shop, 
     assert all(contents(shop)[name].equals(rows) for name, rows in before.items())
 
 
+@pytest.mark.fault("same-day-twice")
 def test_days_side_by_side_are_made_once_and_a_second_run_changes_no_row(spark, shop, caplog):
     caplog.set_level(logging.INFO)
     options = ("--parallel", "2", "--driver-memory", "1g", "--master", "local[1]")

@@ -143,12 +143,14 @@ def test_what_is_our_own_mistake_is_no_poison(root):
         encode_each(write_small_bundle(root), ["kettle", None])
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_worker_refuses_another_bundle_than_the_driver_chose(root):
     bundle = write_small_bundle(root)
     with pytest.raises(InputError, match="the driver chose other"):
         worker_bundle(str(bundle.path), "other", "cpu")
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_worker_refuses_a_changed_file(root):
     bundle = write_small_bundle(root, seed=7)
     (bundle.path / "encoder.json").write_text("{}")

@@ -98,12 +98,14 @@ def test_a_whole_index_of_the_same_rows_is_left_alone_and_a_damaged_one_made_aga
     assert [directory.name for directory in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.fault("model-damaged")
 def test_an_index_of_another_bundle_is_refused_with_both_names(index):
     assert load_item_index(index.path, "b1").bundle == "b1"
     with pytest.raises(InputError, match="holds vectors of bundle b1, queries would be of bundle b2"):
         load_item_index(index.path, "b2")
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_damaged_or_incomplete_index_is_refused_with_every_file_that_is_wrong(spark, root):
     path = write_index(spark, root, random_texts(5)).path
     with (path / VECTORS_FILE).open("r+b") as file:
@@ -169,6 +171,7 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()} - {LIVE_FILE}
 
 
+@pytest.mark.fault("malicious")
 @pytest.mark.parametrize("name", ["..", ".", "../bundles", "/etc", "a", f"{A}/..", "2024-05-07-", f"{A}\n", "", 5, ["x"]])
 @pytest.mark.parametrize("key", ["index", "before"])
 def test_a_live_file_that_names_no_index_is_refused_and_nothing_is_removed(root, key, name):
@@ -186,6 +189,7 @@ def test_a_live_file_that_names_no_index_is_refused_and_nothing_is_removed(root,
     assert (root / "bundles").is_dir()
 
 
+@pytest.mark.fault("malicious")
 def test_a_live_file_that_is_no_object_is_refused(root):
     directory = indexes(root, A)
     (directory / LIVE_FILE).write_text('["..", ".."]')
@@ -193,6 +197,7 @@ def test_a_live_file_that_is_no_object_is_refused(root):
         set_live(Warehouse.at(str(root)), directory / A)
 
 
+@pytest.mark.fault("malicious")
 def test_an_index_that_is_a_link_is_neither_loaded_nor_removed(root, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -208,6 +213,7 @@ def test_an_index_that_is_a_link_is_neither_loaded_nor_removed(root, tmp_path):
     assert outside.is_dir()
 
 
+@pytest.mark.fault("malicious")
 def test_relate_refuses_such_a_live_file_before_it_does_anything(root, capsys):
     indexes(root, A, B, index=A, before="..")
     assert relate.main(["--root", str(root), "--ds", str(DS)]) == EXIT_BAD_INPUT
@@ -215,6 +221,7 @@ def test_relate_refuses_such_a_live_file_before_it_does_anything(root, capsys):
     assert names(root / "item_index") == {A, B}
 
 
+@pytest.mark.fault("killed-at-boundary")
 def test_what_killed_runs_left_goes_and_what_is_live_or_nobody_s_stays(root):
     other = f"{YESTERDAY}-{'e' * 12}"
     ours = (C, f".writing-{DS}-x1y2_z3", other, f".writing-{YESTERDAY}-q")
@@ -225,6 +232,7 @@ def test_what_killed_runs_left_goes_and_what_is_live_or_nobody_s_stays(root):
     assert names(directory) == {A, B, D_, *theirs}
 
 
+@pytest.mark.fault("killed-at-boundary")
 def test_what_was_left_of_a_day_that_is_being_written_stays_until_its_lease_is_free(root):
     ours = (f"{YESTERDAY}-{'e' * 12}", f".writing-{YESTERDAY}-q")
     directory, warehouse = indexes(root, A, *ours, index=A, before=None), Warehouse.at(str(root))

@@ -35,6 +35,7 @@ def mixed(tmp_path_factory) -> tuple[Path, str]:
     return Path(warehouse.root), made.name
 
 
+@pytest.mark.fault("model-damaged")
 @pytest.mark.parametrize(
     "command",
     [

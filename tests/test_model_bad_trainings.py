@@ -22,6 +22,8 @@ from model.worker import finish
 from tests.model_data import DS, Shop, small_shop, write_dataset
 from tests.trainings import config
 
+pytestmark = pytest.mark.fault("bad-training")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:

@@ -109,6 +109,7 @@ def test_a_wordpiece_bundle_carries_its_vocabulary(warehouse):
         load_bundle(path)
 
 
+@pytest.mark.fault("model-damaged")
 @pytest.mark.parametrize("name", ["model.safetensors", "encoder.json", "tokenizer_spec.json", "metrics.json"])
 def test_a_changed_file_is_refused_by_name(warehouse, name):
     path = written(warehouse)
@@ -119,6 +120,7 @@ def test_a_changed_file_is_refused_by_name(warehouse, name):
         load_bundle(path)
 
 
+@pytest.mark.fault("model-damaged")
 def test_truncated_weights_and_a_missing_file_are_reported_together(warehouse):
     path = written(warehouse)
     weights = path / "model.safetensors"
@@ -128,6 +130,7 @@ def test_truncated_weights_and_a_missing_file_are_reported_together(warehouse):
         load_bundle(path)
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_directory_without_manifest_is_no_bundle(warehouse, tmp_path):
     path = written(warehouse)
     (path / "manifest.json").unlink()
@@ -135,6 +138,7 @@ def test_a_directory_without_manifest_is_no_bundle(warehouse, tmp_path):
         load_bundle(path)
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_manifest_with_another_id_or_format_is_refused(warehouse):
     path = written(warehouse)
     manifest = json.loads((path / "manifest.json").read_text())
@@ -172,6 +176,7 @@ def test_aliases_point_to_bundles_of_their_warehouse(warehouse, tmp_path):
         set_alias(warehouse, CHAMPION, tmp_path / "elsewhere")
 
 
+@pytest.mark.fault("model-damaged")
 def test_an_alias_that_points_nowhere_is_refused(warehouse):
     warehouse.bundles.mkdir()
     (warehouse.bundles / "champion.json").write_text('{"bundle": "gone", "ds": "2024-05-07"}')
@@ -179,6 +184,7 @@ def test_an_alias_that_points_nowhere_is_refused(warehouse):
         champion(warehouse)
 
 
+@pytest.mark.fault("model-damaged")
 def test_an_alias_that_was_cut_is_refused_by_its_name_with_the_cure(warehouse):
     set_alias(warehouse, CHAMPION, written(warehouse))
     file = warehouse.bundles / "champion.json"
@@ -189,6 +195,7 @@ def test_an_alias_that_was_cut_is_refused_by_its_name_with_the_cure(warehouse):
         champion(warehouse)
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_bundle_that_lies_under_another_s_name_is_refused_with_both_names(warehouse):
     first, second = written(warehouse), written(warehouse, seed=2)
     shutil.rmtree(second)
@@ -198,6 +205,7 @@ def test_a_bundle_that_lies_under_another_s_name_is_refused_with_both_names(ware
     assert load_bundle(first).id == first.name
 
 
+@pytest.mark.fault("model-damaged")
 def test_the_figures_of_another_bundle_are_refused(warehouse):
     first, second = written(warehouse), written(warehouse, seed=2)
     metrics = {"heldout": {"test": {"recall@10": 0.6}}}
@@ -215,6 +223,7 @@ def as_before_seals(path: Path) -> None:
     write_json(path / "manifest.json", {name: value for name, value in manifest.items() if name != SEAL})
 
 
+@pytest.mark.fault("killed-at-boundary")
 @pytest.mark.parametrize("older", [False, True])
 def test_a_champion_that_a_training_makes_again_is_whole_wherever_that_is_killed(warehouse, tmp_path, older):
     tokenizer = WordHashTokenizer(TokenizerSpec(rows=64, normaliser=normalise.hash))
@@ -243,6 +252,7 @@ def test_a_champion_that_a_training_makes_again_is_whole_wherever_that_is_killed
     assert list(dict.fromkeys(seen)) == [("old", "old"), ("new", "old"), ("new", "new")]
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_damaged_bundle_is_mended_by_making_it_again(warehouse):
     path = written(warehouse)
     (path / "model.safetensors").write_bytes(b"")
@@ -267,6 +277,7 @@ def full(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_bundle_of_which_any_file_that_a_job_reads_is_cut_or_has_a_flipped_bit_is_refused_by_that_file_s_name(full):
     files = [file for file in full.rglob("*") if file.is_file() and file.name not in (GATE_FILE, CARD_FILE)]
     assert len(files) == 17
@@ -278,6 +289,7 @@ def test_a_bundle_of_which_any_file_that_a_job_reads_is_cut_or_has_a_flipped_bit
     assert load_bundle(full).id == full.name
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_gate_that_was_cut_is_named_with_the_cure_where_the_card_is_made_of_it(full):
     for damage in each_damage(full / GATE_FILE, flips=1):
         if "cut" in damage:
@@ -287,6 +299,7 @@ def test_a_gate_that_was_cut_is_named_with_the_cure_where_the_card_is_made_of_it
                 model_card(full)
 
 
+@pytest.mark.fault("malicious")
 @pytest.mark.parametrize("name", [".champion.json.tmp", ".MODEL_CARD.md"])
 def test_a_link_that_was_laid_where_drafts_lay_is_not_written_through(warehouse, tmp_path, name):
     path = written(warehouse)

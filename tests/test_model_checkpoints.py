@@ -50,6 +50,7 @@ def garble_the_manifest(path: Path) -> None:
     (path / COMPLETE).write_text('{"files": ')
 
 
+@pytest.mark.fault("model-damaged")
 @pytest.mark.parametrize("damage", [truncate, lose_a_file, half_write, garble_the_manifest])
 def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(
     shop_root, whole, tmp_path, monkeypatch, caplog, damage
@@ -76,6 +77,7 @@ def write_a_field_of_another_version(path: Path) -> None:
     write_sealed(path / COMPLETE, manifest)
 
 
+@pytest.mark.fault("model-damaged")
 @pytest.mark.parametrize("change", [lose_the_position, write_a_field_of_another_version])
 def test_a_checkpoint_of_another_version_is_passed_over_loudly_too(shop_root, tmp_path, monkeypatch, caplog, change):
     cut_off(config(shop_root), tmp_path, 6, monkeypatch)
@@ -88,6 +90,7 @@ def test_a_checkpoint_of_another_version_is_passed_over_loudly_too(shop_root, tm
     )
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_training_of_whose_checkpoints_none_is_whole_any_more_is_refused_with_what_is_wrong_with_each(
     shop_root, tmp_path, monkeypatch
 ):
@@ -117,6 +120,7 @@ def test_a_checkpoint_of_before_manifests_had_a_digest_is_gone_on_from(shop_root
     assert Checkpoints(tmp_path, Ranks()).newest().position.step == 3
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_checkpoint_of_which_any_file_is_cut_or_has_a_flipped_bit_is_refused_by_that_file_s_name(
     shop_root, tmp_path, monkeypatch
 ):
@@ -131,6 +135,7 @@ def test_a_checkpoint_of_which_any_file_is_cut_or_has_a_flipped_bit_is_refused_b
     assert Checkpoints(tmp_path, Ranks()).newest().position.step == 3
 
 
+@pytest.mark.fault("killed-at-boundary")
 def test_saving_and_removing_checkpoints_leaves_no_damaged_one_wherever_it_is_killed(shop_root, tmp_path, monkeypatch):
     cut_off(config(shop_root), tmp_path / "laid", 6, monkeypatch)
     laid = tmp_path / "laid" / "step-00000006"
@@ -179,6 +184,7 @@ def test_a_training_that_goes_on_with_other_epochs_or_batch_is_refused(shop_root
         fit(other, verify(other.dataset), checkpoints=tmp_path)
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_root, tmp_path, monkeypatch):
     cut_off(config(shop_root), tmp_path, 3, monkeypatch)
     other = config(shop_root, tau=0.2, seed=5, multi_positives=True)
@@ -188,6 +194,7 @@ def test_a_checkpoint_of_other_settings_is_refused_with_every_difference(shop_ro
         assert part in str(error.value)
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_checkpoint_of_another_encoder_clipping_or_cache_is_refused_with_every_difference(
     shop_root, tmp_path, monkeypatch, caplog
 ):
@@ -222,6 +229,7 @@ def test_all_of_deepspeeds_settings_are_kept_each_under_a_name_of_its_own(shop_r
     assert kept["gradient_clipping"] == 0.5
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_checkpoint_that_does_not_load_is_an_error_and_no_fresh_start(shop_root, tmp_path, monkeypatch):
     settings = config(shop_root)
     cut_off(settings, tmp_path, 3, monkeypatch)

@@ -95,6 +95,7 @@ def test_a_host_that_cannot_be_reached_is_named(root, hostfile, capsys):
     assert "pdsh@" not in said
 
 
+@pytest.mark.fault("malicious")
 def test_a_path_that_a_remote_shell_would_read_is_refused(hostfile, tmp_path):
     require_or_skip("pdsh", "ssh")
     hosts = Hosts(file=hostfile(""), slots={"one": 1})
@@ -102,6 +103,7 @@ def test_a_path_that_a_remote_shell_would_read_is_refused(hostfile, tmp_path):
         hosts.meet([tmp_path, tmp_path / "shop of 2024"], "cpu")
 
 
+@pytest.mark.fault("malicious")
 def test_other_hosts_are_told_what_ranks_need_and_nothing_else(hostfile, tmp_path, monkeypatch):
     monkeypatch.setenv("NCCL_IB_HCA", "mlx5")
     monkeypatch.setenv("SECRET", "s3cret")

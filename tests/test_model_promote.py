@@ -80,6 +80,7 @@ def test_the_gate_refuses_what_is_far_behind_the_champion_or_surely_behind_it(di
     assert reason is None or reason in problems[0]
 
 
+@pytest.mark.fault("bad-training")
 @pytest.mark.parametrize(
     ("new", "untrained", "old", "difference", "named"),
     [
@@ -97,6 +98,7 @@ def test_a_figure_that_is_no_number_lets_nothing_through(new, untrained, old, di
     assert problem.startswith(f"recall@10 on test is no number ({named})")
 
 
+@pytest.mark.fault("bad-training")
 @pytest.mark.parametrize(
     ("chance", "value", "passes"),
     [
@@ -110,6 +112,7 @@ def test_a_candidate_must_be_better_than_a_random_ranking_of_as_many_titles(chan
     assert (gate(figures(value), figures(0.1), {}, LIMITS, chance) == []) == passes
 
 
+@pytest.mark.fault("bad-training")
 def test_among_ten_titles_the_gate_says_that_it_cannot_judge_and_what_to_do_and_judges_no_further_where_told():
     everybody = Chance(titles=9, queries=3, mean=1.0, as_good=1.0)
     same = differing(0.0, 0.0, 0.0)
@@ -162,6 +165,7 @@ def test_a_candidate_that_was_not_calibrated_is_refused(shop_root, encoders, cap
     assert f"candidate {path.name} has no probabilities yet: run `labeller calibrate --ds {DS}`" in capfd.readouterr().err
 
 
+@pytest.mark.fault("bad-training")
 def test_a_worse_candidate_is_not_promoted_and_the_champion_stays(shop_root, encoders, caplog):
     good = lay_down(shop_root, encoders["good"], CANDIDATE)
     assert run(shop_root) == EXIT_OK
@@ -197,6 +201,7 @@ def test_candidate_and_champion_answer_the_same_queries_and_the_difference_is_ke
     assert "further behind than the tolerance 0.02" in refused["refused"][-1]
 
 
+@pytest.mark.fault("bad-training")
 def test_a_first_candidate_that_learnt_nothing_is_refused_since_nothing_else_can_label(shop_root, encoders, capsys):
     (shop_root / "bundles" / "champion.json").unlink(missing_ok=True)
     lay_down(shop_root, encoders["bad"], CANDIDATE)
@@ -226,6 +231,7 @@ def test_a_champion_of_another_tokenizer_is_compared_by_the_figures_of_its_own_d
     assert f"champion {foreign.id} has another tokenizer" in caplog.text
 
 
+@pytest.mark.fault("model-damaged")
 @pytest.mark.parametrize("lineage", [{"dataset_digest": "0123456789abcdef"}, {}])
 def test_a_candidate_of_another_dataset_of_the_same_day_and_tokenizer_is_refused(shop_root, encoders, tmp_path, lineage):
     new = load_bundle(lay_down(shop_root, encoders["good"], CANDIDATE))
@@ -361,6 +367,7 @@ def of_format_1(path) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest | {"format": 1}))
 
 
+@pytest.mark.fault("model-damaged")
 def test_a_champion_of_another_format_labels_nothing_and_says_what_to_do(shop_root, encoders):
     path = lay_down(shop_root, encoders["bad"], CHAMPION)
     of_format_1(path)

@@ -66,6 +66,7 @@ def collapse(engine: TorchEngine) -> None:
         engine.encoder.embeddings.word_embeddings.weight.fill_(0.1)
 
 
+@pytest.mark.fault("bad-training")
 @pytest.mark.parametrize(("break_", "error"), [(lose_a_gradient, NotFinite), (collapse, Collapsed)])
 def test_checkpoints_survive_a_training_that_breaks_and_the_next_start_goes_on(
     shop_root, whole, tmp_path, monkeypatch, break_, error

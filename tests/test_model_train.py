@@ -93,6 +93,7 @@ def test_a_dataset_that_does_not_match_its_manifest_is_refused_by_file(shop_root
     assert "pairs/part-1.parquet has" in capsys.readouterr().err
 
 
+@pytest.mark.fault("killed-at-boundary")
 def test_a_dataset_that_a_killed_job_took_out_of_its_place_is_back_before_it_is_trained_on(shop_root, capsys):
     dataset = shop_root / "datasets" / f"ds={DS}"
     dataset.rename(dataset.with_name(f".{dataset.name}.old"))
@@ -114,6 +115,7 @@ def ended(shop_root, tmp_path, monkeypatch) -> tuple[TrainConfig, str]:
     return settings, json.loads((tmp_path / worker.RESULT_FILE).read_text())["bundle"]
 
 
+@pytest.mark.fault("killed-at-boundary")
 def test_a_training_that_is_killed_after_its_ranks_have_ended_leaves_a_candidate_or_whole_checkpoints(
     ended, tmp_path, monkeypatch
 ):
@@ -197,6 +199,7 @@ def test_settings_that_cannot_work_are_refused_before_the_launch(shop_root, caps
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.fault("uneven-shards")
 def test_files_that_ranks_share_unequally_are_a_warning_with_the_cure(root, caplog):
     write_dataset(root / "datasets" / f"ds={DS}", small_shop(), files=3)
     assert run(root, "--ranks", "2", "--batch", "1000") == EXIT_BAD_INPUT  # the first check after it

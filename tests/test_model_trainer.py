@@ -104,6 +104,7 @@ def test_bfloat16_trains_too(shop_root):
     assert np.isfinite([loss for _, loss in curve.points]).all()
 
 
+@pytest.mark.fault("bad-training")
 def test_a_loss_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
     settings = config(shop_root)
     manifest = verify(settings.dataset)
@@ -117,6 +118,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
     assert torch.equal(parameters(encoder)[-100:], before)
 
 
+@pytest.mark.fault("bad-training")
 def test_a_gradient_that_is_no_number_stops_before_the_step_and_names_it(shop_root):
     settings = config(shop_root)
     manifest = verify(settings.dataset)
@@ -321,6 +323,7 @@ def test_a_batch_that_was_asked_for_is_kept_where_a_presets_own_is_made_smaller(
     assert own["batch"] == 301 // 8
 
 
+@pytest.mark.fault("bad-training")
 def test_vectors_that_are_all_alike_stop_the_training_before_the_step(shop_root):
     settings = config(shop_root)
     manifest = verify(settings.dataset)
@@ -349,6 +352,7 @@ def test_a_batch_that_shows_one_title_or_one_query_is_no_collapse():
     assert one_step([1, 1, 1, 1], [6, 7, 8, 9], [1, 1, 1, 1]).step == 1
 
 
+@pytest.mark.fault("bad-training")
 def test_queries_that_are_all_alike_stop_the_training_too():
     with pytest.raises(Collapsed, match=r"queries have a mean cosine of 1\.0000 at step 1 of 1"):
         one_step([1, 1, 1, 1], [6, 7, 8, 9], [1, 1, 2, 2])

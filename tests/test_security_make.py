@@ -13,6 +13,8 @@ import pytest
 
 from tests.airflow_env import commands, program, recorder
 
+pytestmark = pytest.mark.fault("malicious")
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOSTILE = (
     "a b",

@@ -21,6 +21,8 @@ from model.bundle import verify as verify_bundle
 from tests.bundles import promote_untrained_bundle
 from tests.model_data import DS, small_shop, write_dataset
 
+pytestmark = pytest.mark.fault("malicious")
+
 OUT = ("../outside", "/etc", "..", ".", "a/b", "", ".writing-x", "b1\n")
 
 

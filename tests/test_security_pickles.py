@@ -31,6 +31,8 @@ from tests.bundles import promote_untrained_bundle
 from tests.model_data import small_shop, write_dataset
 from tests.trainings import config, cut_off, unsealed
 
+pytestmark = pytest.mark.fault("malicious")
+
 
 class Canary:
     """Pickled, it makes a file when it is opened."""

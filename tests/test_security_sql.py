@@ -17,6 +17,8 @@ from etl.runs import record_stage
 from etl.warehouse import Warehouse
 from tests.rows import DS, item, lay_down, term
 
+pytestmark = pytest.mark.fault("malicious")
+
 EVIL = ("x`; DROP TABLE t; --", "x'; DROP TABLE t; --", 'x" OR 1=1; --', "x/*", "a.b.c.d; DROP TABLE t")
 
 
