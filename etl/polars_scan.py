@@ -10,19 +10,24 @@ import re
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import QueryBuilder
 
 from etl import storage
 from etl.errors import InputError
+from etl.table_log import naming_table, opened
 from etl.warehouse import is_delta
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def scan(path: str) -> pl.LazyFrame:
-    """A Delta table or a directory of Parquet files, partitions by their names; on hdfs:// read whole."""
+    """A Delta table or a directory of Parquet files, partitions by their names; on hdfs:// read whole.
+
+    Raises:
+        InputError: there is neither, or as :func:`etl.table_log.opened`.
+    """
     if is_delta(path):
-        return _by_delta_rs(path) if _is_hdfs(path) else pl.scan_delta(path)
+        return _by_delta_rs(path) if _is_hdfs(path) else _by_polars(path)
     found = ((file.path, storage.shown(file.path, path)) for file in storage.files_under(path))
     files = [file for file, name in found if name.endswith(".parquet") and not _is_hidden(name)]
     if not files:
@@ -49,8 +54,16 @@ def _is_hdfs(path: str) -> bool:
     return path.startswith("hdfs://")
 
 
+def _by_polars(path: str) -> pl.LazyFrame:
+    table = opened(path)
+    # Of a store polars finds credentials by the URI only.
+    return pl.scan_delta(path, version=table.version()) if storage.is_uri(path) else pl.scan_delta(table)
+
+
 def _by_delta_rs(path: str) -> pl.LazyFrame:
-    rows = QueryBuilder().register("t", DeltaTable(path)).execute("SELECT * FROM t").read_all()
+    table = opened(path)
+    with naming_table(path):
+        rows = QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all()
     return pl.DataFrame(rows).lazy()
 
 

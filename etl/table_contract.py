@@ -13,6 +13,7 @@ from typing import Any
 
 import deltalake
 
+from etl import table_log
 from etl.contracts import Column, Table
 
 READER_VERSION = 1
@@ -49,8 +50,12 @@ def properties(table: Table) -> dict[str, str]:
 
 
 def differences(path: str, table: Table) -> list[Difference]:
-    """All of them, of the newest version of the Delta table at ``path``."""
-    found = deltalake.DeltaTable(path)
+    """All of them, of the newest version of the Delta table at ``path``.
+
+    Raises:
+        InputError: as :func:`etl.table_log.opened`.
+    """
+    found = table_log.opened(path)
     return [
         *_of_layout(found, table),
         *_of_columns(found, table),

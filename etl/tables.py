@@ -14,20 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaMergeBuilder, DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from etl import table_contract
+from etl import table_contract, table_log
 from etl.code import code_version
 from etl.contracts import Table
 from etl.errors import InputError
+from etl.quarantine import root_cause
 from etl.table_lock import table_lock
 from etl.warehouse import is_delta
 
 log = logging.getLogger(__name__)
 
 _RECENT_COMMITS = 100  # far more than other writers make between our commit and the look at it
+
+_REMEMBERED_COMMITS = 20  # a run that was cut off is made again before others have made as many
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
@@ -48,7 +53,15 @@ def ensure(spark: SparkSession, path: str, table: Table) -> None:
         if is_delta(path):
             require_contract(path, table)
         else:
+            _remove_begun_log(spark, path)
             _create(spark, path, table)
+
+
+def _remove_begun_log(spark: SparkSession, path: str) -> None:
+    """A writer that is killed before its first version leaves a log without one, which Delta takes for that of a table."""
+    jvm: Any = spark.sparkContext._jvm
+    begun = jvm.org.apache.hadoop.fs.Path(path, "_delta_log")
+    begun.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration()).delete(begun, True)
 
 
 def _create(spark: SparkSession, path: str, table: Table) -> None:
@@ -88,10 +101,11 @@ def read(spark: SparkSession, path: str, table: Table, *, version: int | None = 
     """Rows of a Delta table that one of our jobs wrote, filtered by equality; of its newest version unless one is given.
 
     Raises:
-        InputError: there is no such table.
+        InputError: there is no such table, or its log is damaged (:func:`etl.table_log.opened`).
     """
     if not is_delta(path):
         raise InputError(f"table {table.name} is not at {path}: run the stage that writes it first (see `labeller --help`)")
+    table_log.opened(path, version)
     reader = spark.read.format("delta")
     frame = (reader if version is None else reader.option("versionAsOf", version)).load(path)
     for column, value in where.items():
@@ -121,22 +135,29 @@ def write_slice(
     empty frame clears the slice. ``txnAppId``/``txnVersion`` are never used: they skip a write whose version is
     not the newest and report success.
 
+    The commit carries a hash of ``where``, ``metadata`` and the code. Where one of the last commits carries the same and the
+    slice holds these very rows, an earlier attempt wrote them and was killed, or was never told, and nothing is written.
+
     Raises:
         WriteError: no new version, or another number of rows in it than was sent.
     """
     spark = frame.sparkSession
     ensure(spark, path, table)
     predicate = " AND ".join(f"{column} = '{_literal(value)}'" for column, value in where.items())
-    token = uuid.uuid4().hex
+    token, carried = uuid.uuid4().hex, {**where, **(metadata or {})}
+    identity = hashlib.sha256(_as_json(carried).encode()).hexdigest()[:16]
+    rows = frame.select(*table.names)
+    if (there := _there_already(rows, path, predicate, identity)) is not None:
+        log.info("%s has these %d rows with %s already, by an earlier attempt: no commit", _shown(path), there, predicate)
+        return there
     # Counting once more would compute the frame twice; the commit's own metrics say what Spark wrote.
     write = (
-        frame.select(*table.names)
-        .write.format("delta")
+        rows.write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", predicate)
-        .option("userMetadata", _as_json({**where, **(metadata or {}), "write": token}))
+        .option("userMetadata", _as_json({**carried, "identity": identity, "write": token}))
     )
-    with table_lock(spark, path):
+    with table_lock(spark, path), _unless_landed(spark, path, token):
         write.save(path)
     entry = commit_of(spark, path, token)
     if entry is None:
@@ -151,9 +172,42 @@ def write_slice(
         landed = spark.read.format("delta").option("versionAsOf", entry["version"]).load(path).where(predicate).count()
     if landed != sent:
         raise WriteError(f"{table.name} version {entry['version']}: {landed} rows landed with {predicate}, {sent} were sent")
-    where_to = "staging/" if Path(path).parent.name == "staging" else ""
-    log.info("%s%s version %d: %d rows with %s", where_to, table.name, entry["version"], landed, predicate)
+    log.info("%s version %d: %d rows with %s", _shown(path), entry["version"], landed, predicate)
     return landed
+
+
+def _there_already(rows: DataFrame, path: str, predicate: str, identity: str) -> int | None:
+    """The number of rows in a slice if an earlier write of that identity left them there, and they are ``rows``; else None.
+
+    The rows are compared, not trusted to be those of the identity: somebody may have changed the slice since.
+    """
+    commits = table_log.opened(path).history(_REMEMBERED_COMMITS)
+    if not any(f'"{identity}"' in (commit.get("userMetadata") or "") for commit in commits):
+        return None
+    there = rows.sparkSession.read.format("delta").load(path).where(predicate).select(*rows.columns)
+    return there.count() if content_version(there) == content_version(rows) else None
+
+
+@contextmanager
+def _unless_landed(spark: SparkSession, path: str, token: str) -> Iterator[None]:
+    """Let an error pass that came although the commit of ``token`` landed: its reply was lost."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        if not _has_landed(spark, path, token):
+            raise
+        log.warning("%s: an error came after the commit had landed: %s", _shown(path), root_cause(error))
+
+
+def _has_landed(spark: SparkSession, path: str, token: str) -> bool:
+    try:
+        return commit_of(spark, path, token) is not None
+    except (Py4JJavaError, PySparkException):
+        return False  # the error that was first says more
+
+
+def _shown(path: str) -> str:
+    return ("staging/" if Path(path).parent.name == "staging" else "") + Path(path).name
 
 
 @contextmanager
@@ -171,9 +225,10 @@ def commit_metadata(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 def execute_merge(merge: DeltaMergeBuilder, path: str, metadata: Mapping[str, Any]) -> Row | None:
     """Run a MERGE whose commit carries ``metadata``; returns that commit's row of the history, None if there is none."""
-    with commit_metadata(metadata) as token, table_lock(SparkSession.active(), path):
+    spark = SparkSession.active()
+    with commit_metadata(metadata) as token, table_lock(spark, path), _unless_landed(spark, path, token):
         merge.execute()
-    return commit_of(SparkSession.active(), path, token)
+    return commit_of(spark, path, token)
 
 
 def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Mapping[str, Any]) -> None:
@@ -182,7 +237,7 @@ def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Map
     Raises:
         WriteError: rows that meet the condition are left.
     """
-    with commit_metadata(metadata), table_lock(spark, path):
+    with commit_metadata(metadata) as token, table_lock(spark, path), _unless_landed(spark, path, token):
         DeltaTable.forPath(spark, path).delete(condition)
     left = spark.read.format("delta").load(path).where(condition).count()
     if left:
@@ -190,6 +245,12 @@ def delete_rows(spark: SparkSession, path: str, condition: Column, metadata: Map
 
 
 def latest_version(spark: SparkSession, path: str) -> int:
+    """The newest version of a Delta table, an input's too.
+
+    Raises:
+        InputError: entries of its log are missing or empty.
+    """
+    table_log.require_entries(path)
     return int(DeltaTable.forPath(spark, path).history(1).select("version").collect()[0][0])
 
 

@@ -18,6 +18,8 @@ from etl.sources import Source
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ODD = re.compile("[`%]")
 """In a path: Delta takes the first for the end of a name, delta-rs the second for the start of an escape."""
+_LOG = "_delta_log"
+_OF_A_VERSION = re.compile(r"\d{20}\.")
 _INPUTS = frozenset(table.name for table in INPUTS)
 
 
@@ -190,8 +192,13 @@ class Warehouse:
         source = self.source(table)
         if source.table or source.path:
             return True
-        return bool(storage.entries(self.table(table)))
+        path = self.table(table)
+        return is_delta(path) or any(name != _LOG for name in storage.entries(path))
 
 
 def is_delta(path: str) -> bool:
-    return storage.is_directory(f"{path}/_delta_log")
+    """Whether a Delta table is there: its log holds a version; a writer that was killed before its first leaves none.
+
+    The .crc of a version is enough: a log that lost its entries is a damaged table, which must not be made anew.
+    """
+    return any(_OF_A_VERSION.match(name) for name in storage.entries(storage.join(path, _LOG)))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable
 
 from etl.contracts import LABELS_CURRENT, LINEAGE, RUNS, Table
 from etl.polars_scan import scan
+from etl.table_log import naming_table, opened
 from etl.warehouse import Warehouse, is_delta
 
 PUBLISH, ROLLBACK = "publish", "rollback"
@@ -119,10 +119,18 @@ def live_state(warehouse: Warehouse) -> LiveState:
 
 
 def live_commits(warehouse: Warehouse) -> list[LiveCommit]:
-    """All commits that made a run live, newest first: no compaction, no vacuum. The table's log keeps them for a year."""
+    """All commits that made a run live, newest first: no compaction, no vacuum. The table's log keeps them for a year.
+
+    Raises:
+        InputError: as :func:`etl.table_log.opened`.
+    """
     path = warehouse.table(LABELS_CURRENT)
+    if not is_delta(path):
+        return []
+    with naming_table(path):
+        history = opened(path).history()
     found = []
-    for commit in DeltaTable(path).history() if is_delta(path) else ():
+    for commit in history:
         said = json.loads(commit.get("userMetadata") or "{}")
         if said.get("stage") in (PUBLISH, ROLLBACK):
             at = dt.datetime.fromtimestamp(commit["timestamp"] / 1000, dt.UTC)
@@ -132,4 +140,4 @@ def live_commits(warehouse: Warehouse) -> list[LiveCommit]:
 
 def history_versions(warehouse: Warehouse, written: Mapping[Table, Any]) -> dict[str, int]:
     """Versions of the history tables that hold what was just written to them."""
-    return {table.name: DeltaTable(warehouse.table(table)).version() for table in written}
+    return {table.name: opened(warehouse.table(table)).version() for table in written}

@@ -10,13 +10,13 @@ from collections.abc import Collection
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable
 
 from etl.contracts import CATALOGUE, OUTPUTS, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
 from etl.polars_scan import scan
 from etl.product_template import ProductTemplate
 from etl.sources import Source
+from etl.table_log import opened
 from etl.taxonomy import Taxonomy
 from etl.vocabulary import Vocabulary
 from etl.warehouse import Warehouse, is_delta
@@ -91,13 +91,13 @@ def written(warehouse: Warehouse, table: Table, *, staged: bool = False) -> pl.L
 def days(warehouse: Warehouse, table: Table) -> list[dt.date]:
     """Days of an output table, ascending, by its log alone; none if it was never written."""
     path = warehouse.table(table)
-    parts = DeltaTable(path).partitions() if is_delta(path) else []
+    parts = opened(path).partitions() if is_delta(path) else []
     return sorted({dt.date.fromisoformat(part["ds"]) for part in parts})
 
 
 def files(path: str) -> pl.DataFrame:
     """Files of a Delta table by its log alone: path, size_bytes, num_records, partition.NAME, min.NAME and max.NAME."""
-    return pl.DataFrame(DeltaTable(path).get_add_actions(flatten=True))
+    return pl.DataFrame(opened(path).get_add_actions(flatten=True))
 
 
 def _as_ours(column: Column, theirs: str, found: Collection[str]) -> pl.Expr:
