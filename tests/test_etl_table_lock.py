@@ -53,15 +53,15 @@ def at_root(spark, root):
     spark.conf.set(module.DIRECTORY, before)
 
 
-def write_day(spark, path):
-    rows = [(DS, "pairs", "r", "b", "c", "{}", "{}", 1.0, dt.datetime(2024, 6, 1), None)]
+def write_day(spark, path, seconds=1.0):
+    rows = [(DS, "pairs", "r", "b", "c", "{}", "{}", seconds, dt.datetime(2024, 6, 1), None)]
     tables.write_slice(spark.createDataFrame(rows, RUNS.ddl), path, RUNS, {"ds": DS})
 
 
 COMMITS = {
     "a table made": lambda spark, path: tables.ensure(spark, path, RUNS),
     "a vacuum": lambda spark, path: log_history.vacuum(spark, path, 7 * 24),
-    "a slice": lambda spark, path: write_day(spark, path),
+    "a slice": lambda spark, path: write_day(spark, path, 2.0),
     "rows deleted": lambda spark, path: tables.delete_rows(spark, path, F.col("ds") == F.lit(DS), {"stage": "maintain"}),
     "history dropped": lambda spark, path: log_history.drop_history(spark, path, {"stage": "forget"}),
 }
