@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from etl.config import ConfigT, JobConfig, WarehouseConfig, from_args
+from etl.disk import naming_full_disk
 from etl.errors import (
     EXIT_FAILED,
     EXIT_GATE_REFUSED,
@@ -53,7 +54,7 @@ def run_job(
     """Run ``work`` with its settings; returns the exit code.
 
     A job that writes for its day holds the lease of that day meanwhile (:mod:`etl.lease`); where another has it, nothing is
-    done and the exit code is 75, as where a store does not answer.
+    done and the exit code is 75, as where a store does not answer or a disk is full.
 
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
@@ -67,7 +68,7 @@ def run_job(
         learn(getattr(config, "spark_conf", {}))
         log.info("%s settings, others as --help says: %s", parser.prog, json.dumps(_settings(config)))
         try:
-            with naming_bad_files(), _lease(config, parser.prog):
+            with naming_full_disk(*_written(config)), naming_bad_files(), _lease(config, parser.prog):
                 summary = work(config)
         finally:
             remove_checkpoints()
@@ -92,6 +93,12 @@ def _lease(config: WarehouseConfig, prog: str) -> AbstractContextManager[object]
         return nullcontext()
     Warehouse.of(config)  # a misspelt root is no place for a directory of locks
     return hold_day(lock_directory(config), config.ds, f"{prog} --root {config.root} --ds {config.ds}")
+
+
+def _written(config: WarehouseConfig) -> list[str]:
+    """Directories that the job writes."""
+    spark = getattr(config, "spark_conf", {}).get("spark.local.dir", "").split(",")
+    return [config.root, config.local_dir, config.lock_dir, getattr(config, "checkpoint_dir", ""), *spark]
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def hold_day(
             _write(descriptor, {"host": socket.gethostname(), "pid": os.getpid(), "command": command, "since": _now()})
             yield Lease(ds, descriptor)
         finally:
-            _write(descriptor, {})
+            os.ftruncate(descriptor, 0)  # which a full disk allows, too
             marker.release()
     finally:
         os.close(descriptor)

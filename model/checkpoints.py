@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import distributed as dist
 
+from etl.disk import DiskFull, naming_full_disk
 from etl.durable import is_sealed, sync_directory, sync_tree, write_sealed
 from etl.errors import InputError
 from model.engines import Engine
@@ -69,9 +70,20 @@ class Checkpoints:
             engine: Its weights and optimizer.
             position: After which batches, of which settings.
             progress: What the loop goes on from.
+
+        Raises:
+            DiskFull: there is no room for it; those that are there stay.
         """
         final = self.directory / f"step-{position.step:08d}"
         aside = final.with_suffix(".partial")
+        try:
+            with naming_full_disk(self.directory):
+                self._write(engine, position, progress, aside, final)
+        except DiskFull:
+            shutil.rmtree(aside, ignore_errors=True)  # others may need the room
+            raise
+
+    def _write(self, engine: Engine, position: Position, progress: Curve, aside: Path, final: Path) -> None:
         if self.ranks.rank == 0:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from etl import config as settings
 from etl.dataset import Manifest, verify
 from etl.durable import mend_swap, read_json
-from etl.errors import InputError, StageFailed
+from etl.errors import InputError, StageFailed, TryLater
 from etl.job import run_job
 from etl.tokenizer import tokenizer_hash
 from etl.warehouse import Warehouse
@@ -135,10 +135,12 @@ def _launch(config: TrainConfig, scratch: Path, ranks: int, reached: ReachedHost
     file = scratch / "settings.json"
     file.write_text(config.model_dump_json(), encoding="utf-8")
     code = _exit_code(config, ["--settings", str(file)], ranks, reached)
-    refused, result = scratch / worker.REFUSED_FILE, scratch / worker.RESULT_FILE
+    refused, later, result = (scratch / name for name in (worker.REFUSED_FILE, worker.LATER_FILE, worker.RESULT_FILE))
     # Of several ranks' exit codes a launcher passes on one, which need not be the cause.
     if refused.exists():
         raise InputError(f"a training rank refused its input: {refused.read_text(encoding='utf-8')}")
+    if later.exists():
+        raise TryLater(f"a training rank could not go on: {later.read_text(encoding='utf-8')}")
     # The launcher comes back with 0 where a signal ended it: only the result proves that there is one.
     if config.node_rank and not code:
         return None

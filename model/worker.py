@@ -24,7 +24,8 @@ from torch.distributed import distributed_c10d as c10d
 
 from etl.code import code_version, revision
 from etl.dataset import ROW_PARTS, Manifest, verify
-from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK, InputError
+from etl.disk import naming_full_disk
+from etl.errors import EXIT_BUG, EXIT_OK, InputError, TryLater
 from etl.job import configure_logging
 from etl.tokenizer import load_tokenizer
 from etl.warehouse import Warehouse
@@ -50,6 +51,9 @@ _HERE = "labeller/ranks that have verified their machine's dataset"
 REFUSED_FILE = "refused"
 """What a rank has against its input, left beside the settings: no launcher passes on every rank's exit code."""
 
+LATER_FILE = "later"
+"""The same of what may pass, as a full disk."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns the exit code, which the launcher passes on."""
@@ -60,11 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "LOCAL_RANK" in os.environ:
         threading.Thread(target=_end_with_launcher, daemon=True).start()
     try:
-        run(_settings(args.settings), args.settings.parent)
+        with naming_full_disk(args.settings.parent):
+            run(_settings(args.settings), args.settings.parent)
     except InputError as error:
         log.error("%s", error)
-        args.settings.with_name(REFUSED_FILE).write_text(str(error), encoding="utf-8")
-        return EXIT_BAD_INPUT
+        file = LATER_FILE if isinstance(error, TryLater) else REFUSED_FILE
+        args.settings.with_name(file).write_text(str(error), encoding="utf-8")
+        return error.exit_code
     except ReaderStalled as error:
         _end(str(error))  # the interpreter would wait for petastorm's stuck threads, and the other ranks for this one
     return EXIT_OK
