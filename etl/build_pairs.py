@@ -110,7 +110,7 @@ def _build(
     if without:
         inputs["click_log, left out"] = ", ".join(sorted(without))
     where = {"ds": config.ds}
-    items = settle(with_title_id(catalogue.select("item_id", "title", "text"), config.normaliser))
+    items = settle(with_title_id(catalogue.select("item_id", "title", "text", "masked"), config.normaliser))
     groups = title_groups(items, config)
     cleaned = clean(events, items, groups, config)
     rows = reconcile(cleaned.counts)
@@ -128,6 +128,7 @@ def _build(
     counts: dict[str, int | str] = {
         "late": sum(cleaned.late.values()),
         "affected_days": " ".join(map(str, affected)) or "none",
+        "masked_titles": items.where("masked").count(),
     }
     counts |= {"title_groups": grouped, "pairs": written} | count_splits(spark, warehouse, config.ds)
     return inputs, totals(rows) | counts

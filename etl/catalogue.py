@@ -14,15 +14,18 @@ from etl import tables
 from etl.contracts import CATALOGUE, MAX_TITLE_CHARACTERS
 from etl.errors import MAX_SHOWN, InputError
 from etl.inputs import read_day
+from etl.masking import masked_column
 from etl.product_template import ProductTemplate
 from etl.text import Normaliser, normalise
 from etl.warehouse import Warehouse
 
 
 def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date, template: str = "{title}") -> DataFrame:
-    """CATALOGUE of one day, unique in item_id, and ``text``, which ``template`` renders from its columns (raw, or null).
+    """CATALOGUE of one day, unique in item_id, with ``text``, which ``template`` renders from its columns (raw, or null).
 
-    Bytes that are no UTF-8 become U+FFFD.
+    Bytes that are no UTF-8 become U+FFFD. Every job reads titles here (without Spark: :mod:`labeling.local_tables`), so
+    here e-mail addresses and telephone numbers are masked in both, unless the input's settings say otherwise; ``masked``
+    says whether anything was.
 
     Raises:
         InputError: as :func:`etl.inputs.read_day`; an item_id that is null or occurs twice; a column that is not there.
@@ -41,8 +44,12 @@ def read_catalogue(spark: SparkSession, warehouse: Warehouse, ds: dt.date, templ
     ]
     if problems:
         raise InputError.of(problems, heading=f"table catalogue cannot be used, ds={ds}:")
-    texts = {"title": F.make_valid_utf8("title"), "text": F.make_valid_utf8(rendered(parsed))}
-    return items.withColumns(texts).select(*CATALOGUE.names, "text")
+    items = items.withColumns({"title": F.make_valid_utf8("title"), "text": F.make_valid_utf8(rendered(parsed))})
+    if not warehouse.source(CATALOGUE).mask:
+        return items.select(*CATALOGUE.names, "text", F.lit(False).alias("masked"))
+    clean = {name: masked_column(F.col(name)) for name in ("title", "text")}
+    is_masked = ~(clean["title"].eqNullSafe(F.col("title")) & clean["text"].eqNullSafe(F.col("text")))
+    return items.withColumns(clean | {"masked": is_masked}).select(*CATALOGUE.names, "text", "masked")
 
 
 def catalogue_version(catalogue: DataFrame) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from etl import storage
-from etl.contracts import INPUTS, Table
+from etl.contracts import CATALOGUE, INPUTS, Table
 from etl.errors import did_you_mean
 
 _DAY_FORMAT = re.compile(r"yyyy([^\w\s/]?)MM\1dd|dd([^\w\s/]?)MM\2yyyy")
@@ -32,6 +32,9 @@ class Source(BaseModel):
 
     day_format: str = ""
     """How theirs writes a day, such as yyyyMMdd; a date or YYYY-MM-DD unless given."""
+
+    mask: bool = True
+    """Whether e-mail addresses and telephone numbers in titles are masked; of the catalogue alone."""
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Source:
@@ -98,13 +101,18 @@ def _unknown_names(table: Table, source: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _require_days(inputs: dict[str, Source]) -> dict[str, Source]:
+def _require_fitting(inputs: dict[str, Source]) -> dict[str, Source]:
     tables = {table.name: table for table in INPUTS}
     wrong = [name for name, source in inputs.items() if source.day_format and "ds" not in tables[name].names]
     if wrong:
         raise ValueError(f"day_format is given for {', '.join(wrong)}, which has no day: drop it")
+    wrong = [name for name, source in inputs.items() if not source.mask and name != CATALOGUE.name]
+    if wrong:
+        raise ValueError(
+            f"mask is given for {', '.join(wrong)} (expected for catalogue alone, whose titles it is about): drop it"
+        )
     return inputs
 
 
-Sources = Annotated[dict[str, Source], BeforeValidator(_require_known), AfterValidator(_require_days)]
+Sources = Annotated[dict[str, Source], BeforeValidator(_require_known), AfterValidator(_require_fitting)]
 """Input tables by name; one that is not named lies under the root, as the contract has it."""

@@ -13,6 +13,7 @@ import polars as pl
 
 from etl.contracts import CATALOGUE, OUTPUTS, TAXONOMY, VOCABULARY, Column, Table
 from etl.errors import InputError
+from etl.masking import masked
 from etl.polars_scan import scan
 from etl.product_template import ProductTemplate
 from etl.sources import Source
@@ -37,7 +38,8 @@ def read(
 ) -> pl.DataFrame:
     """Rows of an input or output table, of one day if ``ds`` is given; columns as the contract names and types them.
 
-    Columns that an output table of an earlier version lacks are null.
+    Columns that an output table of an earlier version lacks are null. Titles of the catalogue are masked as
+    :func:`etl.catalogue.read_catalogue` masks them.
 
     ``further`` names columns beside the contract; they come as strings.
 
@@ -61,10 +63,13 @@ def read(
         raise InputError(f"table {table.name} at {warehouse.table(table)} lacks {', '.join(missing)} (found {found})")
     if ds is not None:
         frame = frame.filter(_day(source, frame) == ds)
-    return frame.select(
+    rows = frame.select(
         _day(source, frame).alias("ds") if column.name == "ds" else _as_ours(column, theirs[column.name], found)
         for column in wanted
     ).collect()
+    if table == CATALOGUE and source.mask and "title" in rows.columns:
+        return rows.with_columns(pl.col("title").map_elements(masked, return_dtype=pl.String))
+    return rows
 
 
 def catalogue_texts(warehouse: Warehouse, ds: dt.date, template: ProductTemplate) -> dict[str, str | None]:
@@ -77,7 +82,10 @@ def catalogue_texts(warehouse: Warehouse, ds: dt.date, template: ProductTemplate
     found = read(warehouse, CATALOGUE, ds, ("item_id", *template.columns), further)
     if found.is_empty():
         raise InputError(f"catalogue/ds={ds} has 0 rows (expected >= 1): is that day complete?")
-    return {row["item_id"]: template.render(row) for row in found.cast(pl.String).iter_rows(named=True)}
+    texts = {row["item_id"]: template.render(row) for row in found.cast(pl.String).iter_rows(named=True)}
+    if not warehouse.source(CATALOGUE).mask:
+        return texts
+    return {item: None if text is None else masked(text) for item, text in texts.items()}
 
 
 def written(warehouse: Warehouse, table: Table, *, staged: bool = False) -> pl.LazyFrame:

@@ -20,7 +20,7 @@ CARD_FILE = "MODEL_CARD.md"
 GATE_FILE = "gate.json"
 """What `labeller promote` said of the bundle last."""
 
-NO_EVENTS = ("affected_days", "late", "pairs", "title_groups", "bad_files")
+NO_EVENTS = ("affected_days", "late", "pairs", "title_groups", "bad_files", "masked_titles")
 """Counts of the stage that makes pairs which are not of events."""
 
 
