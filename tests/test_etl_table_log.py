@@ -90,7 +90,7 @@ READERS = {
 def test_a_damaged_log_is_refused_by_each_reader_with_the_table_the_version_and_the_cure(what, table, root):
     version, damage = DAMAGE[what]
     damage(table)
-    said = rf"table labels_current at {table}: its log is damaged from version {version} on.* restore .* from a copy"
+    said = rf"table labels_current at {table}: its log is damaged from version {version} on.*restore these files from a copy"
     for read in READERS.values():
         with pytest.raises(InputError, match=said) as error:
             read(root)
