@@ -122,8 +122,9 @@ class SparkConfig(WarehouseConfig):
 
     sections: ClassVar[tuple[str, ...]] = ("warehouse", "spark")
 
-    master: str = "local[*]"
-    """Spark master URL: local[*], spark://..., yarn, k8s://..."""
+    master: str = "local[*,4]"
+    """Spark master URL: local[*,4], spark://..., yarn, k8s://...; the second number of a local one is how many attempts a
+    task has, should its Python worker be killed for lack of memory: of local[*] it has one."""
 
     driver_memory: str = "4g"
     """Heap of the driver; in local mode the executors live in it too."""
