@@ -25,7 +25,8 @@ from etl.errors import (
 from etl.lease import hold_day, lock_directory
 from etl.quarantine import naming_bad_files
 from etl.redaction import HIDDEN, SECRET, RedactingFormatter, learn, print_bug, redacted
-from etl.session import remove_checkpoints
+from etl.session import abandon_jobs, remove_checkpoints
+from etl.termination import terminated_as_exit
 from etl.warehouse import Warehouse
 
 log = logging.getLogger(__name__)
@@ -58,33 +59,41 @@ def run_job(
 
     ``work`` returns either the figures of its summary line or an exit code of its own. Bad input, of which a corrupt
     page shows only while Spark reads, exits with 2 and one message, a refused gate with 3; what a stage started and has
-    failed with 1; anything else is a bug and keeps its traceback (1).
+    failed with 1; anything else is a bug and keeps its traceback (1). SIGTERM ends it by SystemExit (143), with what it laid
+    down put away.
     """
     args = parser.parse_args(argv)
     configure_logging()
+    with terminated_as_exit(abandon_jobs):
+        return _run(parser.prog, config_type, work, args)
+
+
+def _run(
+    prog: str, config_type: type[ConfigT], work: Callable[[ConfigT], Mapping[str, Any] | int], args: argparse.Namespace
+) -> int:
     started = time.monotonic()
     try:
         config = from_args(config_type, args)
         learn(getattr(config, "spark_conf", {}))
-        log.info("%s settings, others as --help says: %s", parser.prog, json.dumps(_settings(config)))
+        log.info("%s settings, others as --help says: %s", prog, json.dumps(_settings(config)))
         try:
-            with naming_full_disk(*_written(config)), naming_bad_files(), _lease(config, parser.prog):
+            with naming_full_disk(*_written(config)), naming_bad_files(), _lease(config, prog):
                 summary = work(config)
         finally:
             remove_checkpoints()
     except InputError as error:
-        print(redacted(f"{parser.prog}: error: {error}"), file=sys.stderr)
+        print(redacted(f"{prog}: error: {error}"), file=sys.stderr)
         return error.exit_code
     except GateRefused as error:
-        print(redacted(f"{parser.prog}: gate refused: {error}"), file=sys.stderr)
+        print(redacted(f"{prog}: gate refused: {error}"), file=sys.stderr)
         return EXIT_GATE_REFUSED
     except StageFailed as error:
-        print(redacted(f"{parser.prog}: failed: {error}"), file=sys.stderr)
+        print(redacted(f"{prog}: failed: {error}"), file=sys.stderr)
         return EXIT_FAILED
     if isinstance(summary, int):
         return summary
     figures = " ".join(f"{key}={value}" for key, value in summary.items())
-    log.info("%s done: %s seconds=%.1f", parser.prog, figures, time.monotonic() - started)
+    log.info("%s done: %s seconds=%.1f", prog, figures, time.monotonic() - started)
     return EXIT_OK
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from py4j.protocol import Py4JError
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from etl import class_archive, table_lock
+from etl import class_archive, scratch, table_lock
 from etl.config import SparkConfig
 from etl.errors import InputError
 from etl.lease import lock_directory
@@ -76,6 +80,10 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
         # All is one Java: what is on its own class path is loaded from the archive, and is not copied for an executor.
         settings["spark.driver.extraClassPath"] = os.pathsep.join(map(str, delta_jars()))
         settings["spark.jars"] = ",".join(map(str, store_jars(stores)))
+    own = _own_directory()
+    if own:
+        # Spark's local directories follow it, unless the user names some. An option of the user's own leaves it in force.
+        settings["spark.driver.defaultJavaOptions"] = shlex.quote(f"-Djava.io.tmpdir={own}")
     if any(source.table for source in config.inputs.values()):
         settings["spark.sql.catalogImplementation"] = "hive"  # what enableHiveSupport() sets
     settings |= config.spark_conf
@@ -85,9 +93,41 @@ def start_session(app: str, config: SparkConfig) -> SparkSession:
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")  # also where the driver's Java has options of its own
     _leave_failures_to_the_driver(spark)
+    if own:
+        _remove_with_java(spark, str(own))
     if config.checkpoint_dir:
         spark.sparkContext.setCheckpointDir(config.checkpoint_dir)
+        place = urlsplit(spark.sparkContext._jsc.sc().getCheckpointDir().get())
+        if place.scheme in ("", "file"):
+            _remove_with_java(spark, unquote(place.path))
     return spark
+
+
+def _own_directory() -> Path | None:
+    """A directory for what the Java of this process keeps on disk; None if Java runs already."""
+    if SparkContext._gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ:
+        return None
+    return scratch.directory_of_process("spark")
+
+
+def _remove_with_java(spark: SparkSession, directory: str) -> None:
+    """Have Java remove a directory when it ends, which it does with us, however we end."""
+    jvm: Any = spark.sparkContext._jvm
+    jvm.org.apache.spark.util.ShutdownHookManager.registerShutdownDeleteDir(jvm.java.io.File(directory))
+
+
+def abandon_jobs() -> None:
+    """Cancel what Spark runs and give up the answer that this thread waits for, so that it may ask for other things.
+
+    For handlers of signals: what they raise leaves an answer on the way, which the next question would take for its own.
+    """
+    context: Any = SparkContext._active_spark_context
+    if context is None:
+        return
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)  # a page a question, where Java has ended by the same signal
+    with suppress(Py4JError):
+        context._gateway._gateway_client._create_new_connection()
+        context.cancelAllJobs()
 
 
 def local_java(archive: Path | None) -> list[str]:

@@ -10,12 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
+from etl.termination import terminated_as_exit
 from model.hosts import KEEP_MEMORY, Hosts, ReachedHosts, labels
 
 log = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def run_watched(
     """
     pipe = subprocess.PIPE
     with (
-        _terminate_as_exit(),
+        terminated_as_exit(),
         subprocess.Popen(
             list(argv),
             env=dict(variables),
@@ -180,17 +179,3 @@ def _end_group(process: subprocess.Popen[bytes], signals: Sequence[signal.Signal
 
 def _deepspeed(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("deepspeed")), "--log_level", "error", "--no_local_rank", *arguments]
-
-
-@contextmanager
-def _terminate_as_exit() -> Iterator[None]:
-    """SIGTERM, which is what Airflow sends, ends Python without ``finally``; here it does not."""
-
-    def stop(number: int, _: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from model.leftovers import RUNNING, remove_leftovers, running
+from etl.scratch import RUNNING
+from model.leftovers import remove_leftovers, running
 
 DAY = dt.date(2024, 5, 7)
 
@@ -40,6 +41,7 @@ def test_what_a_running_training_needs_stays(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.fault("leftovers")
 def test_the_scratch_directory_of_a_killed_training_goes(tmp_path):
     hold = f"with running(Path({str(tmp_path)!r}), date(2024, 5, 6)): print('there', flush=True); time.sleep(60)"
     code = f"import time; from datetime import date; from pathlib import Path; from model.leftovers import running\n{hold}"
