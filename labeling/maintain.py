@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 
 STAGE = "maintain"
 
+LEFT_SECONDS = 86_400.0
+"""Since the last change in a directory that a job writes; after it the job is taken to be gone. Writing takes minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class OldRows:
@@ -201,10 +204,21 @@ def _old_directories(
     found = [file.parent for file in warehouse.bundles.glob(f"*/{MANIFEST_FILE}") if file.parent.name not in bundles]
     found += [path for path in warehouse.datasets.glob("ds=*") if path.name not in datasets]
     found += abandoned(warehouse.checkpoints, since[CHECKPOINTS] - dt.timedelta(days=1))
-    found += [path for parent in (warehouse.bundles, warehouse.datasets) for path in parent.glob(".*.removing")]
+    found += [path for parent in (warehouse.bundles, warehouse.datasets) for path in _left_by_killed(parent)]
     for path in sorted(found):
         if not path.is_symlink():  # somebody keeps it elsewhere, and knows why
             yield OldDirectory(path, sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
+
+
+def _left_by_killed(parent: Path) -> Iterator[Path]:
+    """Directories of jobs that were killed while they wrote or removed a bundle or dataset."""
+    yield from parent.glob(".*.removing")
+    # A dataset that was taken out of its place and that none took the place of is put back by the next job that wants it.
+    replaced = [old for old in parent.glob(".*.old") if old.with_name(old.name[1:].removesuffix(".old")).exists()]
+    for path in (*parent.glob(".writing-*"), *parent.glob(".*.building"), *replaced):
+        newest = max(entry.lstat().st_mtime for entry in (path, *path.rglob("*")))
+        if path.is_dir() and time.time() - newest > LEFT_SECONDS:
+            yield path
 
 
 def _dead_bytes(warehouse: Warehouse, settings: MaintainConfig) -> int:

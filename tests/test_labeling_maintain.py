@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -150,6 +151,28 @@ def test_a_dry_run_counts_rows_and_bytes_and_changes_no_file(untouched, caplog):
     assert f"plan: {untouched}/bundles/unused: " in caplog.text
     dead = (untouched / "item_terms" / f"ds={LIVE}" / "part-dead.parquet").stat().st_size
     assert f"dead_bytes={dead} rows=9 " in caplog.text
+
+
+def put_leftovers(root: Path, days: float) -> set[str]:
+    """What killed jobs left that long ago; returns what of it is known to be of no use."""
+    gone = {"bundles/.writing-x", "bundles/.b.removing", "datasets/.ds=2024-05-07.building", "datasets/.ds=2024-05-06.old"}
+    for name in (*gone, "datasets/.ds=2024-05-09.old"):
+        (root / name / "pairs").mkdir(parents=True)
+        (root / name / "pairs" / "part-0.parquet").write_text("")
+        for path in (root / name / "pairs" / "part-0.parquet", root / name / "pairs", root / name):
+            os.utime(path, (time.time() - days * 86_400,) * 2)
+    return gone
+
+
+@pytest.mark.fault("leftovers")
+@pytest.mark.parametrize(("days", "goes"), [(2, True), (0.5, False)])
+def test_what_killed_jobs_left_of_bundles_and_datasets_goes_a_day_after(untouched, root, caplog, days: float, goes: bool):
+    shutil.copytree(untouched, root, dirs_exist_ok=True)
+    left = put_leftovers(root, days)
+    with caplog.at_level("INFO"):
+        assert maintain.main(argv(root, "--dry-run")) == EXIT_OK
+    said = set(re.findall(rf"plan: {root}/([^:]+/\.[^:]+): ", caplog.text))
+    assert said == (left if goes else {"bundles/.b.removing"})
 
 
 @pytest.mark.parametrize(
