@@ -48,6 +48,10 @@ class Cluster:
         """Pull a host's cable."""
         ip("-n", f"{self.tag}-switch", "link", "set", name, "down")
 
+    def mend(self, name: str) -> None:
+        """Plug it in again."""
+        ip("-n", f"{self.tag}-switch", "link", "set", name, "up")
+
 
 @contextmanager
 def cluster(directory: Path, hosts: int) -> Iterator[Cluster]:

@@ -46,6 +46,9 @@ log = logging.getLogger("model.worker")
 
 RESULT_FILE = "result.json"
 POLL_SECONDS = 0.2
+SLOWEST_HASHING = 10e6
+"""Bytes a second; a network drive that gives less is taken for one that hangs."""
+
 _HERE = "labeller/ranks that have verified their machine's dataset"
 
 REFUSED_FILE = "refused"
@@ -114,13 +117,8 @@ def _end(why: str) -> None:
 
 
 @contextmanager
-def ends_after(minutes: float) -> Iterator[None]:
-    """End this rank if the others are not met by then.
-
-    The process group's own time-out is shorter, but DeepSpeed builds its op before it joins one, and waits for ever for
-    the lock that a killed build has left.
-    """
-    why = f"the other ranks were not met in {minutes:g} minutes (a fresh `lock` below .venv/torch_extensions stops builds)"
+def ends_after(minutes: float, why: str) -> Iterator[None]:
+    """End this rank with ``why``, whatever it waits for, if the context is not over by then."""
     timer = threading.Timer(60 * minutes, _end, [why])
     timer.daemon = True
     timer.start()
@@ -138,14 +136,22 @@ def run(config: TrainConfig, scratch: Path) -> None:
     device, _ = config.where()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device_name = f"cuda:{local_rank}" if device == "cuda" else "cpu"
-    with ends_after(2 * config.timeout_minutes):
+    minutes = 2 * config.timeout_minutes
+    # The process group's own time-out is shorter, but DeepSpeed builds its op before it joins one, and waits for ever for
+    # the lock that a killed build has left.
+    why = f"the other ranks were not met in {minutes:g} minutes (a fresh `lock` below .venv/torch_extensions stops builds)"
+    with ends_after(minutes, why):
         ranks = join(device, config.timeout_minutes, config.engine)
     if ranks.rank:
         logging.getLogger().setLevel(logging.WARNING)
     # Hashes are compared once a machine, before anything of the dataset is unpickled there.
-    manifest = verify(config.dataset) if local_rank == 0 else Manifest.read(config.dataset)
-    if ranks.world > 1:
-        wait_unhurried(c10d._get_default_store(), ranks.world)
+    manifest = Manifest.read(config.dataset)
+    minutes = 2 * config.timeout_minutes + hashing_minutes(config.dataset)
+    with ends_after(minutes, f"not every rank has verified the dataset in {minutes:.1f} minutes: is one or its host gone?"):
+        if local_rank == 0:
+            verify(config.dataset)
+        if ranks.world > 1:
+            wait_unhurried(c10d._get_default_store(), ranks.world)
     checkpoints = Warehouse.of(config).training_checkpoints(config.ds)
     if not config.resume:
         Checkpoints(checkpoints, ranks).remove()
@@ -170,12 +176,17 @@ def _wait(ranks: Ranks) -> None:
 def wait_unhurried(store: dist.Store, world: int) -> None:
     """Wait until all ranks are here, however long one of them hashes the dataset.
 
-    A barrier ends after the process group's time-out: 10 minutes are 60 GB at 100 MB/s. Of a rank that is gone the launcher
-    tells, and without rank 0 the store does.
+    A barrier ends after the process group's time-out: 10 minutes are 60 GB at 100 MB/s. That a rank is gone the launcher
+    tells; where each machine has its own, and its host is cut off, nobody does: the caller bounds the wait.
     """
     store.add(_HERE, 1)
     while store.add(_HERE, 0) < world:
         time.sleep(POLL_SECONDS)
+
+
+def hashing_minutes(dataset: Path) -> float:
+    """Time for hashing a dataset at SLOWEST_HASHING."""
+    return sum(file.stat().st_size for file in dataset.rglob("*") if file.is_file()) / SLOWEST_HASHING / 60
 
 
 def _trackers(config: TrainConfig) -> list[Tracker]:

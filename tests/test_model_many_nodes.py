@@ -94,6 +94,7 @@ def test_three_hosts_that_are_told_their_interface_have_the_loss_curve_of_one(ho
 
 
 @pytest.mark.slow
+@pytest.mark.fault("killed-rank")
 def test_a_rank_that_dies_before_it_met_the_others_ends_them_long_before_their_time_out(hosts, shop_root):
     process = hosts.start(train(shop_root, *on(hosts, 2, "--timeout-minutes", "60")))
     until(process, "one: ")  # its launcher has started
@@ -108,6 +109,7 @@ def test_a_rank_that_dies_before_it_met_the_others_ends_them_long_before_their_t
 
 
 @pytest.mark.slow
+@pytest.mark.fault("killed-rank")
 def test_a_rank_that_is_killed_ends_all(hosts, shop_root):
     process = hosts.start(train(shop_root, *on(hosts, 3, *ENDLESS)))
     until(process, "progress: step 3/")
@@ -119,6 +121,7 @@ def test_a_rank_that_is_killed_ends_all(hosts, shop_root):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("link-cut")
 def test_a_cut_cable_ends_the_ranks_on_both_sides(hosts, shop_root):
     process = hosts.start(train(shop_root, *on(hosts, 3, *ENDLESS, "--timeout-minutes", "0.5")))
     until(process, "progress: step 3/")
@@ -129,6 +132,22 @@ def test_a_cut_cable_ends_the_ranks_on_both_sides(hosts, shop_root):
     assert "host two failed" in said
     assert gone_within(cut + 90 - time.monotonic(), hosts)
     assert not list(Warehouse.at(str(shop_root)).bundles.glob("*/manifest.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.fault("link-cut")
+def test_a_cable_that_is_cut_for_five_seconds_changes_no_loss(hosts, shop_root):
+    process = hosts.start(train(shop_root, *on(hosts, 2)))
+    until(process, "progress: step 3/")
+    hosts.cut("two")
+    time.sleep(5)
+    hosts.mend("two")
+    said = ending(process, 300)
+    assert process.returncode == EXIT_OK, said
+    cut = curve(shop_root)
+    subprocess.run(train(shop_root, "--ranks", "2"), check=True)
+    assert list(cut) == list(range(1, 17))
+    assert curve(shop_root) == {step: pytest.approx(loss, rel=2e-6) for step, loss in cut.items()}
 
 
 @pytest.mark.slow
@@ -159,6 +178,7 @@ def test_hosts_say_what_they_are(hosts):
     assert said.splitlines()[-1] == f"10.0.0.2 {device} {has_amx()} {len(os.sched_getaffinity(0))}"
 
 
+@pytest.mark.fault("link-cut")
 def test_a_host_that_lacks_a_path_or_is_not_there_is_named_before_the_launch(hosts):
     hosts.cut("three")
     process = hosts.start(meet(hosts, 3, "[Path('/bin'), Path('/nowhere')]"))

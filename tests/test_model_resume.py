@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from etl.dataset import verify
-from etl.errors import EXIT_BAD_INPUT, EXIT_OK
+from etl.errors import EXIT_BAD_INPUT, EXIT_BUG, EXIT_OK
 from etl.warehouse import Warehouse
 from model.bundle import load_bundle
 from model.checkpoints import COMPLETE, Checkpoints
@@ -28,6 +28,7 @@ from model.fit import Fitted, fit
 from model.presets import PRESETS
 from model.ranks import Ranks
 from model.trainer import Collapsed, NotFinite
+from tests import killed_rank_worker
 from tests.model_data import DS
 from tests.trainings import as_if_two_ranks_had_saved, config, cut_off, same
 
@@ -138,7 +139,32 @@ def kill_one_rank(root: Path, *flags: str) -> str:
     return said
 
 
+def exit_codes(shop: Path, place: Path, dies: int | None = None) -> list[int | None]:
+    """Of two ranks, of which one is killed in a step, if it is said which."""
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.killed_rank_worker"])  # takes seconds, and six ranks need it
+    ranks = [context.Process(target=killed_rank_worker.run, args=(rank, shop, place, dies)) for rank in (0, 1)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(5 * killed_rank_worker.TIMEOUT.total_seconds())
+        rank.kill()
+    return [rank.exitcode for rank in ranks]
+
+
+@pytest.mark.fault("killed-rank")
+def test_a_rank_that_is_killed_ends_the_other_and_the_next_start_has_the_same_losses_and_weights(shop_root, tmp_path):
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
+    assert exit_codes(shop_root, killed, dies=1) == [EXIT_BUG, -signal.SIGKILL]
+    assert [exit_codes(shop_root, place) for place in (killed, uninterrupted)] == [[EXIT_OK, EXIT_OK]] * 2
+    (curve, weights), (whole, expected) = [torch.load(place / "fitted.pt") for place in (killed, uninterrupted)]
+    assert len(whole) > killed_rank_worker.KILLED_IN_STEP
+    assert curve == whole
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
 @pytest.mark.slow
+@pytest.mark.fault("killed-rank")
 def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one_and_that_again(shop_root, tmp_path):
     root, alone = tmp_path / "killed", ("--engine", "torch", "--ranks", "1")
     shutil.copytree(shop_root, root)
@@ -161,6 +187,7 @@ def test_a_training_of_two_ranks_that_is_killed_goes_on_with_one_and_that_again(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("killed-rank")
 def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop_root, tmp_path):
     root, stage = tmp_path / "killed", tmp_path / "stage2.json"
     shutil.copytree(shop_root, root)
@@ -176,6 +203,7 @@ def test_a_training_of_two_ranks_at_stage_2_that_is_killed_goes_on_with_one(shop
 
 
 @pytest.mark.slow
+@pytest.mark.fault("killed-rank")
 @pytest.mark.parametrize("stage", [0, 3])  # 1 and 2 part the optimizer alone, which the test before this one tries
 def test_after_kill_9_of_a_rank_all_end_and_the_next_start_makes_the_same_bundle(stage, shop_root, tmp_path):
     shutil.copytree(shop_root, tmp_path / "killed")

@@ -151,25 +151,46 @@ def test_ranks_wait_for_one_that_hashes_for_longer_than_their_time_out():
     assert not first.is_alive()
 
 
-@pytest.mark.slow
-def test_a_dataset_that_is_hashed_for_longer_than_the_time_out_is_trained_on(shop_root):
-    # Two ranks of plain torch with a time-out of 20 s, the first of which verifies for 30.
+def two_ranks(shop_root: Path, verifying: str, minutes: float) -> list[subprocess.Popen[bytes]]:
+    """Ranks of plain torch that no launcher watches; what is said to be verifying stands for ``verify`` of the first."""
     code = (
-        "import sys, time; from model import worker; verify = worker.verify; "
-        "worker.verify = lambda path: time.sleep(30) or verify(path); sys.exit(worker.main(sys.argv[1:]))"
+        "import os, signal, sys, time; from model import worker; verify = worker.verify; "
+        f"worker.verify = lambda path: {verifying}; sys.exit(worker.main(sys.argv[1:]))"
     )
     settings = TrainConfig(
-        root=str(shop_root), ds=DS, preset="tiny", epochs=1.0, engine="torch", device="cpu", timeout_minutes=1 / 3
+        root=str(shop_root), ds=DS, preset="tiny", epochs=1.0, engine="torch", device="cpu", timeout_minutes=minutes
     )
     (shop_root / "settings.json").write_text(settings.model_dump_json())
     variables = launch.environment(2, "cpu", local=True) | {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch.free_port()), "WORLD_SIZE": "2",
     }  # fmt: skip
     argv = [sys.executable, "-c", code, "--settings", str(shop_root / "settings.json")]
-    ranks = [
-        subprocess.Popen(argv, env=variables | {"RANK": str(n), "LOCAL_RANK": str(n)}, stdin=subprocess.PIPE) for n in (0, 1)
+    pipe = subprocess.PIPE
+    return [
+        subprocess.Popen(argv, env=variables | {"RANK": str(n), "LOCAL_RANK": str(n)}, stdin=pipe, stderr=pipe)
+        for n in (0, 1)
     ]
-    assert [rank.wait(200) for rank in ranks] == [EXIT_OK, EXIT_OK]
+
+
+@pytest.mark.slow
+def test_a_dataset_that_is_hashed_for_longer_than_the_time_out_is_trained_on(shop_root):
+    ranks = two_ranks(shop_root, "time.sleep(30) or verify(path)", minutes=1 / 3)
+    said = [rank.communicate(timeout=200)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [EXIT_OK, EXIT_OK], said
+
+
+@pytest.mark.slow
+@pytest.mark.fault("killed-rank")
+@pytest.mark.fault("link-cut")
+@pytest.mark.parametrize("number", ["SIGSTOP", "SIGKILL"])
+def test_a_rank_that_waits_for_one_that_is_gone_or_out_of_reach_while_it_hashes_ends_in_bounded_time(shop_root, number):
+    gone, waiting = two_ranks(shop_root, f"os.kill(os.getpid(), signal.{number})", minutes=1 / 3)
+    try:
+        _, said = waiting.communicate(timeout=120)
+    finally:
+        gone.kill()
+    assert waiting.returncode == EXIT_BUG
+    assert number == "SIGKILL" or b"not every rank has verified the dataset in 0.7 minutes" in said
 
 
 def test_a_missing_dataset_and_one_without_manifest_are_refused(root, shop_root, capsys):
