@@ -11,13 +11,7 @@ import torch
 from torch import distributed as dist
 
 from model.worker import join, leave
-
-
-def listeners(processes: list[psutil.Process]) -> list[str]:
-    """Addresses of all TCP sockets of these processes on which somebody could call."""
-    found = [c for process in processes for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-    return sorted({connection.laddr.ip for connection in found})
-
+from tests.listening import listeners
 
 if __name__ == "__main__":
     ranks = join("cpu", timeout_minutes=1.0, engine=sys.argv[2])

@@ -15,9 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tests.airflow_env import BIN, CHECKOUT
+from tests.listening import Seen, look
 
 ACCOUNT = "nobody"
 """Who runs the stack where root runs the tests."""
@@ -38,7 +37,7 @@ class Airflow:
             self.process = subprocess.Popen(
                 [*command, "--account", ACCOUNT], cwd=CHECKOUT, env=os.environ | environment, stdout=said, stderr=said
             )
-        self.seen: dict[int, dict[str, Any]] = {}
+        self.seen: dict[int, Seen] = {}
         self.token = ""
 
     def log_in(self) -> None:
@@ -73,15 +72,7 @@ class Airflow:
 
     def look(self) -> None:
         """Note who runs each process of the stack and where it listens."""
-        with suppress(psutil.NoSuchProcess):
-            first = psutil.Process(self.process.pid)
-            for process in (first, *first.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    listens = {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
-                    seen = self.seen.setdefault(process.pid, {"name": process.name(), "uids": set(), "listens": set()})
-                    seen["uids"] |= set(process.uids())
-                    seen["listens"] |= listens
-                    seen["command"] = " ".join(process.cmdline())[:200]
+        look(self.process.pid, self.seen)
 
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
         """The tasks of a run of the nightly DAG."""

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -20,6 +22,7 @@ from etl.contracts import INPUTS, OUTPUTS, TERM_CANDIDATES
 from etl.text import normalise, words
 from etl.tokenizer import token_id
 from tests.airflow_env import airflow, program, run_dag
+from tests.listening import LOOPBACK, Seen, watched
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LABELLER = str(CHECKOUT / ".venv" / "bin" / "labeller")
@@ -46,11 +49,27 @@ query_word_dropout = 0.1
 """
 
 
-def make(root: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+class Ran(NamedTuple):
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    processes: Mapping[int, Seen]
+    """It and what it started, by their ids."""
+
+
+def make(root: Path, target: str, **variables: str) -> Ran:
     """Run a target of the Makefile as a person would, with Airflow's state beside the warehouse."""
     given = [f"{name}={value}" for name, value in ({"ROOT": str(root)} | variables).items()]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", target, *given], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(["make", target, *given], cwd=CHECKOUT, env=env, stdout=pipe, stderr=pipe, text=True) as process,
+        watched(process.pid) as seen,
+    ):
+        out, err = process.communicate()
+    return Ran(process.returncode, out, err, seen)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +124,16 @@ def test_the_night_ends_with_labels_figures_and_the_next_query(night: dict) -> N
     printed = night["ran"][0].stdout
     for expected in ("recall@10", "hit@1", "lacks", "BM25", "dictionary", "oracle", "labels_current", "pl.read_delta"):
         assert expected.lower() in printed.lower(), expected
+
+
+@pytest.mark.fault("loopback")
+@pytest.mark.parametrize("upto", ["night", pytest.param("nights", marks=pytest.mark.slow)])
+def test_nothing_of_a_night_listens_beyond_the_loopback(request: pytest.FixtureRequest, upto: str) -> None:
+    seen = [process for ran in request.getfixturevalue(upto)["ran"] for process in ran.processes.values()]
+    assert any("model.worker" in process.command for process in seen), "ranks of the training"
+    assert sum(process.name == "java" and bool(process.listens) for process in seen) > 5, "Spark of each stage"
+    for process in seen:
+        assert process.listens <= LOOPBACK, process
 
 
 @pytest.mark.slow
