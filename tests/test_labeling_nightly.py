@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,11 @@ from labeling.scoring import Scorer, ScoringSettings
 from tests.labeling_data import taxonomy, vocabulary, write_small_bundle
 from tests.rows import DS
 from tests.small_night import NEXT, TITLES, TOMORROW, argv, live, live_version, night, rows
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+ENCODING, SCORING = "labeling.embed_catalogue:encode_texts", "labeling.scoring:score_items"
+LOCAL = ("--master", "local[2,4]")
+CLUSTER = ("--master", "local-cluster[2,1,1024]")
 
 
 @pytest.fixture
@@ -154,6 +160,46 @@ def test_a_half_declared_absent_is_skipped_and_said(spark, shop):
     found = live(shop)["i1"]
     assert (found["term"], found["category_path"], found["category_reason"]) == ("kettle", None, "no_taxonomy")
     assert found["taxonomy"] == ""
+
+
+def disturbed(stage: str, root: Path, at: str, kill: list[str], times: int, *flags: str) -> list[str]:
+    """Run a stage of which workers or executors are killed; returns what was, in turn."""
+    deaths, temporary = root.with_name("deaths"), root.with_name("temporary")
+    temporary.mkdir(exist_ok=True)
+    fault = ["--at", at, "--when", "after", "--kill", *kill, "--times", str(times), "--deaths", str(deaths)]
+    command = [sys.executable, "-m", "tests.fault_worker", *fault, "--", stage, *argv(root, DS, "--driver-memory", "1g")]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "TMPDIR": str(temporary)}
+    done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_OK, done.stderr[-3000:]
+    return deaths.read_text().split()
+
+
+@pytest.mark.fault("killed-executor")
+def test_python_workers_killed_twice_while_they_encode_change_no_row(spark, shop):
+    expected = rows(spark, shop, ITEM_EMBEDDINGS)
+    shutil.rmtree(shop / ITEM_EMBEDDINGS.name)
+    assert disturbed("embed", shop, ENCODING, ["worker"], 2, *LOCAL) == ["worker"] * 2
+    assert rows(spark, shop, ITEM_EMBEDDINGS) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.fault("killed-executor")
+@pytest.mark.parametrize("kill", [["worker"], ["executor"], ["worker", "executor"]], ids="+".join)
+def test_executors_and_their_workers_killed_twice_each_while_they_encode_change_no_row(spark, shop, kill):
+    expected = rows(spark, shop, ITEM_EMBEDDINGS)
+    shutil.rmtree(shop / ITEM_EMBEDDINGS.name)
+    assert disturbed("embed", shop, ENCODING, kill, 2 * len(kill), *CLUSTER) == kill * 2
+    assert rows(spark, shop, ITEM_EMBEDDINGS) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.fault("killed-executor")
+@pytest.mark.parametrize(("kill", "master"), [("worker", LOCAL), ("executor", CLUSTER)])
+def test_workers_and_executors_killed_twice_while_they_label_change_no_row(spark, shop, kill, master):
+    expected = [rows(spark, shop, table, staged=True) for table in (ITEM_TERMS, ITEM_CATEGORIES)]
+    shutil.rmtree(shop / "staging")
+    assert disturbed("predict", shop, SCORING, [kill], 2, *master) == [kill] * 2
+    assert [rows(spark, shop, table, staged=True) for table in (ITEM_TERMS, ITEM_CATEGORIES)] == expected
 
 
 @pytest.mark.slow
