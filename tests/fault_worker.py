@@ -1,7 +1,9 @@
-"""A labeller's command that is killed by signal 9 at a named point, or whose Spark workers or executors are.
+"""Labeller's commands that are killed by signal 9 at a named point, or whose Spark workers or executors are.
 
     python -m tests.fault_worker --at etl.tables:write_slice --when after --call 2 -- publish --root ROOT --ds 2024-05-07
     python -m tests.fault_worker --at labeling.embed_catalogue:encode_texts --kill worker --times 2 --deaths FILE -- embed …
+
+Several commands, each after a ``--``, run one after the other in this process until one fails; without ``--at`` none dies.
 
 The function is wrapped wherever the package has it under a name; what Spark's Python workers call is pickled by reference,
 and wrapped there by this module.
@@ -26,6 +28,8 @@ from typing import Any, NoReturn
 import psutil
 from pyspark import TaskContext
 
+from etl.errors import EXIT_OK
+
 FAULT = "LABELLER_TEST_FAULT"
 """Variable that tells Spark's Python workers of the fault; they inherit it."""
 
@@ -38,7 +42,7 @@ _calls = itertools.count(1)
 
 def arg_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests.fault_worker", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--at", required=True, metavar="MODULE:FUNCTION", help="may be a method, MODULE:CLASS.METHOD")
+    parser.add_argument("--at", default="", metavar="MODULE:FUNCTION", help="may be a method, MODULE:CLASS.METHOD")
     parser.add_argument("--when", choices=("before", "after"), default="before")
     parser.add_argument("--call", type=int, default=1, help="which one of the process, from 1; of a table, of its calls")
     parser.add_argument("--table", default="", help="count only calls with a table of this name, or a path that ends so")
@@ -49,17 +53,26 @@ def arg_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command after ``--`` with the fault; returns its exit code, if it lives that long."""
-    split = list(argv).index("--")
-    args, command = arg_parser().parse_args(argv[:split]), list(argv[split + 1 :])
+    """Run the commands with the fault; returns the exit code of the first that fails, if they live that long."""
+    words = [list(group) for dashes, group in itertools.groupby(argv, "--".__eq__) if not dashes]
+    args, commands = (
+        (arg_parser().parse_args([]), words) if argv[0] == "--" else (arg_parser().parse_args(words[0]), words[1:])
+    )
     from labeling import cli
 
-    importlib.import_module(cli.COMMANDS[command[0]].module)
-    fault = vars(args)
+    for command in commands:
+        importlib.import_module(cli.COMMANDS[command[0]].module)
+    if args.at:
+        _wrap(vars(args))
+    return next((code for command in commands if (code := cli.main(command)) != EXIT_OK), EXIT_OK)
+
+
+def _wrap(fault: dict[str, Any]) -> None:
+    """Put what dies in the place of the function."""
     os.environ[FAULT] = json.dumps(fault)
     parent, name, original = _found(fault)
     replacement: Any = dying
-    if args.kill == ["driver"]:
+    if fault["kill"] == ["driver"]:
 
         @wraps(original)
         def replacement(*given: Any, **named: Any) -> Any:
@@ -69,7 +82,6 @@ def main(argv: Sequence[str]) -> int:
     for module in [m for key, m in sys.modules.items() if key.partition(".")[0] in PACKAGES]:
         for other in [key for key, value in vars(module).items() if value is original]:
             setattr(module, other, replacement)
-    return cli.main(command)
 
 
 def dying(*given: Any, **named: Any) -> Any:
