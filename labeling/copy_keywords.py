@@ -11,6 +11,9 @@ from pyspark.sql import functions as F
 
 from etl.text import Normaliser, contains, is_cjk, stem, words
 
+MOST_PHRASES = 500
+"""Queries of an item that are looked at: of more Spark would keep all of an item in one task, for a few that are shown."""
+
 Forms = Mapping[str, Sequence[Sequence[str]]]
 """term_id -> words of each form of the term, normalised."""
 
@@ -54,10 +57,15 @@ def copy_keywords(
 
 
 def clicked_phrases(pairs: DataFrame, min_users: int) -> DataFrame:
-    """PAIRS -> item_id, phrases: its queries, strongest first, ties by the query; of a query group the strongest only."""
+    """PAIRS -> item_id, phrases: its queries, strongest first, ties by the query; of a query group the strongest only.
+
+    At most MOST_PHRASES of an item.
+    """
     strongest = Window.partitionBy("item_id", "query_group").orderBy(F.desc("weight"), "query")
     kept = pairs.where(F.col("users") >= min_users).withColumn("place", F.row_number().over(strongest)).where("place = 1")
-    phrase = F.struct((-F.col("weight")).alias("order"), "query", "clicks", "users", "weight")
+    of_item = Window.partitionBy("item_id").orderBy(F.desc("weight"), "query")
+    kept = kept.withColumn("place", F.row_number().over(of_item)).where(F.col("place") <= MOST_PHRASES)
+    phrase = F.struct("place", "query", "clicks", "users", "weight")
     return kept.groupBy("item_id").agg(F.sort_array(F.collect_list(phrase)).alias("phrases"))
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from etl import config, tables
@@ -299,8 +299,10 @@ def joined_vectors(spark: SparkSession, warehouse: Warehouse, bundle: Bundle, ca
 
 def evidence(pairs: DataFrame, most: int) -> DataFrame:
     """PAIRS -> item_id, evidence: the queries that led to clicks on each item, strongest first, ties by the query."""
-    strongest_first = F.sort_array(F.collect_list(F.struct((-F.col("weight")).alias("rank"), "query")))
-    return pairs.groupBy("item_id").agg(F.slice(strongest_first["query"], 1, most).alias("evidence"))
+    # Numbered and cut first: then no task lists more of an item, of which there may be 10^6 queries.
+    place = F.row_number().over(Window.partitionBy("item_id").orderBy(F.desc("weight"), "query"))
+    kept = pairs.select("item_id", "query", place.alias("place")).where(F.col("place") <= most)
+    return kept.groupBy("item_id").agg(F.sort_array(F.collect_list(F.struct("place", "query")))["query"].alias("evidence"))
 
 
 def score(items: DataFrame, scorer: Scorer, partitions: int = 0) -> DataFrame:

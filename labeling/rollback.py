@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
 from etl import config, tables
@@ -226,18 +226,25 @@ def preview(spark: SparkSession, warehouse: Warehouse, rows: DataFrame, back: Ba
     """Log what would change, by kind and cause, each with examples; the cause is what the rollback takes back."""
     live = tables.read(spark, warehouse.table(LABELS_CURRENT), LABELS_CURRENT)
     changes = label_changes(live, rows, back.now.lineage, back.target.lineage)
-    told = F.array_sort(F.collect_list(F.struct("item_id", "old", "new")))
-    found = changes.groupBy("what", "cause").agg(
-        F.count(F.lit(1)).alias("rows"), F.slice(told, 1, MAX_EXAMPLES).alias("told")
-    )
-    counts: dict[str, Any] = {}
-    for row in found.orderBy("what", "cause").collect():
-        counts[f"{row['what']}_{row['cause']}"] = row["rows"]
-        examples = "; ".join(f"{each['item_id']}: {each['old']} -> {each['new']}" for each in row["told"])
-        log.info("plan: %s changes for %d items, cause %s: %s", row["what"], row["rows"], row["cause"], examples)
+    counts, told = _by_kind(changes)
+    for kind in sorted(counts):
+        examples = "; ".join(f"{each['item_id']}: {each['old']} -> {each['new']}" for each in told[kind])
+        log.info("plan: %s changes for %d items, cause %s: %s", kind[0], counts[kind], kind[1], examples)
     log.info("plan: live is run %s of ds=%s, then run %s of ds=%s", *_both(back))
     log.info("dry run: nothing was written")
-    return counts
+    return {f"{what}_{cause}": count for (what, cause), count in sorted(counts.items())}
+
+
+def _by_kind(changes: DataFrame) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], list[Row]]]:
+    """(what, cause) -> its changes, and the first MAX_EXAMPLES of them by item, of what may be all items of the shop."""
+    changes = changes.select("what", "cause", "item_id", "old", "new")
+    counts = {(row["what"], row["cause"]): row["count"] for row in changes.groupBy("what", "cause").count().collect()}
+    by_item = Window.partitionBy("what", "cause").orderBy("item_id")
+    first = changes.withColumn("place", F.row_number().over(by_item)).where(F.col("place") <= MAX_EXAMPLES)
+    told: dict[tuple[str, str], list[Row]] = {kind: [] for kind in counts}
+    for row in first.orderBy("what", "cause", "place").collect():
+        told[row["what"], row["cause"]].append(row)
+    return counts, told
 
 
 def _both(back: Back) -> tuple[str, dt.date, str, dt.date]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from etl.splits import query_key
@@ -90,13 +90,16 @@ def supported_queries(pairs: DataFrame, live: DataFrame, *, min_clicks: int, min
     spelt = pairs.groupBy("query_group", "query").agg((-F.sum("clicks")).alias("order"))
     spelt = spelt.groupBy("query_group").agg(F.min(F.struct("order", "query"))["query"].alias("query"))
     best = live.select("item_id", F.get("terms", F.lit(0))["term_id"].alias("term_id"))
-    item = F.struct((-F.col("clicks")).alias("order"), "item_id", "clicks", "term_id")
-    clicked = (
+    # Numbered and cut before they are listed: a query may be clicked on 10^6 items.
+    most_clicked = Window.partitionBy("query_group").orderBy(F.desc("clicks"), "item_id")
+    kept = (
         by_item.join(support.select("query_group"), on="query_group", how="left_semi")
-        .join(best, on="item_id", how="left")
-        .groupBy("query_group")
-        .agg(F.slice(F.sort_array(F.collect_list(item)), 1, MOST_ITEMS).alias("clicked"))
+        .withColumn("place", F.row_number().over(most_clicked))
+        .where(F.col("place") <= MOST_ITEMS)
     )
+    item = F.struct("place", "item_id", "clicks", "term_id")
+    by_query = kept.join(best, on="item_id", how="left").groupBy("query_group")
+    clicked = by_query.agg(F.sort_array(F.collect_list(item)).alias("clicked"))
     return support.join(spelt, on="query_group", how="inner").join(clicked, on="query_group", how="inner")
 
 
