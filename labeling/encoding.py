@@ -150,9 +150,10 @@ def vector_each(
     """
     try:
         vectors = bundle.encode(texts, side, halved=halved)
-    except (ValueError, IndexError) as error:
+    except (ValueError, LookupError, RecursionError) as error:
         if len(texts) == 1:
-            log.warning("one text of %d characters cannot be encoded: %s: %s", len(texts[0]), type(error).__name__, error)
+            # Not what the error says, which may be the text: queries come this way too.
+            log.warning("one text of %d characters cannot be encoded: %s", len(texts[0]), type(error).__name__)
             return [None]
         half = len(texts) // 2
         return vector_each(bundle, texts[:half], side, halved) + vector_each(bundle, texts[half:], side, halved)

@@ -26,6 +26,7 @@ def alerts(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
         return told, ask(tmp_path_factory.mktemp("airflow"), questions)[1:]
 
 
+@pytest.mark.fault("personal-data")
 def test_a_failed_task_is_told_by_identifiers_only(alerts: tuple) -> None:
     request = alerts[0][0]
     assert (request["path"], request["headers"]["Authorization"]) == ("/hooks/T0", "Bearer b")

@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 import logging
 
+import pytest
+
 from etl.config import JobConfig, SparkJobConfig, arg_parser
 from etl.errors import StageFailed
 from etl.job import run_job
 
 
+@pytest.mark.fault("secrets")
 def test_settings_are_logged_without_the_secrets_in_spark_s_own(root, caplog):
     conf = {
         "spark.hadoop.fs.s3a.secret.key": "hush",

@@ -10,6 +10,8 @@ from etl.privacy import luhn, personal_data
 from etl.text import normalise
 from tests.rows import DS
 
+pytestmark = pytest.mark.fault("personal-data")
+
 
 @pytest.mark.parametrize(
     ("query", "kind"),

@@ -56,6 +56,7 @@ def argv(root: Path) -> list[str]:
     return ["--root", str(root), "--ds", str(DS)]
 
 
+@pytest.mark.fault("poison")
 def test_every_item_has_one_outcome_and_each_is_counted(shop):
     assert [job.main(argv(shop)) for job in (embed_catalogue, predict)] == [EXIT_OK, EXIT_OK]
     rows = pl.read_delta(str(shop / "staging" / "item_terms")).filter(pl.col("rank") <= 1).to_dicts()

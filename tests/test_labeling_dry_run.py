@@ -30,6 +30,7 @@ def shop(first_night: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(first_night, tmp_path / "warehouse"))
 
 
+@pytest.mark.fault("poison")
 def test_too_many_items_without_text_stop_the_run_before_anything_is_encoded(spark, shop, capsys):
     shutil.rmtree(shop / ITEM_EMBEDDINGS.name)
     assert embed_catalogue.main(argv(shop, DS, "--min-poison-items", "0")) == EXIT_BAD_INPUT

@@ -61,11 +61,13 @@ def test_the_same_vectors_come_out_whatever_arrow_batches_come_in(root):
     assert {len(vector) for vector, _, _ in whole.values() if vector} == {2 * DIM}
 
 
+@pytest.mark.fault("poison")
 def test_a_text_without_a_vector_keeps_its_reason(root):
     found = encoded(write_small_bundle(root), batches_of([None, "kettle"], 10))
     assert found[product_text("", normalise).text_hash] == (None, DIM, "no_text")
 
 
+@pytest.mark.fault("poison")
 def test_a_poisonous_text_costs_its_own_vector_only(root):
     found = encoded(write_small_bundle(root, poison="cursed"), batches_of(["kettle", "cursed kettle", "dress"], 10))
     assert [found[product_text(t, normalise).text_hash][2] for t in ("kettle", "cursed kettle", "dress")] == [
@@ -75,6 +77,7 @@ def test_a_poisonous_text_costs_its_own_vector_only(root):
     ]
 
 
+@pytest.mark.fault("poison")
 def test_a_text_that_makes_the_encoder_raise_stands_alone_in_the_end(root):
     bundle = write_small_bundle(root)
     words = ("kettle", "dress", "lamp", "sofa")
@@ -138,6 +141,7 @@ def test_a_gpu_that_spark_gave_and_torch_does_not_find_is_no_reason_to_encode_el
     assert told[0].column("vector")[0].is_valid
 
 
+@pytest.mark.fault("poison")
 def test_what_is_our_own_mistake_is_no_poison(root):
     with pytest.raises((AttributeError, TypeError)):
         encode_each(write_small_bundle(root), ["kettle", None])

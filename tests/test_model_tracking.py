@@ -88,6 +88,7 @@ def test_a_fresh_training_replaces_the_event_files_of_the_one_before(settings, t
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard writes in a thread
+@pytest.mark.fault("disk-full")
 def test_a_disk_that_is_full_is_a_single_warning_and_the_training_goes_on(tmp_path, caplog):
     board = TensorBoard(tmp_path)
     board.open(0, {}, {})
@@ -139,6 +140,7 @@ def test_a_server_that_cannot_be_reached_is_refused_before_the_training(settings
 @pytest.mark.parametrize(
     "uri", ["https://me:secret@host", "https://secret@host:5000/x", "https://host/?token=secret", "https://me:sec[ret@host"]
 )
+@pytest.mark.fault("secrets")
 def test_credentials_in_the_address_of_the_server_are_refused_and_not_said(settings, monkeypatch, capfd, uri):
     with pytest.raises(ValidationError, match="the MLflow server's address") as error:
         TrainConfig(root=".", ds=DS, mlflow_tracking_uri=uri)
@@ -149,6 +151,7 @@ def test_credentials_in_the_address_of_the_server_are_refused_and_not_said(setti
     assert not any(secret in said + str(error.value) for secret in (uri, "secret"))
 
 
+@pytest.mark.fault("secrets")
 def test_a_rank_refuses_settings_that_cannot_be_used_without_saying_them(tmp_path, caplog):
     file = tmp_path / "settings.json"
     file.write_text('{"root": ".", "ds": "2024-05-07", "mlflow_tracking_uri": "https://me:secret@host"}')

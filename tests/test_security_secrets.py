@@ -13,6 +13,8 @@ from etl.config import SparkConfig, arg_parser, from_args
 from etl.errors import InputError
 from etl.redaction import RedactingFormatter, learn, redacted
 
+pytestmark = pytest.mark.fault("secrets")
+
 KEY = "AKIA-hush-hush-0123"
 PASSWORD = "correct-horse"
 JOB = """
