@@ -16,7 +16,7 @@ from pyspark.sql.pandas.types import from_arrow_type
 
 from etl import storage
 from etl.contracts import CLICK_LOG, Table
-from etl.errors import InputError, TryLater, UnreadableFiles
+from etl.errors import InputError, TryLater, UnreadableFiles, did_you_mean
 from etl.outage import may_pass
 from etl.sources import Source
 from etl.storage import StoredFile, shown
@@ -60,6 +60,8 @@ def schema_problems(found: Mapping[str, str], table: Table, source: Source | Non
     """Every difference between columns (their name -> Spark type) and a contract, as sentences."""
     source = source or Source()
     types = {source.fold(name): kind for name, kind in found.items()}
+    known = {source.fold(source.theirs(name)) for name in table.names}
+    others = [name for name in found if source.fold(name) not in known]
     problems = []
     for column in table.columns:
         kind = types.get(source.fold(source.theirs(column.name)))
@@ -68,7 +70,8 @@ def schema_problems(found: Mapping[str, str], table: Table, source: Source | Non
             accepted = ("date", "string", "int", "bigint")
         if kind is None:
             if not column.optional:
-                problems.append(f"{source.named(column.name)} is missing (expected {column.type}: {column.comment})")
+                meant = did_you_mean(source.theirs(column.name), others)
+                problems.append(f"{source.named(column.name)} is missing (expected {column.type}: {column.comment}){meant}")
         elif kind not in accepted and kind.partition("(")[0] not in accepted:
             problems.append(f"{source.named(column.name)} is {kind} (expected {' or '.join(accepted)})")
     return problems
@@ -77,7 +80,7 @@ def schema_problems(found: Mapping[str, str], table: Table, source: Source | Non
 def check_files(
     place: str, table: Table, source: Source, files: Sequence[str], known: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, str]]:
-    """Compare each Parquet file with the contract; returns the columns of each that the contract knows, name -> Spark type.
+    """Compare each Parquet file with the contract; returns the columns of each, name -> Spark type.
 
     Spark takes the schema of one file for all of them: a column that this one lacks is null in all, and one that has
     another type in the next file ends the job in the middle.
@@ -94,9 +97,8 @@ def check_files(
         UnreadableFiles: files have no good footer, and all others fit; all of them listed.
         InputError: columns are missing or of another type in a file; all files listed.
     """
-    wanted = {source.theirs(name) for name in table.names}
     with ThreadPoolExecutor() as pool:
-        footers = list(pool.map(lambda file: _footer(file, wanted), files))
+        footers = list(pool.map(_footer, files))
     damaged = {file: footer for file, footer in zip(files, footers, strict=True) if isinstance(footer, str)}
     held = {file: footer for file, footer in zip(files, footers, strict=True) if not isinstance(footer, str)}
     found = {file: {**_partitions(file, place), **footer, **(known or {})} for file, footer in held.items()}
@@ -144,16 +146,15 @@ def _by_file(problems: Mapping[str, list[str]], place: str) -> list[str]:
     return [f"in all {len(problems)} files: {problem}" for problem in common] + single
 
 
-def _footer(file: str, wanted: Collection[str]) -> dict[str, str] | str:
-    """Spark types of the columns that are wanted, or the reason why the file cannot be read."""
-    folded = {name.lower() for name in wanted}
+def _footer(file: str) -> dict[str, str] | str:
+    """Spark types of the columns, or the reason why the file cannot be read."""
     try:
         schema = storage.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and may_pass(error):
             raise TryLater(f"{file} cannot be read now: {error} (expected an answer): try again later") from error
         return f"{storage.size_of(file)} bytes, {error}"
-    return {field.name: _spark_type(field.type) for field in schema if field.name.lower() in folded}
+    return {field.name: _spark_type(field.type) for field in schema}
 
 
 def _spark_type(kind: pa.DataType) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from py4j.protocol import Py4JJavaError
@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 
 from etl import contracts, metastore, storage
 from etl.contracts import Table
-from etl.errors import InputError, TryLater
+from etl.errors import InputError, TryLater, did_you_mean
 from etl.files import (
     check_files,
     data_files,
@@ -81,6 +81,10 @@ def read_input(
     ignored = sorted(set(frame.columns) - {_found(frame, source.theirs(name), source) for name in wanted.names})
     if ignored:
         log.info("%s has further columns, which are ignored: %s", table.name, ", ".join(ignored))
+    for column in wanted.columns:
+        meant = did_you_mean(source.theirs(column.name), ignored)
+        if column.optional and meant and _found(frame, source.theirs(column.name), source) is None:
+            log.warning("%s has no %s, which is null%s", table.name, source.named(column.name), meant)
     return _of_days(frame, table, source, days).select(
         *(_as_ours(frame, c, source, days).alias(c.name) for c in wanted.columns)
     )
@@ -184,9 +188,11 @@ def _of_path(
             footers = _checked_files(warehouse, table, days, without)
             directories = day_directories(path, warehouse.source(table), days)
             paths = list(footers) if without else [d for d in directories if storage.is_directory(d)] or paths
-            if len({frozenset(footer) for footer in footers.values()}) > 1:
-                reader = reader.schema(_schema_of_all(spark, footers))
-                _say_what_is_lacking(table, footers, path)
+            names = {warehouse.source(table).theirs(name).lower() for name in table.names}
+            held = {file: frozenset(name for name in footer if name.lower() in names) for file, footer in footers.items()}
+            if len(set(held.values())) > 1:
+                reader = reader.schema(_schema_of_all(spark, held))
+            _say_what_differs(table, footers, names, path)
         return reader.parquet(*paths)
     except (AnalysisException, Py4JJavaError) as error:
         reason = root_cause(error)
@@ -205,27 +211,37 @@ def _checked_files(
     return check_files(path, table, source, left)
 
 
-def _schema_of_all(spark: SparkSession, footers: Mapping[str, Mapping[str, str]]) -> StructType:
-    """Spark's schema of files of which some lack columns that others have.
+def _schema_of_all(spark: SparkSession, held: Mapping[str, frozenset[str]]) -> StructType:
+    """Spark's schema of files of which some lack columns that others have; file -> its columns that are wanted.
 
     ``mergeSchema`` would do the same for columns that nobody asked for, and fail where their types differ.
     """
     first: dict[frozenset[str], str] = {}
-    for file, footer in footers.items():
-        first.setdefault(frozenset(footer), file)
+    for file, columns in held.items():
+        first.setdefault(columns, file)
     fields = {field.name.lower(): field for file in first.values() for field in spark.read.parquet(file).schema}
     return StructType(list(fields.values()))
 
 
-def _say_what_is_lacking(table: Table, footers: Mapping[str, Mapping[str, str]], place: str) -> None:
-    names = {file: {name.lower() for name in footer} for file, footer in footers.items()}
-    for name in sorted(set().union(*names.values())):
-        lacking = [storage.shown(file, place) for file in names if name not in names[file]]
-        if lacking:
-            log.warning(
-                "%s: %d of %d files lack the column %s, which is null there: %s to %s",
-                table.name, len(lacking), len(names), name, min(lacking), max(lacking),
-            )  # fmt: skip
+def _say_what_differs(table: Table, footers: Mapping[str, Mapping[str, str]], wanted: Collection[str], place: str) -> None:
+    """Warn of columns that only some of the files have: those ``wanted`` are null in the others, the rest are ignored."""
+    with_it: dict[str, set[str]] = {}
+    for file, footer in footers.items():
+        for name in footer:
+            with_it.setdefault(name.lower(), set()).add(file)
+    some = {name: files for name, files in sorted(with_it.items()) if len(files) < len(footers)}
+    further = {name: files for name, files in some.items() if name not in wanted}
+    for name in sorted(some.keys() - further.keys()):
+        lacking = sorted(storage.shown(file, place) for file in footers.keys() - some[name])
+        log.warning(
+            "%s: %d of %d files lack the column %s, which is null there: %s to %s%s",
+            table.name, len(lacking), len(footers), name, lacking[0], lacking[-1], did_you_mean(name, further),
+        )  # fmt: skip
+    if further:
+        told = (f"{name} in {len(files)} of them ({storage.shown(min(files), place)})" for name, files in further.items())
+        log.warning(
+            "%s: some of %d files have further columns, which are ignored: %s", table.name, len(footers), ", ".join(told)
+        )
 
 
 def _refuse_pin(warehouse: Warehouse, table: Table) -> None:

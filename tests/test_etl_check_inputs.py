@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import functions as F
 
-from etl import check_inputs
+from etl import build_pairs, check_inputs
 from etl.check_inputs import CheckConfig
 from etl.contracts import CATALOGUE, CLICK_LOG, OVERRIDES, TAXONOMY, VOCABULARY
 from etl.errors import EXIT_BAD_INPUT, EXIT_OK, InputError
-from tests.rows import DS, event, item, node, small_warehouse, term
+from tests.rows import DS, event, item, lay_down, node, small_warehouse, term
 
 
 def config(root: Path, **changes) -> CheckConfig:
@@ -72,7 +72,19 @@ def test_a_day_without_one_event_of_a_known_kind_is_refused_with_the_kinds_found
     small_warehouse(spark, root, click_log=[event(event=kind) for kind in kinds])
     message = refused(root)
     assert f"table click_log, ds={DS}: column event is of a known kind in none of 6 rows" in message
-    assert "expected impression, click, cart or order; found 'view_item' 5 times, 'purchase' 1 times" in message
+    assert "expected impression, click, cart or order; found 'view_item' 5 times, 'purchase' 1 times)" in message
+
+
+@pytest.mark.fault("personal-data")
+def test_of_a_column_that_holds_queries_no_value_is_told(spark, root):
+    queries = ["Quetzal kettle", "joe@example.com", "+49 171 5551234", "view_item", "view_item"]
+    small_warehouse(spark, root, click_log=[event(event=query) for query in queries])
+    message = refused(root)
+    assert "found 'view_item' 2 times, other values 3 times)" in message
+    assert not [query for query in queries[:3] if query in message]
+    words = [f"word{'x' * n}" for n in range(21)]  # each looks like a kind, but no log has so many
+    lay_down(spark, root, CLICK_LOG, [event(event=word) for word in words])
+    assert "found other values 21 times)" in refused(root)
 
 
 def test_a_day_most_of_whose_events_are_of_no_known_kind_passes_with_a_warning(spark, root, caplog):
@@ -82,6 +94,7 @@ def test_a_day_most_of_whose_events_are_of_no_known_kind_passes_with_a_warning(s
     assert f"click_log/ds={DS}: 3 of 4 events are of no known kind" in caplog.text
 
 
+@pytest.mark.fault("columns")
 def test_a_missing_column_is_refused_by_name(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "click_log")).drop("event").localCheckpoint()
@@ -89,6 +102,7 @@ def test_a_missing_column_is_refused_by_name(spark, root):
     assert "column event is missing (expected string" in refused(root)
 
 
+@pytest.mark.fault("columns")
 def test_a_log_without_sessions_positions_and_dwell_is_good_enough(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "click_log")).drop("session_id", "position", "dwell_ms").localCheckpoint()
@@ -104,6 +118,7 @@ def test_a_damaged_file_of_the_log_passes_only_under_the_limit_and_is_counted(sp
     assert check_inputs.run(config(root))["bad_files"] == 1
 
 
+@pytest.mark.fault("columns")
 def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_day(spark, root):
     yesterday = DS - dt.timedelta(days=1)
     small_warehouse(spark, root, click_log=[event(), event(ds=yesterday)])
@@ -116,6 +131,7 @@ def test_a_column_that_only_today_lacks_or_types_otherwise_is_refused_with_the_d
     assert "column dwell_ms is string (expected bigint or int)" in message
 
 
+@pytest.mark.fault("columns")
 def test_differences_in_files_of_several_days_of_the_window_are_all_told_at_once(spark, root):
     earlier = DS - dt.timedelta(days=2)
     small_warehouse(spark, root, click_log=[event(), event(ds=earlier)])
@@ -139,6 +155,7 @@ def test_bad_files_of_several_days_of_the_window_are_all_told_at_once(spark, roo
     assert [str(file) in message for file in bad] == [True, True]
 
 
+@pytest.mark.fault("columns")
 @pytest.mark.parametrize("table", ["click_log", "vocabulary"])
 def test_one_bad_file_among_good_ones_is_refused_by_name(spark, root, table):
     small_warehouse(spark, root)
@@ -169,6 +186,7 @@ def test_files_that_delta_replaced_long_ago_are_not_held_against_the_contract(sp
     assert check_inputs.run(config(root))["events"] == 12
 
 
+@pytest.mark.fault("columns")
 def test_a_column_of_the_wrong_type_is_refused_by_name_and_types(spark, root):
     small_warehouse(spark, root)
     frame = spark.read.parquet(str(root / "taxonomy")).withColumn("name", F.lit(1.5)).localCheckpoint()
@@ -178,12 +196,29 @@ def test_a_column_of_the_wrong_type_is_refused_by_name_and_types(spark, root):
     assert "column name is double (expected string)" in message
 
 
+@pytest.mark.fault("volume")
 @pytest.mark.parametrize("table", [CLICK_LOG, CATALOGUE], ids=lambda table: table.name)
 def test_a_day_that_is_not_there_is_refused_with_the_days_that_are(spark, root, table):
     yesterday = DS - dt.timedelta(days=1)
     rows = {"click_log": [event(ds=yesterday)], "catalogue": [item(ds=yesterday)]}
     small_warehouse(spark, root, **{table.name: rows[table.name]})
     assert f"{table.name}/ds={DS} has 0 rows (expected >= 1; the table holds {yesterday} to {yesterday})" in refused(root)
+
+
+@pytest.mark.fault("volume")
+def test_a_day_whose_files_hold_no_row_ends_check_and_pairs_with_2_before_anything_is_written(spark, root, capsys):
+    small_warehouse(spark, root)
+    for table in ("click_log", "catalogue"):
+        (file,) = (root / table / f"ds={DS}").glob("*.parquet")
+        rows = pq.read_table(file, partitioning=None)
+        file.unlink()
+        pq.write_table(rows.slice(0, 0), file.with_name("part-0.parquet"))
+    argv = ["--root", str(root), "--ds", str(DS), "--master", "local[2]"]
+    assert [job.main(argv) for job in (check_inputs, build_pairs)] == [EXIT_BAD_INPUT] * 2
+    said = capsys.readouterr().err
+    assert f"click_log/ds={DS} has 0 rows (expected >= 1; the table holds no day at all)" in said
+    assert f"catalogue/ds={DS} has 0 rows" in said
+    assert not (root / "pairs").exists()
 
 
 def test_everything_wrong_is_told_in_one_error(spark, root):
@@ -225,6 +260,7 @@ def test_both_halves_declared_absent_are_refused(root):
     assert "both taxonomy and vocabulary are declared absent" in refused(root, absent=("taxonomy", "vocabulary"))
 
 
+@pytest.mark.fault("columns")
 def test_overrides_are_checked_where_there_are_any(spark, root):
     small_warehouse(spark, root)
     spark.range(1).select(F.lit("i1").alias("item_id")).write.parquet(str(root / OVERRIDES.name))

@@ -108,6 +108,7 @@ def test_a_catalogue_with_their_days_is_read_alike_with_and_without_spark(spark,
     assert local_tables.read(where, CATALOGUE, DS, columns).rows() == [(DS, "i1", "Air Zoom 39 black")]
 
 
+@pytest.mark.fault("columns")
 def test_a_missing_column_is_told_with_their_name_too(spark, root, clicks):
     theirs(clicks).drop("uid").write.partitionBy("dt").parquet(str(root / "click_log"))
     where = warehouse(root, f'{RENAMED}\nday_format = "yyyyMMdd"')
@@ -116,6 +117,7 @@ def test_a_missing_column_is_told_with_their_name_too(spark, root, clicks):
             read()
 
 
+@pytest.mark.fault("columns")
 def test_one_file_of_many_that_lacks_a_renamed_column_is_refused_by_name(spark, root, clicks):
     theirs(clicks).repartition(3).write.parquet(str(root / "click_log"))
     bad = max((root / "click_log").glob("*.parquet"))
@@ -133,12 +135,14 @@ def test_only_a_click_log_may_do_without_days(spark, root):
         read_input(spark, warehouse(root), CATALOGUE)
 
 
+@pytest.mark.fault("columns")
 def test_a_day_that_is_mapped_and_not_there_is_refused_and_not_derived(spark, root, clicks):
     clicks.drop("ds").write.parquet(str(root / "click_log"))
     with pytest.raises(InputError, match=r"column ds \(theirs: day\) is missing"):
         read_input(spark, warehouse(root, 'columns = { ds = "day" }'), CLICK_LOG)
 
 
+@pytest.mark.fault("columns")
 def test_further_columns_come_as_strings_when_they_are_asked_for(spark, root):
     lay_down(spark, root / "plain", CATALOGUE, [item()])
     frame = spark.read.parquet(str(root / "plain" / "catalogue"))
@@ -209,6 +213,7 @@ def write_day(frame: DataFrame, root: Path, day: dt.date) -> None:
     frame.where(F.col("ds") == F.lit(day)).drop("ds").write.parquet(str(root / "click_log" / f"ds={day}"))
 
 
+@pytest.mark.fault("columns")
 def test_a_column_that_only_later_days_have_is_read_there_and_null_before(spark, root, clicks, caplog):
     for day in DAYS:
         write_day(clicks if day == DS else clicks.drop("dwell_ms", "position"), root, day)
@@ -222,6 +227,47 @@ def test_a_column_that_only_later_days_have_is_read_there_and_null_before(spark,
     assert "click_log: 2 of 3 files lack the column dwell_ms, which is null there: ds=2024-05-05/part-" in caplog.text
 
 
+@pytest.mark.fault("columns")
+def test_a_column_that_came_with_the_newest_day_is_named_once_and_ignored(spark, root, clicks, caplog):
+    for day in DAYS:
+        write_day(clicks.withColumn("device", F.lit("phone")) if day == DS else clicks, root, day)
+    with caplog.at_level(logging.INFO):
+        rows = read_input(spark, warehouse(root), CLICK_LOG, days=DAYS)
+    assert rows.columns == list(CLICK_LOG.names)
+    assert rows.count() == len(EVENTS)
+    (said,) = (record for record in caplog.records if "device" in record.getMessage())
+    assert said.levelname == "WARNING"
+    assert (
+        "click_log: some of 3 files have further columns, which are ignored: device in 1 of them (ds=2024-05-07/part-"
+        in (said.getMessage())
+    )
+
+
+@pytest.mark.fault("columns")
+def test_a_column_that_came_with_the_newest_version_of_a_delta_table_is_named_and_ignored(spark, root, clicks, caplog):
+    path = str(root / "click_log")
+    clicks.where(F.col("ds") != F.lit(DS)).write.format("delta").partitionBy("ds").save(path)
+    newest = clicks.where(F.col("ds") == F.lit(DS)).withColumn("device", F.lit("phone"))
+    newest.write.format("delta").mode("append").option("mergeSchema", "true").save(path)
+    with caplog.at_level(logging.INFO):
+        assert read_input(spark, warehouse(root), CLICK_LOG, days=DAYS).count() == len(EVENTS)
+    assert "click_log has further columns, which are ignored: device" in caplog.text
+
+
+@pytest.mark.fault("columns")
+def test_an_optional_column_that_today_calls_otherwise_is_said_to_be_lacking_with_what_may_be_meant(
+    spark, root, clicks, caplog
+):
+    for day in DAYS:
+        write_day(clicks.withColumnRenamed("dwell_ms", "dwell_millis") if day == DS else clicks, root, day)
+    with caplog.at_level(logging.WARNING):
+        rows = read_input(spark, warehouse(root), CLICK_LOG, days=DAYS).select("ds", "dwell_ms").distinct().collect()
+    assert sorted(map(tuple, rows)) == [(DAYS[2], 10_000), (DAYS[1], 10_000), (DS, None)]
+    assert "click_log: 1 of 3 files lack the column dwell_ms, which is null there: ds=2024-05-07/part-" in caplog.text
+    assert "did you mean dwell_millis?" in caplog.text
+
+
+@pytest.mark.fault("columns")
 def test_one_type_in_some_files_and_another_in_others_is_refused_though_each_would_do(spark, root, clicks):
     for day in DAYS:
         write_day(clicks.withColumn("session_id", F.lit(7).cast("bigint")) if day == DS else clicks, root, day)
@@ -230,6 +276,7 @@ def test_one_type_in_some_files_and_another_in_others_is_refused_though_each_wou
     assert read_input(spark, warehouse(root), CLICK_LOG, days=DAYS[1:]).count() == DAYS[1].day + DAYS[2].day
 
 
+@pytest.mark.fault("clocks")
 def test_older_and_newer_ways_to_write_a_time_are_read_alike(spark, root, clicks):
     before = spark.conf.get("spark.sql.parquet.outputTimestampType")
     try:
