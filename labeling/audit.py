@@ -27,6 +27,7 @@ from etl.tokenizer_spec import read_spec
 from etl.vocabulary import Vocabulary, load_vocabulary
 from etl.warehouse import Warehouse, is_delta
 from labeling.check import Check
+from labeling.click_volume import ClickLimits, click_checks
 from labeling.drift import Limits, drift_checks, newest, volume_checks
 from labeling.label_checks import category_checks, common_checks, term_checks
 from labeling.live_log import live_state
@@ -59,6 +60,21 @@ class AuditConfig(SparkJobConfig):
     max_terms_change: Annotated[float, Field(ge=0)] = 0.25
     """Largest relative change of the number of terms per item against it; beyond it a warning: a new vocabulary or
     bundle may well do that, but somebody should know."""
+
+    max_click_factor: Annotated[float, Field(ge=1)] = 3.0
+    """How many times fewer or more events, or clicks, carts and orders, the day's click log may have than the median of the
+    window's other days: no weekend makes a third, a log that ended early or was replayed does. Give a sale what it needs;
+    of a first night it only warns."""
+
+    max_recount_change: Annotated[float, Field(ge=0)] = 0.1
+    """Largest relative change of an earlier day's events since the night before counted them: a part of ten. With fewer
+    nothing is published, more is a warning up to `max_click_factor`. 1: any loss passes."""
+
+    min_click_days: Annotated[int, Field(ge=1)] = 3
+    """Least number of other days in the window for a median to be compared with."""
+
+    min_click_events: Annotated[int, Field(ge=1)] = 30
+    """Least of them a day for both, as a median and of a single day: of 30 chance alone makes no third."""
 
     max_psi: Annotated[float, Field(gt=0)] = 0.25
     """Population stability index, of best terms, root categories and their scores against the newest earlier day, from which
@@ -140,6 +156,13 @@ def run(settings: AuditConfig) -> Mapping[str, Any]:
             checks += category_checks(rows, taxonomy, max_abstention=settings.max_abstention)
         rows.unpersist()
     items.unpersist()
+    clicks = ClickLimits(
+        max_factor=settings.max_click_factor,
+        max_recount_change=settings.max_recount_change,
+        min_days=settings.min_click_days,
+        min_events=settings.min_click_events,
+    )
+    checks += click_checks(spark, warehouse, settings.ds, clicks)
     write_quality(spark, warehouse, settings.ds, run_id, checks)
     failed = [check for check in checks if not check.passed]
     counts = {"checks": len(checks), "failed": sum(c.hard for c in failed), "warnings": sum(not c.hard for c in failed)}

@@ -42,6 +42,7 @@ def test_psi_is_that_of_the_textbook():
     assert 0 < psi([1.0, 0.0], [0.9, 0.1]) < math.inf
 
 
+@pytest.mark.fault("volume")
 def test_volume_is_held_against_the_median_so_one_broken_day_moves_nothing(spark):
     history = labels(spark, 1, day=-1).union(labels(spark, 200, day=-2)).union(labels(spark, 210, day=-3))
     history = history.union(labels(spark, 9_000, day=-4))  # before the last three days
@@ -51,6 +52,7 @@ def test_volume_is_held_against_the_median_so_one_broken_day_moves_nothing(spark
     assert found["rows_per_item_against_median"].value == 0
 
 
+@pytest.mark.fault("volume")
 def test_too_few_items_stop_the_run_and_too_many_rows_an_item_only_warn(spark):
     doubled = labels(spark, 100).union(labels(spark, 100).withColumn("rank", F.lit(2)))
     found = by_name(volume_checks(doubled, labels(spark, day=-1), ITEM_TERMS, LIMITS))

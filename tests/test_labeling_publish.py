@@ -9,12 +9,14 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from etl import tables
 from etl.contracts import (
     ANNOTATION_SAMPLE,
     CATALOGUE,
+    ETL_COUNTS,
     ITEM_CATEGORIES,
     ITEM_TERMS,
     OVERRIDES,
@@ -23,6 +25,7 @@ from etl.contracts import (
     VOCABULARY,
 )
 from etl.errors import EXIT_BAD_INPUT, EXIT_GATE_REFUSED, EXIT_OK
+from etl.runs import record_stage
 from etl.warehouse import Warehouse
 from labeling import audit, predict, publish, rollback
 from labeling.live_log import live_state
@@ -127,6 +130,7 @@ def test_a_correction_of_today_goes_live_before_the_night_if_that_is_asked_for(s
     assert live(shop)["i1"]["term_source"] == "override"
 
 
+@pytest.mark.fault("volume")
 @pytest.mark.slow
 def test_the_audit_compares_with_the_days_before(spark, shop, capsys):
     where = Warehouse.at(str(shop))
@@ -136,6 +140,57 @@ def test_the_audit_compares_with_the_days_before(spark, shop, capsys):
     lay_down(spark, shop, CATALOGUE, catalogue({k: TITLES[k] for k in ("i1", "i3", "i4")}, NEXT))
     assert audit.main(argv(shop, NEXT)) == EXIT_GATE_REFUSED
     assert "item_terms.items_against_median: found -0.666667" in capsys.readouterr().err
+
+
+def times(factor: float, frame: DataFrame) -> DataFrame:
+    """So many items for each that a label table has; of fewer than one all."""
+    copies = F.explode(F.sequence(F.lit(1), F.lit(max(1, int(factor)))))
+    return frame.withColumn("copy", copies).withColumn("item_id", F.concat_ws("-", "item_id", "copy")).drop("copy")
+
+
+def put_clicks(spark: SparkSession, root: Path, ds: dt.date, today: int) -> None:
+    """What the pairs of a night say that they counted: 200 events and 100 acts a day, and so many acts of ``ds``."""
+    where = Warehouse.at(str(root))
+    rows = []
+    for day in [ds - dt.timedelta(days=n) for n in range(5)]:
+        acts = today if day == ds else 100
+        rows += [(ds, day, 1, "unknown_event", 2 * acts, 0, 2 * acts), (ds, day, 5, "impression", 2 * acts, acts, acts)]
+    tables.write_slice(spark.createDataFrame(rows, ETL_COUNTS.ddl), where.table(ETL_COUNTS), ETL_COUNTS, {"ds": ds})
+    record_stage(spark, where, ds, "pairs", inputs={}, counts={}, seconds=1.0, settings={"window_days": 5})
+
+
+@pytest.mark.fault("volume")
+@pytest.mark.parametrize("factor", [0.05, 20])
+def test_a_twentieth_or_twenty_times_of_catalogue_and_clicks_is_not_published_and_what_is_live_stays(
+    spark, shop, capsys, factor
+):
+    where = Warehouse.at(str(shop))
+    before = live(shop)
+    for table in (ITEM_TERMS, ITEM_CATEGORIES):
+        day = tables.read(spark, where.staged(table), table, ds=DS).localCheckpoint()
+        tables.write_slice(times(1 / factor, day), where.table(table), table, {"ds": DS})
+        now = times(factor, day).withColumn("ds", F.lit(NEXT))
+        tables.write_slice(now, where.staged(table), table, {"ds": NEXT})
+    ids = [f"{item}-{n + 1}" for item in TITLES for n in range(max(1, int(factor)))]
+    lay_down(spark, shop, CATALOGUE, catalogue(dict.fromkeys(ids, "Steel kettle"), NEXT))
+    put_clicks(spark, shop, DS, 100)
+    put_clicks(spark, shop, NEXT, int(100 * factor))
+    history = rows(spark, shop, ITEM_TERMS, "ds", "item_id")
+    assert audit.main(argv(shop, NEXT)) == EXIT_GATE_REFUSED
+    said = capsys.readouterr().err
+    for name in ("item_terms.items", "item_categories.items", "pairs.events", "pairs.acts"):
+        assert f"{name}_against_median: found {float(factor - 1)}, expected" in said
+    assert f"acts of the day's click log, now {int(100 * factor)}, median of 4 other days of the window 100" in said
+    assert publish.main(argv(shop, NEXT)) == EXIT_GATE_REFUSED
+    assert (live(shop), rows(spark, shop, ITEM_TERMS, "ds", "item_id")) == (before, history)
+
+
+@pytest.mark.fault("volume")
+def test_a_sale_that_is_said_to_be_one_goes_through_the_audit(spark, shop):
+    put_clicks(spark, shop, DS - dt.timedelta(days=1), 100)
+    put_clicks(spark, shop, DS, 1_000)
+    assert audit.main(argv(shop)) == EXIT_GATE_REFUSED
+    assert audit.main(argv(shop, DS, "--max-click-factor", "10")) == EXIT_OK
 
 
 def test_a_newer_day_that_changed_no_label_still_keeps_older_ones_out(spark, root):
