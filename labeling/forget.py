@@ -50,6 +50,9 @@ STAGE = "forget"
 QUERY, LISTS = "query", ("evidence", "phrases")
 """Columns of the contracts that hold queries: a row of its own, or a list that loses one."""
 
+_SEED = 42
+"""With which Spark's function hashes."""
+
 _GROUPS = {"pairs": "query_group", "known": "query_group", "heldout": "query_id"}
 """Part of a dataset -> its column that tells a query, or those that differ from it in word order or a plural only."""
 
@@ -174,11 +177,16 @@ def trace_of(spark: SparkSession, query: str) -> Trace:
         raise InputError("--query has no word in it (expected what a shopper typed): nothing to forget")
 
     def hashes(texts: Iterable[str]) -> tuple[int, ...]:
-        row = spark.range(1).select(*(F.xxhash64(F.lit(text)) for text in sorted(texts))).head()
-        assert row is not None
-        return tuple(row)
+        return tuple(xxhash64(spark, text) for text in sorted(texts))
 
     return Trace(hashes(forms), hashes({query_key(form) for form in forms}))
+
+
+def xxhash64(spark: SparkSession, text: str) -> int:
+    """What Spark's function of that name says of a text, by its code but in no plan: event logs and the UI keep plans."""
+    jvm: Any = spark._jvm
+    hasher = jvm.org.apache.spark.sql.catalyst.expressions.XXH64
+    return int(hasher.hashUTF8String(jvm.org.apache.spark.unsafe.types.UTF8String.fromString(text), _SEED))
 
 
 # ---------------------------------------------------------------- tables

@@ -95,6 +95,7 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
             yield file, str(pl.read_parquet(file, hive_partitioning=False).to_dicts())
 
 
+@pytest.mark.fault("personal-data")
 @pytest.mark.slow
 def test_no_file_under_the_root_has_the_query_and_before_data_logs_and_lists_had(told, forgotten):
     had = {file.relative_to(told).parts[0] for file, text in texts(told) if SECRET in text}
@@ -128,6 +129,7 @@ def test_datasets_that_held_it_go_with_their_checkpoints_and_others_stay(forgott
         assert [path.name for path in (forgotten / parent).iterdir()] == ["ds=2024-05-04"]
 
 
+@pytest.mark.fault("personal-data")
 def test_bundles_that_saw_it_are_named_those_that_nobody_knows_of_apart_and_the_log_keeps_the_query_out(
     told, caplog, capsys
 ):
@@ -137,6 +139,27 @@ def test_bundles_that_saw_it_are_named_those_that_nobody_knows_of_apart_and_the_
     assert "rows=10 datasets=1 checkpoints=1 bundles=of-dataset,of-pairs unknown_bundles=forgotten" in caplog.text
     assert "quetzal" not in (caplog.text + capsys.readouterr().err).casefold()
     assert {file: file.stat().st_mtime_ns for file in told.rglob("*")} == before
+
+
+@pytest.mark.fault("personal-data")
+def test_the_hashes_are_those_of_the_tables_and_no_plan_of_spark_has_the_query(spark, told):
+    asked = [SECRET, GROUP, "连衣裙 ２", "x" * 100]
+    row = spark.range(1).select(*(F.xxhash64(F.lit(text)) for text in asked)).head()
+    assert [forget.xxhash64(spark, text) for text in asked] == list(row)
+    before = plans(spark)
+    assert "quetzal" in "".join(before.values())  # by the query above
+    assert forget.main(argv(told, "--dry-run", query="Kiwi Okapi")) == EXIT_OK
+    since = [plan for number, plan in plans(spark).items() if number not in before]
+    assert since
+    assert [plan for plan in since if "okapi" in plan.casefold()] == []
+
+
+def plans(spark: SparkSession) -> dict[int, str]:
+    """What Spark keeps of its queries for UI and event log, by their numbers."""
+    spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+    kept = spark._jsparkSession.sharedState().statusStore().executionsList()
+    runs = [kept.apply(n) for n in range(kept.size())]
+    return {run.executionId(): f"{run.description()} {run.details()} {run.physicalPlanDescription()}" for run in runs}
 
 
 def test_a_query_without_a_word_is_refused(spark, told, capsys):
