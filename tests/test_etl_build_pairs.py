@@ -183,6 +183,7 @@ def test_a_rerun_gives_the_same_rows_at_any_number_of_partitions(shop, pairs, re
     assert len(rows_of(shop, "etl_counts")) == 3 * len(RULES)
 
 
+@pytest.mark.fault("personal-data")
 def test_no_user_session_or_personal_data_leaves_the_job(shop, rerun):
     written = "".join(str(row) for table in ("pairs", "etl_counts", "runs") for row in rows_of(shop, table))
     assert "labeller pairs done: events=" in rerun
@@ -206,6 +207,7 @@ def refused(root: Path, **changes) -> str:
     return str(error.value)
 
 
+@pytest.mark.fault("volume")
 def test_a_day_without_clicks_is_refused_with_the_days_there_are(spark, root):
     small_warehouse(spark, root, click_log=[event(ds=DS - dt.timedelta(days=1))])
     assert f"click_log/ds={DS} has 0 rows (expected >= 1; the table holds 2024-05-06 to 2024-05-06)" in refused(root)
@@ -246,6 +248,7 @@ def test_an_item_that_is_twice_in_the_catalogue_is_refused(spark, root):
     assert "column item_id is null in 1 rows" in message
 
 
+@pytest.mark.fault("volume")
 def test_nothing_left_is_refused_with_the_rules_that_took_it(spark, root):
     small_warehouse(spark, root)
     message = refused(root, min_users=13)
@@ -280,6 +283,7 @@ def test_a_delta_log_with_numbers_for_ids_is_read_like_a_parquet_log_with_text(s
     assert '"click_log": "delta:0"' in rows_of(root, "runs")[0]["inputs"]
 
 
+@pytest.mark.fault("clocks")
 @pytest.mark.slow
 def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_there(spark, root, caplog):
     late = [
@@ -307,6 +311,7 @@ def test_an_event_that_came_the_day_after_counts_once_the_run_is_told_to_look_th
     assert "lack them" not in caplog.text
 
 
+@pytest.mark.fault("clocks")
 def test_days_that_lack_late_events_are_those_from_theirs_on_but_the_one_being_made(root):
     later = config(root, arrived_by=DS + dt.timedelta(days=1))
     late = {DS - dt.timedelta(days=2): 4, DS: 1}
@@ -314,6 +319,7 @@ def test_days_that_lack_late_events_are_those_from_theirs_on_but_the_one_being_m
     assert affected_days({}, later) == []
 
 
+@pytest.mark.fault("clocks")
 def test_only_the_last_partition_that_is_looked_into_holds_late_events(spark):
     row = (DS, dt.datetime(2024, 5, 6, 23), None)
     marked = spark.createDataFrame([row], "ds date, event_time timestamp, rule string")
@@ -327,6 +333,7 @@ def lay_down_without_days(spark, root: Path, rows: list[dict]) -> None:
     spark.read.parquet(str(root / "by day")).drop("ds").write.parquet(str(root / "click_log"))
 
 
+@pytest.mark.fault("clocks")
 @pytest.mark.slow
 def test_events_of_no_day_in_a_log_without_days_are_counted_rejects_of_ds(spark, root):
     times = [dt.datetime(1970, 1, 2), dt.datetime(2034, 1, 2), dt.datetime(9999, 12, 31), None, dt.datetime(2024, 5, 9)]
@@ -338,12 +345,14 @@ def test_events_of_no_day_in_a_log_without_days_are_counted_rejects_of_ds(spark,
     assert_reconciled(root, Counter({DS: 16}))
 
 
+@pytest.mark.fault("clocks")
 def test_events_of_no_day_do_not_make_a_day_of_a_log_without_days(spark, root):
     yesterday = dt.datetime(2024, 5, 6, 12)
     lay_down_without_days(spark, root, [event(event_time=time) for time in (yesterday, dt.datetime(1970, 1, 2), None)])
     assert f"click_log/ds={DS} has 0 rows (expected >= 1; the table holds 2024-05-06 to 2024-05-06)" in refused(root)
 
 
+@pytest.mark.fault("clocks")
 @pytest.mark.parametrize(("skew", "kept"), [(60, 12), (1_440, 15)])
 @pytest.mark.slow
 def test_where_partitions_are_of_another_zone_the_one_before_the_window_holds_its_first_hours(spark, root, skew, kept):

@@ -32,6 +32,7 @@ def rules(marked: DataFrame) -> dict[str, Any]:
     return {case: values[0] if len(values) == 1 else values for case, values in found.items()}
 
 
+@pytest.mark.fault("clocks")
 def test_each_event_rule_marks_its_events_and_no_other(spark):
     start, end = dt.datetime.combine(FIRST_DAY, dt.time()), dt.datetime.combine(DS, dt.time()) + dt.timedelta(days=1)
     tick = dt.timedelta(microseconds=1)

@@ -145,6 +145,7 @@ def test_late_clicks_name_the_days_whose_pairs_lack_them(spark, root):
     assert late_days(DS, runs) == []
 
 
+@pytest.mark.fault("clocks")
 def test_the_hour_that_comes_twice_where_clocks_change_hides_no_late_clicks(spark, root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Europe/Berlin")
