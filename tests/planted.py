@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import polars as pl
 
 
 def texts(root: Path) -> Iterator[tuple[Path, str]]:
@@ -27,9 +27,8 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
 
 def cells(file: Path) -> Iterator[Any]:
     """Every value of a Parquet file that is not null, those within structs, lists and maps one by one."""
-    for batch in pq.ParquetFile(file).iter_batches():
-        for column in batch.columns:
-            yield from leaves(column.to_pylist())
+    for column in pl.read_parquet(file):
+        yield from leaves(column.to_list())
 
 
 def leaves(value: Any) -> Iterator[Any]:

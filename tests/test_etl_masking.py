@@ -149,7 +149,7 @@ def test_planted_texts_are_found_in_nested_cells_and_in_checkpoints_of_delta(tmp
     rows.write_delta(str(table))
     DeltaTable(str(table)).create_checkpoint()
     first = {file.name for file, text in texts(tmp_path) if "first-needle" in text}
-    second = [file.name for file, text in texts(tmp_path) if "second-needle" in text]
+    second = {file.name for file, text in texts(tmp_path) if "second-needle" in text}
     assert any(name.endswith(".checkpoint.parquet") for name in first)
     assert any(name.endswith(".json") for name in first)
     assert [name.startswith("part-") for name in second] == [True]

@@ -22,12 +22,12 @@ ITEMS = 200
 KINDS = ("Steel kettle", "Red dress", "Running shoes", "Table lamp", "Floor lamp")
 
 
-def lay_down_titles(spark: SparkSession, root: Path, cursed: int) -> None:
+def lay_down_titles(spark: SparkSession, root: Path, poisonous: int) -> None:
     """ITEMS titles, all different, on so many of which the encoder of the champion fails."""
     names = [f"{KINDS[n % len(KINDS)]} no {n}" for n in range(ITEMS)]
-    titles = [f"cursed {name}" if n < cursed else name for n, name in enumerate(names)]
+    titles = [f"poisonous {name}" if n < poisonous else name for n, name in enumerate(names)]
     lay_down(spark, root, CATALOGUE, [item(f"i{n:03d}", title) for n, title in enumerate(titles)])
-    write_small_bundle(root, poison="cursed")
+    write_small_bundle(root, poison="poisonous")
 
 
 def stored(root: Path) -> dict[str | None, int]:
@@ -38,7 +38,7 @@ def stored(root: Path) -> dict[str | None, int]:
 
 
 def test_one_poisonous_title_costs_its_own_vector_only(spark: SparkSession, root: Path) -> None:
-    lay_down_titles(spark, root, cursed=1)
+    lay_down_titles(spark, root, poisonous=1)
     assert embed_catalogue.main(argv(root, DS, "--min-poison-items", "0")) == EXIT_OK
     assert stored(root) == {None: ITEMS - 1, NOT_ENCODABLE: 1}
 
@@ -46,18 +46,18 @@ def test_one_poisonous_title_costs_its_own_vector_only(spark: SparkSession, root
 def test_a_fifth_of_poisonous_titles_ends_the_run_with_a_sample_and_stores_nothing(
     spark: SparkSession, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lay_down_titles(spark, root, cursed=40)
+    lay_down_titles(spark, root, poisonous=40)
     assert embed_catalogue.main(argv(root, DS, "--min-poison-items", "0")) == EXIT_BAD_INPUT
     said = capsys.readouterr().err
     assert f"40 of {ITEMS} items cannot be encoded ({{'{NOT_ENCODABLE}': 40}}; expected at most 5.0%" in said
-    assert f"- item_id 'i000': {NOT_ENCODABLE}, title 'cursed Steel kettle no 0'" in said
+    assert f"- item_id 'i000': {NOT_ENCODABLE}, title 'poisonous Steel kettle no 0'" in said
     assert said.count("- item_id") == 5
     assert stored(root) == {}
 
 
 @pytest.mark.slow
 def test_a_fiftieth_of_poisonous_titles_is_published_with_its_reason(spark: SparkSession, root: Path) -> None:
-    lay_down_titles(spark, root, cursed=4)
+    lay_down_titles(spark, root, poisonous=4)
     lay_down(spark, root, VOCABULARY, TERMS)
     lay_down(spark, root, TAXONOMY, NODES)
     write_pairs(spark, root, [pair("boil water", "i005", "Steel kettle no 5")])
