@@ -14,7 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -139,8 +139,11 @@ def day_writers(rows: DataFrame, root: Path) -> dict[str, Writer]:
     frame = pl.DataFrame(arrow)
     only_ds = f"ds = '{DS}'"
 
+    turn = count()
+
     def ours() -> None:
-        tables.write_slice(rows, str(place[OURS]), ITEM_TERMS, {"ds": DS}, lineage(DS))
+        # Of another run each time: the same rows of the same run would be found to be there, and not be written.
+        tables.write_slice(rows, str(place[OURS]), ITEM_TERMS, {"ds": DS}, lineage(DS) | {"turn": str(next(turn))})
 
     def parquet() -> None:
         rows.drop("ds").write.mode("overwrite").parquet(str(place[PARQUET] / f"ds={DS}"))
