@@ -106,7 +106,7 @@ LABELS_CURRENT = Table(
     (
         Column("item_id", "string", "Which item."),
         Column("ds", "date", "Day whose run last changed this row."),
-        Column("title", "string", "Its title then, raw.", nullable=True),
+        Column("title", "string", "Its title then, e-mail addresses and telephone numbers masked.", nullable=True),
         Column(
             "text_hash",
             "string",

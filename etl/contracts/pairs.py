@@ -21,7 +21,7 @@ PAIRS = Table(
         Column("item_id", "string", "The item that was clicked."),
         Column("title_id", "bigint", "xxhash64 of the item's normalised text: equal texts are one product."),
         Column("item_group", "bigint", "Items with nearly equal texts share it, see title_groups."),
-        Column("title", "string", "The item's title at ds, raw.", nullable=True),
+        Column("title", "string", "The item's title at ds, e-mail addresses and telephone numbers masked.", nullable=True),
         Column("clicks", "bigint", "Clicks, carts and orders kept, each counted once a session."),
         Column("users", "bigint", "Distinct users among them."),
         Column(

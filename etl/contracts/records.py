@@ -59,7 +59,7 @@ ANNOTATION_SAMPLE = Table(
         Column("stratum", "string", "Band of the term's probability, and the category's first level."),
         Column("stratum_items", "bigint", "Items of the day in that stratum."),
         Column("inclusion", "double", "Probability with which each of them was drawn: one stands for 1 / inclusion items."),
-        Column("title", "string", "Its title, raw.", nullable=True),
+        Column("title", "string", "Its title, e-mail addresses and telephone numbers masked.", nullable=True),
         Column("term_id", "string", "Its best term; null where the model abstained.", nullable=True),
         Column("term", "string", "Its canonical form.", nullable=True),
         Column("term_probability", "double", "Its calibrated probability.", nullable=True),

@@ -44,7 +44,7 @@ COPY_KEYWORDS = Table(
     (
         DS,
         Column("item_id", "string", "Which item."),
-        Column("title", "string", "Its title, raw.", nullable=True),
+        Column("title", "string", "Its title, e-mail addresses and telephone numbers masked.", nullable=True),
         Column("terms", "array<string>", "Its live terms, best first; a person's where there are some."),
         Column("missing_terms", "array<string>", "Those of them of which the title contains neither term nor synonym."),
         Column(
@@ -65,7 +65,7 @@ CATEGORY_MISMATCH = Table(
     (
         DS,
         Column("item_id", "string", "Which item."),
-        Column("title", "string", "Its title, raw.", nullable=True),
+        Column("title", "string", "Its title, e-mail addresses and telephone numbers masked.", nullable=True),
         Column("seller_category", "string", "What the seller chose, as the catalogue says it."),
         Column("seller_category_id", "string", "The node that this is."),
         Column("seller_path", "string", "Names from the root down to it, joined by ' > '."),
