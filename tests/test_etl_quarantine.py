@@ -22,6 +22,8 @@ from etl.sources import Source
 from etl.warehouse import Warehouse
 from tests.rows import DS, event, small_warehouse
 
+pytestmark = pytest.mark.fault("parquet-damaged")
+
 FILES, ROWS = 4, 400
 
 

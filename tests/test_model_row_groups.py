@@ -62,6 +62,7 @@ def test_storage_that_hangs_is_an_error_that_says_who_waited_for_which_files(fil
     assert not threads()
 
 
+@pytest.mark.fault("parquet-damaged")
 def test_a_corrupt_page_is_an_error_that_names_the_file(files):
     content = bytearray(files[2].read_bytes())
     content[4:200] = b"\xff" * 196  # the first pages; the footer stays whole
@@ -73,6 +74,7 @@ def test_a_corrupt_page_is_an_error_that_names_the_file(files):
     assert not threads()
 
 
+@pytest.mark.fault("parquet-damaged")
 def test_a_file_that_is_gone_is_named(files):
     files[0].unlink()
     with pytest.raises(UnreadableFile, match=r"part-0.parquet"):
