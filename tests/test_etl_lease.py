@@ -120,7 +120,7 @@ def test_a_day_is_free_again_after_a_job_that_failed(tmp_path):
         raise RuntimeError
     with hold_day(tmp_path, DS, "second"):
         pass
-    assert (tmp_path / f"ds={DS}.lock").read_text() == "{}"
+    assert (tmp_path / f"ds={DS}.lock").read_text() == ""
 
 
 @pytest.mark.fault("same-day-twice")

@@ -103,6 +103,7 @@ def shop(spark: SparkSession, root: Path) -> None:
     small_warehouse(spark, root, catalogue=catalogue, click_log=acts)
 
 
+@pytest.mark.slow
 def test_no_table_run_or_log_has_a_trace_of_a_title_that_was_masked_or_of_a_secret(
     spark: SparkSession, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

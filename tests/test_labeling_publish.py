@@ -160,7 +160,7 @@ def put_clicks(spark: SparkSession, root: Path, ds: dt.date, today: int) -> None
 
 
 @pytest.mark.fault("volume")
-@pytest.mark.parametrize("factor", [0.05, 20])
+@pytest.mark.parametrize("factor", [pytest.param(0.05, marks=pytest.mark.slow), 20])
 def test_a_twentieth_or_twenty_times_of_catalogue_and_clicks_is_not_published_and_what_is_live_stays(
     spark, shop, capsys, factor
 ):
@@ -185,6 +185,7 @@ def test_a_twentieth_or_twenty_times_of_catalogue_and_clicks_is_not_published_an
     assert (live(shop), rows(spark, shop, ITEM_TERMS, "ds", "item_id")) == (before, history)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("volume")
 def test_a_sale_that_is_said_to_be_one_goes_through_the_audit(spark, shop):
     put_clicks(spark, shop, DS - dt.timedelta(days=1), 100)

@@ -339,6 +339,7 @@ def test_links_in_the_place_of_its_files_are_replaced_and_not_written_through(sh
     write_truth(shop)
     outside, directory = tmp_path / "outside", shop / "reports" / f"ds={NEXT}"
     outside.write_text("mine")
+    shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for name in (*FILES, ".report.html", ".report.json.tmp"):
         (directory / name).symlink_to(outside)
