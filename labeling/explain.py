@@ -16,13 +16,13 @@ from rich.table import Table as RichTable
 
 from etl.config import JobConfig, from_args
 from etl.contracts import ITEM_CATEGORIES, ITEM_TERMS, LABELS_CURRENT, LINEAGE, OVERRIDES, RUNS, Table
+from etl.durable import read_json
 from etl.errors import EXIT_OK, InputError
 from etl.polars_scan import scan
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.terminal import add_root_argument, console, day
 from model.bundle import MANIFEST_FILE, METRICS_FILE, read_calibration
-from model.bundle_files import read_json
 
 LINEAGE_NAMES = tuple(column.name for column in LINEAGE)
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from etl.durable import write_json
 from etl.errors import EXIT_OK, InputError
 from etl.job import configure_logging
 from etl.warehouse import Warehouse
@@ -17,7 +18,6 @@ from labeling.encoding import labelling_bundle
 from labeling.terminal import add_root_argument
 from model import online_example
 from model.bundle import Bundle, load_bundle
-from model.bundle_files import write_json
 from model.online import FORMAT, GRAPH_FILE, MANIFEST_FILE, OUTPUT, hashes
 from model.onnx_graph import OPSET, write_graph
 

@@ -30,6 +30,7 @@ from pyspark.sql import functions as F
 from etl import config, tables
 from etl.config import SparkJobConfig
 from etl.contracts import PAIRS, Table
+from etl.durable import read_json
 from etl.errors import InputError
 from etl.job import run_job
 from etl.lease import lock_directory, require_idle
@@ -41,7 +42,6 @@ from etl.table_lock import table_lock
 from etl.text import Normaliser
 from etl.warehouse import Warehouse, is_delta
 from model.bundle import MANIFEST_FILE
-from model.bundle_files import read_json
 from model.leftovers import abandoned
 
 log = logging.getLogger(__name__)

@@ -27,11 +27,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from etl.durable import read_json, write_json
 from etl.errors import InputError
 from etl.lease import DayTaken, hold_day
 from etl.warehouse import Warehouse
 from labeling.term_search import DECIMALS
-from model.bundle_files import read_json, write_json
 from model.retrieval import search
 
 if TYPE_CHECKING:  # a service loads an index without Spark

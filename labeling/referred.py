@@ -14,12 +14,12 @@ from etl import storage
 from etl.config import from_args
 from etl.contracts import ITEM_TERMS, LABELS_CURRENT, RUNS
 from etl.dataset_config import DatasetConfig
+from etl.durable import read_json
 from etl.polars_scan import distinct
 from etl.warehouse import Warehouse, is_delta
 from labeling import local_tables
 from labeling.live_log import live_commits
 from model.bundle import CANDIDATE, CHAMPION, MANIFEST_FILE, alias
-from model.bundle_files import read_json
 from model.train_config import TrainConfig
 
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from etl.durable import SEAL, is_sealed, sync_directory, sync_tree, write, write_sealed
+from etl.durable import SEAL, is_sealed, read_json, sync_directory, sync_tree, write, write_json, write_sealed
 from etl.errors import InputError, OtherContract
 from etl.tokenizer import Tokenizer, load_tokenizer
 from etl.tokenizer_spec import SPEC_FILE, read_spec, require_installed_normaliser
 from etl.warehouse import Warehouse
-from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE, read_json, write_json
+from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE
 from model.presets import EncoderConfig
 
 if TYPE_CHECKING:  # torch takes three seconds to import, and most jobs only ask which bundle there is

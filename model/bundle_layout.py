@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from etl.durable import read_json, write_json
 from etl.tokenizer_spec import TokenizerSpec
 from model.bert_config import bert_config
-from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE, read_json, write_json
+from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE
 from model.encoder import Encoder
 from model.presets import EncoderConfig
 

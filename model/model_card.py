@@ -11,10 +11,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from etl.durable import write
+from etl.durable import read_json, write, write_json
 from etl.tokenizer_spec import SPEC_FILE
 from model.bundle import MANIFEST_FILE, METRICS_FILE, read_calibration
-from model.bundle_files import read_json, write_json
 
 CARD_FILE = "MODEL_CARD.md"
 GATE_FILE = "gate.json"

@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from etl.bert_tokenizer import bert_tokenizer
+from etl.durable import read_json
 from etl.errors import InputError
 from etl.tokenizer import load_tokenizer, tokenizer_hash
 from etl.tokenizer_spec import SPEC_FILE
 from etl.wordpiece import WordPieceTokenizer
 from model.bert_config import encoder_config
 from model.bundle import verify
-from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE, read_json
+from model.bundle_files import CONFIG_FILE, WEIGHTS_FILE
 from model.bundle_layout import BERT_CONFIG_FILE, HEAD, load_weights
 from model.encoder import Encoder
 from model.presets import PRESETS, EncoderConfig

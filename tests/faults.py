@@ -18,7 +18,7 @@ ROWS: dict[str, dict[str, str]] = tomllib.loads((TESTS / "faults.toml").read_tex
 HEAD = """# Faults: what is done to a night, and what comes of it
 
 Each row is made from the tests that inject its fault, on real Spark, Delta, DeepSpeed, Airflow, processes and file systems.
-`make faults` runs them all; cut off, it goes on with those that have not passed. The others than *slow* are part of
+`make faults` runs them all; cut off, it goes on with those that have not passed. Those that are not *slow* are part of
 `make test`. `python -m tests.faults` writes this page.
 """
 

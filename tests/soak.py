@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -320,9 +321,7 @@ def make_older(root: Path, days: int) -> None:
 
 @contextlib.contextmanager
 def peak_of(pid: int) -> Iterator[list[int]]:
-    """Most bytes that one process of a tree is seen to hold, by VmHWM of each, read when the tree is done."""
-    import threading
-
+    """Most bytes that one process of a tree is seen to hold resident, by a look each half second."""
     peak, done = [0], threading.Event()
 
     def watch() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from etl.durable import read_json
 from etl.warehouse import Warehouse
 from labeling.report.charts import Picture, lines
 from labeling.report.page import Part
 from labeling.sections import Section
 from model.bundle import MANIFEST_FILE, METRICS_FILE
-from model.bundle_files import read_json
 
 SHOWN = ("alignment", "uniformity", "gradient_norm")
 """Figures of TensorBoard drawn beside the loss: how near pairs are, how evenly all vectors spread (Wang and Isola 2020)."""
